@@ -1,0 +1,37 @@
+/** Builds response dictionaries: what is echoed from the request, IMIL's time format, response codes. */
+import type { Finding, MessageTravelStep, PredictionRequest, PredictionResponse } from "./dictionaries.ts";
+
+const ECHOED = ["Tid", "Did", "Fid", "Ts", "Ts_ntp", "Msg_ver", "Inf_ver", "Ad", "Lfp", "Ffp", "Ltsize"] as const;
+
+/**
+ * The response to a request that succeeded: identifying keys echoed as they came, one step appended to `Mtp`,
+ * `Rc` "200" and `Rm` "Success", even where nothing was found.
+ */
+export function buildResponse(
+  request: PredictionRequest,
+  findings: Finding[],
+  run: { model: string; startedAt: Date; endedAt?: Date },
+): PredictionResponse {
+  const step: MessageTravelStep = {
+    Stime: formatImilTime(run.startedAt),
+    Etime: formatImilTime(run.endedAt ?? new Date()),
+    Src: run.model,
+  };
+  return {
+    ...Object.fromEntries(ECHOED.filter((key) => key in request).map((key) => [key, request[key]])),
+    Mtp: [...(Array.isArray(request.Mtp) ? request.Mtp : []), step],
+    Fs: findings,
+    Obase_64: [],
+    Img_url: [],
+    Rc: "200",
+    Rm: "Success",
+  };
+}
+
+/** `YYYY-MM-DD,hh:mm:ss.mmm AM|PM` in UTC on a 12-hour clock, as IMIL writes it. */
+export function formatImilTime(time: Date): string {
+  const iso = time.toISOString();
+  const hour = time.getUTCHours();
+  const clock = String(hour % 12 || 12).padStart(2, "0");
+  return `${iso.slice(0, 10)},${clock}${iso.slice(13, 23)} ${hour < 12 ? "AM" : "PM"}`;
+}
