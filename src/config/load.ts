@@ -1,0 +1,159 @@
+/**
+ * Reads the configuration: a file, what the environment overrides, defaults.
+ * Whatever is wrong with it is reported at once, each fault with its place.
+ */
+import { readFile } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import type { z } from "zod";
+import { ConfigError, type ConfigFault } from "../errors.ts";
+import { configSchema, type Config } from "./schema.ts";
+
+/** Environment variables that override a setting, and how their text is read. */
+const ENVIRONMENT = {
+  HOST: { key: "host", read: (text: string): unknown => text },
+  PORT: { key: "port", read: (text: string): unknown => (/^\d+$/.test(text) ? Number(text) : text) },
+  INFERMILL_DATA_DIR: { key: "data_dir", read: (text: string): unknown => resolve(text) },
+  REDIS_URL: { key: "redis_url", read: (text: string): unknown => text },
+  LOG_LEVEL: { key: "log_level", read: (text: string): unknown => text },
+} as const;
+
+export interface LoadConfigOptions {
+  /** The file named on the command line; else INFERMILL_CONFIG, else config/infermill.json below the working folder. */
+  file?: string | undefined;
+  env?: NodeJS.ProcessEnv;
+  /** Further checks once the file itself is sound, such as those of the loaders; what they find is reported together. */
+  check?: (config: Config) => Promise<ConfigFault[]>;
+}
+
+/**
+ * @throws ConfigError with all faults: of the file, of environment variables, of `check`
+ */
+export async function loadConfig({
+  file,
+  env = process.env,
+  check,
+}: LoadConfigOptions = {}): Promise<Config> {
+  const path = resolve(file ?? (env["INFERMILL_CONFIG"] || "config/infermill.json"));
+  const content = await readJson(path);
+  const overrides = new Map<string, string>();
+  for (const [variable, { key, read }] of Object.entries(ENVIRONMENT)) {
+    const text = env[variable];
+    if (text === undefined || text === "") continue;
+    content[key] = read(text);
+    overrides.set(key, variable);
+  }
+
+  const parsed = configSchema.safeParse(content, { reportInput: true });
+  if (!parsed.success) {
+    throw new ConfigError(
+      parsed.error.issues.flatMap((issue) => {
+        const variable = overrides.get(String(issue.path[0]));
+        return variable
+          ? { source: "environment", key: variable, problem: describeIssue(issue) }
+          : faultsOf(issue, path);
+      }),
+    );
+  }
+
+  const config = deepFreeze({ ...resolvePaths(parsed.data, dirname(path)), file: path });
+  const faults = (await check?.(config)) ?? [];
+  if (faults.length > 0) throw new ConfigError(faults);
+  return config;
+}
+
+async function readJson(path: string): Promise<Record<string, unknown>> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    const problem =
+      (error as NodeJS.ErrnoException).code === "ENOENT"
+        ? "there is no such file; name a configuration with --config or INFERMILL_CONFIG"
+        : `can't be read: ${(error as Error).message}`;
+    throw new ConfigError([{ source: path, key: "", problem }]);
+  }
+  try {
+    const content: unknown = JSON.parse(text);
+    if (typeof content === "object" && content !== null && !Array.isArray(content))
+      return content as Record<string, unknown>;
+    throw new Error(`it must be a JSON object, got ${Array.isArray(content) ? "an array" : typeof content}`);
+  } catch (error) {
+    throw new ConfigError([
+      { source: path, key: "", problem: `is no configuration: ${(error as Error).message}` },
+    ]);
+  }
+}
+
+function resolvePaths(config: z.output<typeof configSchema>, folder: string): z.output<typeof configSchema> {
+  const absolute = (path: string) => resolve(folder, path);
+  return {
+    ...config,
+    data_dir: absolute(config.data_dir),
+    bulk_roots: Object.fromEntries(
+      Object.entries(config.bulk_roots).map(([name, root]) => [name, absolute(root)]),
+    ),
+  };
+}
+
+/** The faults that one zod issue stands for: an unknown key is one each. */
+export function faultsOf(
+  issue: z.core.$ZodIssue,
+  source: string,
+  prefix: readonly PropertyKey[] = [],
+): ConfigFault[] {
+  const key = (path: readonly PropertyKey[]) => [...prefix, ...path].map(String).join(".");
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((unknown) => ({
+      source,
+      key: key([...issue.path, unknown]),
+      problem: "is no setting that is known here",
+    }));
+  }
+  return [{ source, key: key(issue.path), problem: describeIssue(issue) }];
+}
+
+/** "must be a whole number, at least 1, got "8x"" */
+function describeIssue(issue: z.core.$ZodIssue): string {
+  const expected = expectation(issue);
+  if ("input" in issue && issue.input === undefined) return `is missing: it ${expected}`;
+  const got = JSON.stringify(issue.input) ?? typeof issue.input;
+  return `${expected}, got ${got.length > 80 ? `${got.slice(0, 80)}…` : got}`;
+}
+
+function expectation(issue: z.core.$ZodIssue): string {
+  // The schema's own words; zod's begin like this.
+  if (!/^(Invalid|Too|Unrecognized)/.test(issue.message)) return issue.message;
+  if (issue.code === "too_small")
+    return `must be ${issue.origin === "string" || issue.origin === "array" ? "of length " : ""}≥ ${issue.minimum}`;
+  if (issue.code === "too_big")
+    return `must be ${issue.origin === "string" || issue.origin === "array" ? "of length " : ""}≤ ${issue.maximum}`;
+  if (issue.code === "invalid_type") return `must be ${TYPE_NAMES[issue.expected] ?? issue.expected}`;
+  if (issue.code === "invalid_value")
+    return `must be one of ${issue.values.map((value) => JSON.stringify(value)).join(", ")}`;
+  if (issue.code === "invalid_key") return expectation(issue.issues[0]!);
+  if (issue.code === "invalid_union") {
+    return [...new Set(issue.errors.map(([first]) => (first ? expectation(first) : "")))]
+      .filter(Boolean)
+      .join(", or ");
+  }
+  return issue.message;
+}
+
+const TYPE_NAMES: Readonly<Record<string, string>> = {
+  int: "a whole number",
+  number: "a number",
+  string: "a string",
+  array: "a list",
+  object: "an object",
+  record: "an object",
+  tuple: "a list of two numbers",
+  boolean: "true or false",
+};
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === "object" && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    for (const inner of Object.values(value)) deepFreeze(inner);
+  }
+  return value;
+}

@@ -1,0 +1,189 @@
+/**
+ * Every setting of infermill, with its meaning, unit and default. The same
+ * schema checks the file and makes the JSON Schema that editors complete from.
+ */
+import { z } from "zod";
+
+const wholeNumber = (least: number) => z.int({ error: "must be a whole number" }).min(least);
+const path = z.string().min(1);
+
+/** What a model is called; also the name of its queue and part of its URLs. */
+export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
+
+const DEVICE = /^(cpu|webgpu|cuda(:\d+)?)$/;
+const device = z.string().regex(DEVICE, { error: 'must be "cpu", "cuda", "cuda:<number>" or "webgpu"' });
+
+export const modelSchema = z
+  .looseObject({
+    loader: z
+      .string()
+      .regex(/^[A-Za-z_$][\w$]*ModelLoader$/, {
+        error: "must be the name of a class that ends in ModelLoader",
+      })
+      .meta({
+        description:
+          "Class that runs this model: a built-in loader, or the class that model_loader_file exports.",
+      }),
+    model_loader_file: path
+      .optional()
+      .meta({
+        description:
+          "TypeScript or JavaScript file that exports a custom loader class; relative to the configuration.",
+      }),
+    model_path: z
+      .array(path)
+      .default([])
+      .meta({ description: "Files of the model, relative to the configuration, or `demo://centernet`." }),
+    class_names: z
+      .union([z.array(z.string()), path])
+      .default([])
+      .meta({
+        description:
+          'Labels by class index: ["imagenet"], ["coco"], a list, or the path of a file (a JSON array, or a label per line).',
+      }),
+    classes: z
+      .array(z.union([z.string(), z.int()]))
+      .default([])
+      .meta({ description: "Labels or class indices to keep in the findings; empty keeps all." }),
+    input_image_size: z
+      .tuple([wholeNumber(1), wholeNumber(1)])
+      .optional()
+      .meta({
+        description:
+          "Width and height in pixels that pictures are resized to. Default: what the model's own input says.",
+      }),
+    device: z
+      .union([device, z.array(device).min(1)])
+      .default("cpu")
+      .meta({
+        description:
+          'Device of the engines: "cpu", "cuda", "cuda:1", "webgpu", or a list; each entry gets `instances` engines.',
+      }),
+    instances: wholeNumber(1)
+      .optional()
+      .meta({
+        description:
+          "Engines on each device. Default: on cpu the cores divided among the models of this configuration, on a GPU 1.",
+      }),
+    intra_op_threads: wholeNumber(1)
+      .optional()
+      .meta({
+        description:
+          "Threads that one run uses on the CPU. Default: the cores divided among all engines, at least 1.",
+      }),
+    max_batch_size: wholeNumber(1)
+      .max(1024)
+      .default(8)
+      .meta({ description: "Most predictions that run together. 1 turns batching off." }),
+    max_queue_delay_ms: z
+      .number()
+      .min(0)
+      .max(60_000)
+      .default(0)
+      .meta({
+        description:
+          "Longest time in milliseconds that a free engine waits for a batch to fill, counted from its first prediction. A full batch goes at once.",
+      }),
+    attempts: wholeNumber(1)
+      .max(100)
+      .default(3)
+      .meta({
+        description:
+          "How often a prediction is tried when its fault may pass (a lost connection, a RetryableError of the loader). Bad input is never tried again.",
+      }),
+    timeout_ms: wholeNumber(1)
+      .default(60_000)
+      .meta({
+        description:
+          "Longest time in milliseconds that a prediction may run, without its wait. An engine that exceeds it is killed and replaced.",
+      }),
+    result_ttl_seconds: wholeNumber(1)
+      .default(86_400)
+      .meta({ description: "How long an ended prediction is kept, in seconds." }),
+    max_queue_length: wholeNumber(1)
+      .default(10_000)
+      .meta({ description: "Most predictions that may wait. One more is refused with 429." }),
+  })
+  .meta({ description: "One model. Further keys are the loader's own." });
+
+export type ModelConfig = z.output<typeof modelSchema>;
+
+export const configSchema = z.strictObject({
+  $schema: z.string().optional().meta({ description: "Where editors find the JSON Schema of this file." }),
+  host: z
+    .string()
+    .min(1)
+    .default("127.0.0.1")
+    .meta({ description: "Address to listen on; 0.0.0.0 for every one. Environment: HOST." }),
+  port: z
+    .int()
+    .min(0)
+    .max(65_535)
+    .default(8448)
+    .meta({ description: "Port to listen on; 0 picks a free one. Environment: PORT." }),
+  data_dir: path
+    .default("data")
+    .meta({
+      description:
+        "Folder for the embedded Redis, inputs and converted models; relative to the configuration. Environment: INFERMILL_DATA_DIR.",
+    }),
+  redis_url: z
+    .string()
+    .regex(/^(rediss?|unix):\/\//, { error: "must begin with redis://, rediss:// or unix://" })
+    .optional()
+    .meta({
+      description:
+        "Redis to use: redis://…, rediss://… or unix:///path. Default: an embedded server. Environment: REDIS_URL.",
+    }),
+  redis_prefix: z
+    .string()
+    .regex(/^[\w.-]+$/)
+    .default("infermill")
+    .meta({ description: "First part of every Redis key." }),
+  inputs: z
+    .enum(["files", "redis"])
+    .default("files")
+    .meta({
+      description:
+        "Where uploaded pictures wait: files in data_dir (the api and the workers share that disk), or redis.",
+    }),
+  input_ttl_seconds: wholeNumber(60)
+    .default(86_400)
+    .meta({ description: "How long an input is kept whose prediction never ended, in seconds." }),
+  max_body_bytes: wholeNumber(1024)
+    .default(32 * 1024 * 1024)
+    .meta({ description: "Largest request body in bytes." }),
+  max_picture_pixels: wholeNumber(1)
+    .default(64_000_000)
+    .meta({ description: "Most pixels (width × height) that a picture may decode to." }),
+  max_pictures_per_request: wholeNumber(1)
+    .default(16)
+    .meta({ description: "Most pictures in one request dictionary." }),
+  max_predictions_per_call: wholeNumber(1)
+    .default(1000)
+    .meta({ description: "Most request dictionaries in one NDJSON or JSON array body." }),
+  bulk_roots: z
+    .record(z.string().regex(/^[\w.-]+$/), path)
+    .default({})
+    .meta({
+      description:
+        "Folders whose files may be named by reference, by the name that clients use; relative to the configuration.",
+    }),
+  log_level: z
+    .enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"])
+    .default("info")
+    .meta({ description: "Least severe log line that is written. Environment: LOG_LEVEL." }),
+  models: z
+    .record(
+      z.string().regex(MODEL_NAME, { error: "a model's name must match [A-Za-z0-9][A-Za-z0-9_.-]*" }),
+      modelSchema,
+    )
+    .refine((models) => Object.keys(models).length > 0, { error: "must name at least one model" })
+    .meta({ description: "What is served, by model name." }),
+});
+
+/** The configuration as it is used: defaults filled in, paths absolute, frozen. */
+export type Config = Readonly<z.output<typeof configSchema>> & {
+  /** The file that it was read from; relative paths started from its folder. */
+  readonly file: string;
+};
