@@ -1,0 +1,85 @@
+/**
+ * Connections to Redis. Producers fail at once when Redis is away, so that the
+ * api can say 503; workers and subscribers wait for it to come back.
+ */
+import { Redis, type RedisOptions } from "ioredis";
+import { InfermillError, RedisUnavailableError } from "../errors.ts";
+
+/** How long a producer's command may take before the queue counts as unreachable. */
+const COMMAND_TIMEOUT_MS = 5000;
+const LONGEST_RECONNECT_DELAY_MS = 1000;
+
+const shared: RedisOptions = {
+  lazyConnect: true,
+  retryStrategy: (attempt) => Math.min(50 * attempt, LONGEST_RECONNECT_DELAY_MS),
+};
+
+const roles = {
+  producer: {
+    ...shared,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    commandTimeout: COMMAND_TIMEOUT_MS,
+  },
+  worker: { ...shared, maxRetriesPerRequest: null },
+} satisfies Record<string, RedisOptions>;
+
+/**
+ * Opens a connection and waits until it is ready.
+ * @param url `redis://`, `rediss://` or `unix:///path`
+ * @throws RedisUnavailableError when it isn't ready within `timeoutMs`.
+ */
+export async function connectRedis(
+  url: string,
+  role: keyof typeof roles,
+  timeoutMs = 15_000,
+): Promise<Redis> {
+  const options = roles[role];
+  const redis = url.startsWith("unix://")
+    ? new Redis({ ...options, path: unixPath(url) })
+    : new Redis(url, options);
+  let lastError: Error | undefined;
+  // ioredis reconnects by itself; without a listener it would print every failed try.
+  redis.on("error", (error: Error) => (lastError = error));
+  const ready = new Promise<void>((resolve) => redis.once("ready", resolve));
+  redis.connect().catch(() => {});
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<"late">((resolve) => (timer = setTimeout(resolve, timeoutMs, "late")));
+  const first = await Promise.race([ready, late]);
+  clearTimeout(timer);
+  if (first === "late") {
+    redis.disconnect();
+    throw new RedisUnavailableError(
+      `Redis at ${withoutPassword(url)} did not answer within ${timeoutMs / 1000} s${lastError ? ` (${lastError.message})` : ""}; start it or set REDIS_URL`,
+      { cause: lastError },
+    );
+  }
+  return redis;
+}
+
+/** Runs a producer's commands; when Redis is away or too slow, the error says so. */
+export async function reachRedis<T>(commands: () => Promise<T>): Promise<T> {
+  try {
+    return await commands();
+  } catch (error) {
+    if (error instanceof InfermillError || !isConnectionFault(error)) throw error;
+    throw new RedisUnavailableError("Redis can't be reached just now; nothing was accepted, try again", {
+      cause: error,
+    });
+  }
+}
+
+function isConnectionFault(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return /Stream isn't writeable|Connection is closed|Command timed out|max retries per request|ECONN|ENOENT|EPIPE|^LOADING|^READONLY|^OOM|^MASTERDOWN|^CLUSTERDOWN|^MISCONF/i.test(
+    error.message || error.name,
+  );
+}
+
+function unixPath(url: string): string {
+  return decodeURIComponent(new URL(url).pathname);
+}
+
+export function withoutPassword(url: string): string {
+  return url.replace(/\/\/[^@/]*@/, "//");
+}

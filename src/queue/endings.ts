@@ -1,0 +1,41 @@
+/**
+ * Word of every prediction's end, by Redis pub/sub: who ends a prediction
+ * announces it, who waits for one watches. Word can be lost while Redis is
+ * away, so a waiter also looks from time to time.
+ */
+import type { Redis } from "ioredis";
+import type { Names } from "./names.ts";
+
+export function announceEnding(redis: Redis, names: Names, model: string, id: string): void {
+  redis.publish(names.endings, `${model}:${id}`).catch(() => {});
+}
+
+export interface Endings {
+  /** Starts to watch one prediction; `ended` resolves at its end, `stop` gives up. */
+  watch(model: string, id: string): { ended: Promise<void>; stop(): void };
+}
+
+/** @param subscriber a connection of its own, since subscribing takes it over */
+export async function openEndings(subscriber: Redis, names: Names): Promise<Endings> {
+  const watchers = new Map<string, Set<() => void>>();
+  subscriber.on("message", (_channel, ending: string) => {
+    for (const resolve of watchers.get(ending) ?? []) resolve();
+  });
+  await subscriber.subscribe(names.endings);
+  return {
+    watch(model, id) {
+      const key = `${model}:${id}`;
+      let resolve = () => {};
+      const ended = new Promise<void>((done) => (resolve = done));
+      const watching = watchers.get(key) ?? new Set();
+      watchers.set(key, watching.add(resolve));
+      return {
+        ended,
+        stop() {
+          watching.delete(resolve);
+          if (watching.size === 0 && watchers.get(key) === watching) watchers.delete(key);
+        },
+      };
+    },
+  };
+}

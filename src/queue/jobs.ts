@@ -1,0 +1,120 @@
+/**
+ * What a prediction looks like as a BullMQ job: its data, its return value, how
+ * its failure is written down, and how all of that reads as a prediction again.
+ */
+import type { Job, JobsOptions } from "bullmq";
+import type { ModelConfig } from "../config/schema.ts";
+import * as errors from "../errors.ts";
+import type { ErrorSummary } from "../errors.ts";
+import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
+import type { InputRef } from "./inputs.ts";
+
+/** A prediction's job data. The bytes of its inputs are elsewhere. */
+export interface PredictionJobData {
+  /** The request dictionary without its pictures. */
+  request: PredictionRequest;
+  inputs: InputRef[];
+  /** Unix time in ms after which it must not start any more. */
+  expires_at?: number;
+  /** Overrides the model's `timeout_ms`. */
+  timeout_ms?: number;
+  /** Of the request and its pictures; there where the client gave an id or an Idempotency-Key. */
+  fingerprint?: string;
+  /** Tells submissions with the same id apart. */
+  submission?: string;
+}
+
+/** Where the time of a prediction went, in milliseconds. */
+export interface Timings {
+  /** From acceptance until its chunk was handed to an engine. */
+  queue_ms: number;
+  read_ms: number;
+  preprocess_ms: number;
+  infer_ms: number;
+  postprocess_ms: number;
+}
+
+/** A job's return value. BullMQ copies it into its event stream, so a large response has a key of its own. */
+export interface Completion {
+  response?: PredictionResponse;
+  response_key?: string;
+  timings: Timings;
+  /** How many predictions the model ran together with this one, itself included. */
+  batch_size: number;
+  engine: string;
+}
+
+export type PredictionJob = Job<PredictionJobData, Completion>;
+
+export const STATUSES = ["queued", "running", "succeeded", "failed", "cancelled", "expired"] as const;
+export type Status = (typeof STATUSES)[number];
+
+/** A prediction as clients see it. */
+export interface Prediction {
+  id: string;
+  model: string;
+  status: Status;
+  /** ISO 8601, UTC; null where it has not happened. */
+  created_at: string;
+  started_at: string | null;
+  finished_at: string | null;
+  /** How often it was started. */
+  attempts: number;
+  result: PredictionResponse | null;
+  error: ErrorSummary | null;
+  timings: Timings | null;
+  batch_size: number | null;
+  engine: string | null;
+  links: { self: string; cancel: string; events: string };
+}
+
+export function isFinal(status: Status): boolean {
+  return status !== "queued" && status !== "running";
+}
+
+/** Always explicit, because BullMQ runs a job without a priority before all others. */
+export const PRIORITIES = { high: 1, normal: 2, low: 3 } as const;
+export type Priority = keyof typeof PRIORITIES;
+
+export function jobOptions(model: ModelConfig, id: string, priority: Priority): JobsOptions {
+  return {
+    jobId: id,
+    priority: PRIORITIES[priority],
+    attempts: model.attempts,
+    backoff: { type: "exponential", delay: 1000, jitter: 0.5 },
+    stackTraceLimit: 1,
+  };
+}
+
+/** A failure as the job's failedReason: readable on the dashboard, and parsed again by `failureOf`. */
+export function failedReason(error: errors.InfermillError): string {
+  return `${error.code}: ${error.message}`;
+}
+
+const TITLES: ReadonlyMap<string, string> = new Map(
+  [
+    errors.InfermillError,
+    errors.BadInputError,
+    errors.LoaderError,
+    errors.RetryableError,
+    errors.EngineLostError,
+    errors.PredictionTimeoutError,
+    errors.PredictionCancelledError,
+    errors.PredictionExpiredError,
+  ].map((ErrorClass) => {
+    const { code, title } = new ErrorClass("");
+    return [code, title];
+  }),
+);
+
+/** The error of a failed job. BullMQ writes reasons of its own where a worker was lost too often. */
+export function failureOf(reason: string): ErrorSummary {
+  const [, code = "", detail = ""] = /^([a-z_]+): ([\s\S]*)$/.exec(reason) ?? [];
+  const title = TITLES.get(code);
+  if (title) return { code, title, detail };
+  return { code: "worker_lost", title: "The worker was lost", detail: reason };
+}
+
+export function toIsoTime(time: number | undefined): string | null {
+  return time ? new Date(time).toISOString() : null;
+}

@@ -1,0 +1,452 @@
+/**
+ * The producer's side of the queues: submit, read, wait for, cancel. The api,
+ * the bulk runs and the tests use predictions through this only.
+ */
+import { createHash, randomUUID } from "node:crypto";
+import { Job, Queue } from "bullmq";
+import type { Redis } from "ioredis";
+import { stringify } from "safe-stable-stringify";
+import type { Config, ModelConfig } from "../config/schema.ts";
+import {
+  AlreadyEndedError,
+  IdempotencyConflictError,
+  ModelNotFoundError,
+  PredictionCancelledError,
+  PredictionExpiredError,
+  PredictionNotFoundError,
+  QueueFullError,
+} from "../errors.ts";
+import type { PredictionRequest } from "../loaders/dictionaries.ts";
+import { connectRedis, reachRedis } from "./connections.ts";
+import { announceEnding, openEndings, type Endings } from "./endings.ts";
+import { createInputStore, type InputStore, type StoredInput } from "./inputs.ts";
+import {
+  failedReason,
+  failureOf,
+  isFinal,
+  jobOptions,
+  toIsoTime,
+  type Completion,
+  type Prediction,
+  type PredictionJob,
+  type PredictionJobData,
+  type Priority,
+  type Status,
+} from "./jobs.ts";
+import { createNames, type Names } from "./names.ts";
+import { readResponse } from "./responses.ts";
+import { defineScripts, type Scripts } from "./scripts.ts";
+import { readWorkerReports, type WorkerReport } from "./workers.ts";
+
+/** How long a slot outlives a producer that died; longer than Node lets an upload take (5 minutes). */
+const SLOT_TTL_MS = 6 * 60_000;
+/** How often a waiter looks for itself, in case that word of an ending was lost. */
+const LOOK_INTERVAL_MS = 1000;
+
+/** One prediction to be accepted. */
+export interface Submission {
+  /** From `newPredictionId()`, or the client's own, which makes the submission idempotent. */
+  id: string;
+  /** Whether the id is the client's. */
+  isIdempotent?: boolean;
+  /** The request dictionary without its pictures. */
+  request: PredictionRequest;
+  inputs: StoredInput[];
+  priority?: Priority;
+  /** Longest wait in the queue, in milliseconds. */
+  ttlMs?: number | undefined;
+  /** Longest run, in milliseconds. */
+  timeoutMs?: number | undefined;
+}
+
+/** Room in a model's queue, held until it is used or given back. */
+export interface Slots {
+  readonly model: string;
+  /** How many were granted; less than were asked for where the queue is nearly full. */
+  readonly granted: number;
+  /** Gives back what was not used; harmless when all was. */
+  release(): Promise<void>;
+  /** @internal name of the next unused slot */
+  take(): string | undefined;
+}
+
+export interface QueueDepth {
+  waiting: number;
+  running: number;
+  /** Waiting for another try. */
+  delayed: number;
+  failed: number;
+  completed: number;
+}
+
+export class Predictions {
+  readonly names: Names;
+  readonly inputs: InputStore;
+  /** BullMQ's queues by model name, for the dashboard. */
+  readonly queues: ReadonlyMap<string, Queue>;
+  readonly #config: Config;
+  readonly #redis: Redis;
+  readonly #scripts: Scripts;
+  readonly #endings: Endings;
+  readonly #close: () => Promise<void>;
+
+  /** Use `openPredictions`. */
+  constructor(
+    config: Config,
+    names: Names,
+    redis: Redis,
+    endings: Endings,
+    queues: ReadonlyMap<string, Queue>,
+    close: () => Promise<void>,
+  ) {
+    this.names = names;
+    this.queues = queues;
+    this.inputs = createInputStore(config, names, redis);
+    this.#config = config;
+    this.#redis = redis;
+    this.#scripts = defineScripts(redis);
+    this.#endings = endings;
+    this.#close = close;
+  }
+
+  /** @throws ModelNotFoundError naming the models that there are */
+  model(name: string): ModelConfig {
+    const model = Object.hasOwn(this.#config.models, name) ? this.#config.models[name] : undefined;
+    if (model) return model;
+    throw new ModelNotFoundError(
+      `there is no model "${name}"; configured are: ${Object.keys(this.#config.models).join(", ")}`,
+    );
+  }
+
+  /**
+   * Reserves room for up to `wanted` predictions, before their inputs are stored.
+   * @throws QueueFullError when there is none at all
+   */
+  async reserve(model: string, wanted = 1): Promise<Slots> {
+    const limit = this.model(model).max_queue_length;
+    const queue = this.#queue(model);
+    const token = randomUUID();
+    const granted = await reachRedis(() =>
+      this.#scripts.reserveSlots(this.names.slots(model), queue.toKey, {
+        limit,
+        wanted,
+        slotTtlMs: SLOT_TTL_MS,
+        token,
+      }),
+    );
+    if (granted === 0) throw queueFull(model, limit);
+    let unused = granted;
+    return {
+      model,
+      granted,
+      take: () => (unused > 0 ? `${token}:${unused--}` : undefined),
+      release: async () => {
+        const left = Array.from({ length: unused }, (_, index) => `${token}:${index + 1}`);
+        unused = 0;
+        if (left.length > 0) await this.#redis.zrem(this.names.slots(model), left).catch(() => {});
+      },
+    };
+  }
+
+  /**
+   * Adds predictions to a queue, in order, all in one step. An id that was used before is not added again.
+   * @returns for each submission its id, or the error that it was refused with: QueueFullError where the slots ran
+   * out, IdempotencyConflictError where the id belongs to another request. The inputs of those are removed.
+   */
+  async submit(
+    slots: Slots,
+    submissions: readonly Submission[],
+  ): Promise<(string | QueueFullError | IdempotencyConflictError)[]> {
+    const { model } = slots;
+    const queue = this.#queue(model);
+    const settings = this.model(model);
+    const transaction = this.#redis.multi();
+    const added: { submission: Submission; data: PredictionJobData }[] = [];
+    const refused = new Map<Submission, QueueFullError | IdempotencyConflictError>();
+    for (const submission of submissions) {
+      const slot = slots.take();
+      if (!slot) {
+        refused.set(submission, queueFull(model, settings.max_queue_length));
+        continue;
+      }
+      const data = jobData(submission);
+      const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
+      const job = new Job(queue, "predict", data, options, submission.id);
+      // The job takes the slot's place in one transaction, or the limit would not be exact.
+      void job.addJob(transaction as never).catch(() => {});
+      transaction.zrem(this.names.slots(model), slot);
+      added.push({ submission, data });
+    }
+    try {
+      await reachRedis(async () => {
+        for (const [error] of (await transaction.exec()) ?? []) if (error) throw error;
+      });
+    } catch (error) {
+      await Promise.allSettled(submissions.map(({ inputs }) => this.#removeInputs(inputs)));
+      throw error;
+    }
+    for (const { submission, data } of added) {
+      if (!submission.isIdempotent) continue;
+      const first = await this.#readJob(model, submission.id);
+      if (first?.data.submission === data.submission) continue;
+      if (first?.data.fingerprint !== data.fingerprint)
+        refused.set(submission, idempotencyConflict(submission.id));
+      else await this.#removeInputs(submission.inputs);
+    }
+    await Promise.all([...refused.keys()].map(({ inputs }) => this.#removeInputs(inputs)));
+    return submissions.map((submission) => refused.get(submission) ?? submission.id);
+  }
+
+  /** Whether an id is taken; a submission with it needs no slot then. */
+  async exists(model: string, id: string): Promise<boolean> {
+    return (await reachRedis(() => this.#redis.exists(this.#queue(model).toKey(id)))) === 1;
+  }
+
+  /**
+   * Compares a submission with the prediction that has its id, and removes the inputs that came with it.
+   * @throws IdempotencyConflictError where it is another request
+   */
+  async confirmSame(model: string, submission: Submission): Promise<void> {
+    const first = await this.#readJob(model, submission.id);
+    await this.#removeInputs(submission.inputs);
+    if (first?.data.fingerprint !== jobData(submission).fingerprint) throw idempotencyConflict(submission.id);
+  }
+
+  /** @throws PredictionNotFoundError */
+  async read(model: string, id: string): Promise<Prediction> {
+    const queue = this.#queue(model);
+    return reachRedis(async () => {
+      const [job, state, mark] = await Promise.all([
+        Job.fromId(queue, id) as Promise<PredictionJob | undefined>,
+        queue.getJobState(id),
+        this.#redis.hmget(queue.toKey(id), "ended", "endedOn"),
+      ]);
+      if (!job) throw this.#notFound(model, id);
+      const ended = mark[0] as "cancelled" | "expired" | null;
+      if (!ended && !job.finishedOn && isOverdue(job) && (await this.#end(model, id, "expired")))
+        return this.read(model, id);
+      return this.#describe(model, job, state, ended, Number(mark[1]));
+    });
+  }
+
+  /**
+   * Waits until a prediction ends, at most `ms`, and reads it either way.
+   * @throws PredictionNotFoundError
+   */
+  async wait(model: string, id: string, ms: number, signal?: AbortSignal): Promise<Prediction> {
+    const deadline = Date.now() + ms;
+    const watch = this.#endings.watch(model, id);
+    try {
+      for (;;) {
+        const prediction = await this.read(model, id);
+        const left = deadline - Date.now();
+        if (isFinal(prediction.status) || left <= 0 || signal?.aborted) return prediction;
+        await firstOf(watch.ended, Math.min(left, LOOK_INTERVAL_MS), signal);
+      }
+    } finally {
+      watch.stop();
+    }
+  }
+
+  /**
+   * Cancels a prediction: one that waits at once, of one that runs the outcome is dropped. Once more is harmless.
+   * @throws PredictionNotFoundError
+   * @throws AlreadyEndedError where it ended otherwise
+   */
+  async cancel(model: string, id: string): Promise<Prediction> {
+    await this.#end(model, id, "cancelled");
+    const prediction = await this.read(model, id);
+    if (prediction.status !== "cancelled")
+      throw new AlreadyEndedError(`the prediction ${id} has ${prediction.status} and can't be cancelled`);
+    return prediction;
+  }
+
+  async depth(model: string): Promise<QueueDepth> {
+    const counts = await reachRedis(() =>
+      this.#queue(model).getJobCounts("wait", "prioritized", "active", "delayed", "failed", "completed"),
+    );
+    const count = (...states: string[]) => states.reduce((sum, state) => sum + (counts[state] ?? 0), 0);
+    return {
+      waiting: count("wait", "prioritized", "paused"),
+      running: count("active"),
+      delayed: count("delayed"),
+      failed: count("failed"),
+      completed: count("completed"),
+    };
+  }
+
+  workers(): Promise<WorkerReport[]> {
+    return reachRedis(() => readWorkerReports(this.#redis, this.names));
+  }
+
+  async ping(): Promise<void> {
+    await reachRedis(() => this.#redis.ping());
+  }
+
+  close(): Promise<void> {
+    return this.#close();
+  }
+
+  #queue(model: string): Queue {
+    this.model(model);
+    return this.queues.get(model)!;
+  }
+
+  async #readJob(model: string, id: string): Promise<PredictionJob | undefined> {
+    return reachRedis(() => Job.fromId(this.#queue(model), id) as Promise<PredictionJob | undefined>);
+  }
+
+  #removeInputs(inputs: readonly StoredInput[]): Promise<void> {
+    return this.inputs.remove(inputs.map(({ ref }) => ref));
+  }
+
+  /** @returns whether it was ended by this call */
+  async #end(model: string, id: string, status: "cancelled" | "expired"): Promise<boolean> {
+    const queue = this.#queue(model);
+    const reason = failedReason(
+      status === "cancelled"
+        ? new PredictionCancelledError("cancelled by its client")
+        : new PredictionExpiredError("it waited for longer than its ttl_ms"),
+    );
+    return reachRedis(async () => {
+      const outcome = await this.#scripts.endPrediction(queue.toKey, id, { status, failedReason: reason });
+      if (outcome === "missing") throw this.#notFound(model, id);
+      if (outcome === "ended before" || outcome === "running") return false;
+      announceEnding(this.#redis, this.names, model, id);
+      // The worker removes the inputs of what it runs.
+      if (outcome === "ended waiting")
+        await this.inputs.remove((await this.#readJob(model, id))?.data.inputs ?? []);
+      return true;
+    });
+  }
+
+  #notFound(model: string, id: string): PredictionNotFoundError {
+    return new PredictionNotFoundError(
+      `the model "${model}" has no prediction "${id}"; ended predictions are kept for ${this.model(model).result_ttl_seconds} s`,
+    );
+  }
+
+  async #describe(
+    model: string,
+    job: PredictionJob,
+    state: string,
+    ended: "cancelled" | "expired" | null,
+    endedOn: number,
+  ): Promise<Prediction> {
+    const id = job.id!;
+    const status = statusOf(job, state, ended);
+    const completion = status === "succeeded" ? (job.returnvalue as Completion) : null;
+    const self = `/v1/models/${encodeURIComponent(model)}/predictions/${encodeURIComponent(id)}`;
+    return {
+      id,
+      model,
+      status,
+      created_at: new Date(job.timestamp).toISOString(),
+      started_at: toIsoTime(job.processedOn),
+      finished_at: isFinal(status) ? toIsoTime(ended ? endedOn : job.finishedOn) : null,
+      attempts: job.attemptsStarted,
+      result: completion && (await readResponse(this.#redis, completion)),
+      error: errorOf(status, job),
+      timings: completion?.timings ?? null,
+      batch_size: completion?.batch_size ?? null,
+      engine: completion?.engine ?? null,
+      links: { self, cancel: self, events: `${self}/events` },
+    };
+  }
+}
+
+/** Connects to Redis and opens the queue of every model. */
+export async function openPredictions(config: Config, redisUrl: string): Promise<Predictions> {
+  const redis = await connectRedis(redisUrl, "producer");
+  const subscriber = await connectRedis(redisUrl, "worker");
+  const names = createNames(config.redis_prefix);
+  const queues = new Map(
+    Object.keys(config.models).map((model) => {
+      const queue = new Queue(model, {
+        connection: redis,
+        prefix: names.queuePrefix,
+        // Nobody reads the event streams: endings are published.
+        streams: { events: { maxLen: 100 } },
+      });
+      // Faults reach the caller of each command; the connection's own listener has the rest.
+      queue.on("error", () => {});
+      return [model, queue] as const;
+    }),
+  );
+  await Promise.all([...queues.values()].map((queue) => queue.waitUntilReady()));
+  const endings = await openEndings(subscriber, names);
+  return new Predictions(config, names, redis, endings, queues, async () => {
+    await Promise.allSettled([...queues.values()].map((queue) => queue.close()));
+    redis.disconnect();
+    subscriber.disconnect();
+  });
+}
+
+function jobData({
+  id: _id,
+  isIdempotent,
+  request,
+  inputs,
+  ttlMs,
+  timeoutMs,
+}: Submission): PredictionJobData {
+  return {
+    request,
+    inputs: inputs.map(({ ref }) => ref),
+    ...(ttlMs && { expires_at: Date.now() + ttlMs }),
+    ...(timeoutMs && { timeout_ms: timeoutMs }),
+    ...(isIdempotent && {
+      fingerprint: createHash("sha256")
+        .update(stringify({ request, pictures: inputs.map(({ sha256 }) => sha256) }) ?? "")
+        .digest("base64url"),
+      submission: randomUUID(),
+    }),
+  };
+}
+
+function isOverdue(job: PredictionJob): boolean {
+  return job.data.expires_at !== undefined && job.data.expires_at < Date.now();
+}
+
+function statusOf(job: PredictionJob, state: string, ended: "cancelled" | "expired" | null): Status {
+  if (ended) return ended;
+  if (!job.finishedOn) return state === "active" ? "running" : "queued";
+  if (!job.failedReason) return "succeeded";
+  const { code } = failureOf(job.failedReason);
+  return code === "cancelled" || code === "expired" ? code : "failed";
+}
+
+function errorOf(status: Status, job: PredictionJob) {
+  if (status === "failed" || status === "expired") return failureOf(job.failedReason);
+  if (status === "cancelled") return new PredictionCancelledError("cancelled by its client").toSummary();
+  return null;
+}
+
+function queueFull(model: string, limit: number): QueueFullError {
+  return new QueueFullError(
+    `the queue of the model "${model}" holds its max_queue_length of ${limit} predictions; try again later`,
+    5,
+  );
+}
+
+function idempotencyConflict(id: string): IdempotencyConflictError {
+  return new IdempotencyConflictError(
+    `the prediction ${id} was made from another request; use a new key, or send the same dictionary and pictures again`,
+  );
+}
+
+/** Resolves at the first of an event, a time and an abort, and leaves no timer behind. */
+async function firstOf(event: Promise<void>, ms: number, signal?: AbortSignal): Promise<void> {
+  let stop = () => {};
+  const other = new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    stop = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    };
+    signal?.addEventListener("abort", stop);
+  });
+  await Promise.race([event, other]);
+  stop();
+}

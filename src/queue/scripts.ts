@@ -1,0 +1,91 @@
+/**
+ * The two steps that must be one in Redis and that BullMQ has no call for.
+ * They touch BullMQ's waiting sets and the job's hash, in the layout of the
+ * bullmq version that package.json pins.
+ */
+import type { Redis } from "ioredis";
+
+/**
+ * Takes up to `wanted` slots in a queue that may hold `limit` waiting predictions. A slot is held from before the
+ * input is stored until the job is added (which gives it back in the same transaction), so that the limit is exact
+ * however many submissions are under way. Slots of a producer that died are given back after `slotTtlMs`.
+ */
+const RESERVE_SLOTS = `
+local slots, prioritized, delayed, wait, paused = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local limit, wanted, now, slotTtlMs, token = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+redis.call("ZREMRANGEBYSCORE", slots, "-inf", now - slotTtlMs)
+local taken = redis.call("ZCARD", slots) + redis.call("ZCARD", prioritized) + redis.call("ZCARD", delayed)
+  + redis.call("LLEN", wait) + redis.call("LLEN", paused)
+local granted = math.max(0, math.min(wanted, limit - taken))
+for index = 1, granted do redis.call("ZADD", slots, now, token .. ":" .. index) end
+if granted > 0 then redis.call("PEXPIRE", slots, slotTtlMs) end
+return granted`;
+
+/**
+ * Ends a prediction without a worker: `cancelled` or `expired`. One that waits moves to the failed jobs at once. One
+ * that runs is marked (cancelled only), and the mark outweighs whatever its worker finishes with later. What has
+ * ended stays as it ended.
+ */
+const END_PREDICTION = `
+local job, prioritized, delayed, wait, paused, failed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local id, status, reason, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+if redis.call("EXISTS", job) == 0 then return "missing" end
+if redis.call("HEXISTS", job, "finishedOn") == 1 or redis.call("HEXISTS", job, "ended") == 1 then return "ended before" end
+local removed = redis.call("ZREM", prioritized, id) + redis.call("ZREM", delayed, id)
+if removed == 0 then removed = redis.call("LREM", wait, 1, id) + redis.call("LREM", paused, 1, id) end
+if removed == 0 and status ~= "cancelled" then return "running" end
+redis.call("HSET", job, "ended", status, "endedOn", now)
+if removed > 0 then
+  redis.call("HSET", job, "finishedOn", now, "failedReason", reason)
+  redis.call("ZADD", failed, now, id)
+  return "ended waiting"
+end
+return "ended running"`;
+
+interface ScriptedRedis extends Redis {
+  reserveSlots(...keysAndArguments: (string | number)[]): Promise<number>;
+  endPrediction(...keysAndArguments: (string | number)[]): Promise<EndOutcome>;
+}
+
+export type EndOutcome = "missing" | "ended before" | "running" | "ended waiting" | "ended running";
+
+/** The keys of a BullMQ queue, by type: `queue.toKey`. */
+type ToKey = (type: string) => string;
+
+export interface Scripts {
+  /** @returns how many slots were granted; they are named `<token>:1` to `<token>:<granted>` */
+  reserveSlots(
+    slots: string,
+    toKey: ToKey,
+    options: { limit: number; wanted: number; slotTtlMs: number; token: string },
+  ): Promise<number>;
+  endPrediction(
+    toKey: ToKey,
+    id: string,
+    how: { status: "cancelled" | "expired"; failedReason: string },
+  ): Promise<EndOutcome>;
+}
+
+export function defineScripts(connection: Redis): Scripts {
+  connection.defineCommand("reserveSlots", { numberOfKeys: 5, lua: RESERVE_SLOTS });
+  connection.defineCommand("endPrediction", { numberOfKeys: 6, lua: END_PREDICTION });
+  const redis = connection as ScriptedRedis;
+  return {
+    reserveSlots(slots, toKey, { limit, wanted, slotTtlMs, token }) {
+      const keys = [slots, toKey("prioritized"), toKey("delayed"), toKey("wait"), toKey("paused")];
+      return redis.reserveSlots(...keys, limit, wanted, Date.now(), slotTtlMs, token);
+    },
+    endPrediction(toKey, id, { status, failedReason }) {
+      const waiting = [toKey("prioritized"), toKey("delayed"), toKey("wait"), toKey("paused")];
+      return redis.endPrediction(
+        toKey(id),
+        ...waiting,
+        toKey("failed"),
+        id,
+        status,
+        failedReason,
+        Date.now(),
+      );
+    },
+  };
+}
