@@ -1,0 +1,168 @@
+/**
+ * Turns what a configuration names in `model_path` into a file on this disk.
+ * A source is a path, or an address whose scheme stands in the table below.
+ */
+import { randomUUID } from "node:crypto";
+import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import path from "node:path";
+import { InfermillError } from "../errors.ts";
+import { OWN_FOLDER, packageFolder } from "./packageFolder.ts";
+import { convertTfjsFile, CONVERTER_VERSION } from "./tfjsToOnnx.ts";
+
+/** A source that names no usable model file. */
+export class ModelSourceError extends InfermillError {
+  override readonly code = "bad_model_source";
+  override readonly title = "The model file can't be used";
+}
+
+/** Told when a source takes a while. */
+export interface SourceProgress {
+  source: string;
+  /** What happens, as a sentence. */
+  message: string;
+}
+
+export interface SourceOptions {
+  /** Folder that relative paths start from: the configuration's. */
+  baseDir: string;
+  /** Folder whose `models` folder keeps what was converted. */
+  dataDir: string;
+  onProgress?: (progress: SourceProgress) => void;
+  /** Folders from which packages are looked for. Default: infermill's own, then `baseDir`. */
+  packageSearchFolders?: string[];
+}
+
+type ResolveSource = (rest: string, source: string, options: SourceOptions) => Promise<string>;
+
+/** What stands before `://`, and how the rest becomes a file. */
+const SCHEMES: Record<string, ResolveSource> = {
+  demo: resolveDemoModel,
+};
+
+/**
+ * Absolute path of the file that `source` names: a path (relative ones start from `baseDir`), or
+ * `demo://centernet|emotion|blazeface`, which is converted on first use. Files that aren't models, such as
+ * labels, pass as they are.
+ */
+export async function resolveModelPath(source: string, options: SourceOptions): Promise<string> {
+  const [, scheme, rest] = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/is.exec(source) ?? [];
+  if (scheme === undefined) return resolveFile(source, options.baseDir);
+  const name = scheme.toLowerCase();
+  if (!Object.hasOwn(SCHEMES, name)) {
+    const known = Object.keys(SCHEMES).map((each) => `${each}://`);
+    throw new ModelSourceError(
+      `"${source}" must be a path or begin with ${known.join(" or ")}, got ${scheme}://`,
+    );
+  }
+  return SCHEMES[name]!(rest!, source, options);
+}
+
+// Files
+
+const TORCH = 'export it in Python with torch.onnx.export(model, example_input, "model.onnx")';
+const ULTRALYTICS = `${TORCH}, or a YOLO model with "yolo export model=FILE format=onnx"`;
+const KERAS =
+  'load it with Keras and call tf2onnx.convert.from_keras(model, output_path="model.onnx")';
+const TENSORFLOW = "python -m tf2onnx.convert --output model.onnx";
+/** Model formats that onnxruntime can't run, with the way from each to ONNX. */
+const EXPORTS: Record<string, string> = {
+  ".pt": ULTRALYTICS,
+  ".pth": ULTRALYTICS,
+  ".safetensors": `load it into its PyTorch model and ${TORCH}`,
+  ".h5": KERAS,
+  ".keras": KERAS,
+  ".pb": `run "${TENSORFLOW} --saved-model FOLDER", or --graphdef FILE --inputs NAMES --outputs NAMES for a frozen graph`,
+  ".tflite": `run "${TENSORFLOW} --tflite FILE"`,
+};
+
+async function resolveFile(source: string, baseDir: string): Promise<string> {
+  const file = path.resolve(baseDir, source);
+  const way = EXPORTS[path.extname(file).toLowerCase()];
+  if (way) {
+    throw new ModelSourceError(
+      `"${source}" must be an .onnx or .ort file; to make one of it, ${way}`,
+    );
+  }
+  const found = await stat(file).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ENOENT" && error.code !== "ENOTDIR") {
+      throw new ModelSourceError(`"${source}": ${file} can't be read (${error.code})`, {
+        cause: error,
+      });
+    }
+  });
+  if (!found) {
+    throw new ModelSourceError(`"${source}" must be a file that exists, but there is no ${file}`);
+  }
+  if (!found.isFile()) {
+    throw new ModelSourceError(`"${source}" must be a file, but ${file} isn't one`);
+  }
+  return file;
+}
+
+// Demo models
+
+const DEMO_PACKAGE = "@vladmandic/human";
+const DEMO_MODELS = ["centernet", "emotion", "blazeface"];
+
+async function resolveDemoModel(
+  name: string,
+  source: string,
+  options: SourceOptions,
+): Promise<string> {
+  if (!DEMO_MODELS.includes(name)) {
+    const known = DEMO_MODELS.map((each) => `demo://${each}`).join(", ");
+    throw new ModelSourceError(`"${source}" must be one of ${known}`);
+  }
+  const folder = packageFolder(
+    DEMO_PACKAGE,
+    options.packageSearchFolders ?? [OWN_FOLDER, options.baseDir],
+  );
+  if (!folder) {
+    throw new ModelSourceError(
+      `"${source}" needs the package ${DEMO_PACKAGE}, which holds its weights and isn't installed: ` +
+        `run "npm i -D ${DEMO_PACKAGE}", or name an .onnx file of your own`,
+    );
+  }
+  const { version } = JSON.parse(await readFile(path.join(folder, "package.json"), "utf8")) as {
+    version: string;
+  };
+  const file = path.resolve(
+    options.dataDir,
+    "models",
+    `${name}-${version}-${CONVERTER_VERSION}.onnx`,
+  );
+  if (await stat(file).catch(() => undefined)) return file;
+
+  options.onProgress?.({
+    source,
+    message: `Converting ${name} of ${DEMO_PACKAGE} ${version} to ${file}, once.`,
+  });
+  try {
+    await writeWhole(file, await convertTfjsFile(path.join(folder, "models", `${name}.json`)));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new ModelSourceError(`"${source}" can't be converted to ${file}: ${reason}`, {
+      cause: error,
+    });
+  }
+  return file;
+}
+
+/** Other processes see no file or the whole file, even if they write it too or the machine stops halfway. */
+async function writeWhole(file: string, bytes: Uint8Array): Promise<void> {
+  await mkdir(path.dirname(file), { recursive: true });
+  const unfinished = `${file}.${randomUUID()}.tmp`;
+  try {
+    const handle = await open(unfinished, "wx");
+    try {
+      await handle.writeFile(bytes);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(unfinished, file);
+  } catch (error) {
+    await rm(unfinished, { force: true });
+    throw error;
+  }
+}
