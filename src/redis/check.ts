@@ -1,0 +1,77 @@
+/**
+ * Whether a Redis fits: its version, and the settings that decide whether
+ * accepted predictions survive. Read from INFO alone, because managed Redis
+ * often forbids CONFIG.
+ */
+import type { Redis } from "ioredis";
+import { RedisUnavailableError } from "../errors.ts";
+
+/** BullMQ uses commands and options that came with this version. */
+export const OLDEST_REDIS_VERSION = "6.2.0";
+
+/** What `checkRedis` found. */
+export interface RedisCheck {
+  /** "7.0.15", or "unknown" where the server hides it. */
+  version: string;
+  /** Sentences for the log, each with what it means and what to do; empty when all is well. */
+  warnings: string[];
+}
+
+/**
+ * Reads version, eviction and persistence of the server behind a connection.
+ * @throws RedisUnavailableError when the server is older than BullMQ needs.
+ */
+export async function checkRedis(redis: Redis): Promise<RedisCheck> {
+  let info: Map<string, string>;
+  try {
+    info = parseInfo(await redis.info());
+  } catch (error) {
+    if (!(error instanceof Error) || !error.message.startsWith("NOPERM")) throw error;
+    return {
+      version: "unknown",
+      warnings: [
+        `Redis forbids INFO to this user, so that its version and durability can't be checked; it must be ${OLDEST_REDIS_VERSION} or newer, with maxmemory-policy noeviction and appendonly yes`,
+      ],
+    };
+  }
+  const version = info.get("redis_version") ?? "unknown";
+  if (version !== "unknown" && !isRecentEnough(version)) throw tooOld(version);
+  return {
+    version,
+    warnings: [evictionWarning(info), durabilityWarning(info)].filter((line) => line !== undefined),
+  };
+}
+
+/** Whether a version such as "7.0.15" is one that BullMQ can use. */
+export function isRecentEnough(version: string): boolean {
+  return version.localeCompare(OLDEST_REDIS_VERSION, "en", { numeric: true }) >= 0;
+}
+
+/** The fields of a reply to INFO. */
+export function parseInfo(reply: string): Map<string, string> {
+  return new Map(
+    [...reply.matchAll(/^(\w+):(.*?)\r?$/gm)].map(([, field = "", value = ""]) => [field, value]),
+  );
+}
+
+function tooOld(version: string): RedisUnavailableError {
+  return new RedisUnavailableError(
+    `Redis is version ${version}, expected ${OLDEST_REDIS_VERSION} or newer; upgrade it, or unset REDIS_URL (redis_url in the configuration) to use an embedded one`,
+  );
+}
+
+function evictionWarning(info: Map<string, string>): string | undefined {
+  const policy = info.get("maxmemory_policy");
+  if (policy === "noeviction") return undefined;
+  if (policy === undefined)
+    return "Redis doesn't tell its maxmemory-policy; make sure that it is noeviction, or Redis may evict queued predictions";
+  return `Redis has maxmemory-policy ${policy}, expected noeviction: when its memory is full it may evict queued predictions; run CONFIG SET maxmemory-policy noeviction and write the same into its configuration`;
+}
+
+function durabilityWarning(info: Map<string, string>): string | undefined {
+  const appendOnly = info.get("aof_enabled");
+  if (appendOnly === "1") return undefined;
+  if (appendOnly === undefined)
+    return "Redis doesn't tell whether it keeps an append-only file; without one, its crash loses accepted predictions";
+  return "Redis has appendonly no: if it crashes, predictions accepted since its last snapshot are lost (all of them where it takes none); run CONFIG SET appendonly yes and write the same into its configuration";
+}
