@@ -4,7 +4,8 @@
  */
 import { z } from "zod";
 
-const wholeNumber = (least: number) => z.int({ error: "must be a whole number" }).min(least);
+const wholeNumber = (least: number) =>
+  z.int({ error: ({ code }) => (code === "invalid_type" ? "must be a whole number" : undefined) }).min(least);
 const path = z.string().min(1);
 
 /** What a model is called; also the name of its queue and part of its URLs. */
@@ -115,9 +116,7 @@ export const configSchema = z.strictObject({
     .min(1)
     .default("127.0.0.1")
     .meta({ description: "Address to listen on; 0.0.0.0 for every one. Environment: HOST." }),
-  port: z
-    .int()
-    .min(0)
+  port: wholeNumber(0)
     .max(65_535)
     .default(8448)
     .meta({ description: "Port to listen on; 0 picks a free one. Environment: PORT." }),

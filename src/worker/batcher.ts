@@ -1,0 +1,106 @@
+/**
+ * Decides which waiting predictions go to an engine together, and when. Pure
+ * bookkeeping: it starts nothing and knows no engine.
+ */
+
+export interface BatcherOptions {
+  /** Most predictions that the model runs together. */
+  maxBatchSize: number;
+  /** Longest wait in milliseconds for a batch to fill, counted from its first prediction. */
+  maxQueueDelayMs: number;
+}
+
+/** Small batches are cheaper to send several at a time: most predictions that one message carries for that reason. */
+const MESSAGE_SIZE = 8;
+/** But no more of them than an engine works off in this time, so that what comes later need not wait long. */
+const MESSAGE_WORK_MS = 40;
+
+interface Waiting<T> {
+  item: T;
+  priority: number;
+  since: number;
+}
+
+export class Batcher<T> {
+  #options: BatcherOptions;
+  readonly #now: () => number;
+  /** By priority (1 first), then by arrival. */
+  #waiting: Waiting<T>[] = [];
+
+  constructor(options: BatcherOptions, now: () => number = Date.now) {
+    this.#options = options;
+    this.#now = now;
+  }
+
+  get size(): number {
+    return this.#waiting.length;
+  }
+
+  /** Narrows the batch size to what the loaded model really takes. */
+  limitBatchSize(limit: number): void {
+    this.#options = {
+      ...this.#options,
+      maxBatchSize: Math.max(1, Math.min(limit, this.#options.maxBatchSize)),
+    };
+  }
+
+  /** @param priority the lower the sooner, from 1 */
+  add(item: T, priority: number): void {
+    this.#insert({ item, priority, since: this.#now() });
+  }
+
+  /** Puts back what an engine did not get to; it goes before others of its priority. */
+  putBack(items: readonly { item: T; priority: number }[]): void {
+    const since = this.#now() - this.#options.maxQueueDelayMs;
+    const first = this.#waiting;
+    this.#waiting = [];
+    for (const { item, priority } of items) this.#insert({ item, priority, since });
+    for (const waiting of first) this.#insert(waiting);
+  }
+
+  #insert(waiting: Waiting<T>): void {
+    let index = this.#waiting.length;
+    while (index > 0 && this.#waiting[index - 1]!.priority > waiting.priority) index--;
+    this.#waiting.splice(index, 0, waiting);
+  }
+
+  /**
+   * The predictions that go to an engine now; none while waiting for more is better.
+   * @param engine whether it has nothing to do, and what it needs for one prediction in milliseconds (0 if unknown)
+   */
+  take(engine: { isIdle: boolean; msPerPrediction: number }, engines: number): T[] {
+    const count = this.#waiting.length;
+    const { maxBatchSize } = this.#options;
+    if (count >= maxBatchSize) return this.#shift(this.messageSize(count, engine.msPerPrediction, engines));
+    const mayWait = this.msUntilDue();
+    return count > 0 && engine.isIdle && mayWait <= 0 ? this.#shift(count) : [];
+  }
+
+  /** Milliseconds until an idle engine takes a batch that is not full; Infinity while nothing waits. */
+  msUntilDue(): number {
+    let since = Infinity;
+    for (const waiting of this.#waiting) since = Math.min(since, waiting.since);
+    return since + this.#options.maxQueueDelayMs - this.#now();
+  }
+
+  /** Takes everything away, for a shutdown. */
+  drain(): T[] {
+    return this.#shift(this.#waiting.length);
+  }
+
+  /**
+   * Predictions that go in one message when `count` wait: a multiple of the batch size, more than one batch only of
+   * quick models, and no more than an equal share for each engine.
+   */
+  messageSize(count: number, msPerPrediction: number, engines: number): number {
+    const { maxBatchSize } = this.#options;
+    const quick = msPerPrediction > 0 ? MESSAGE_WORK_MS / msPerPrediction : 1;
+    const share = Math.ceil(count / engines);
+    const batches = Math.floor(Math.min(MESSAGE_SIZE, quick, share) / maxBatchSize);
+    return Math.max(1, batches) * maxBatchSize;
+  }
+
+  #shift(count: number): T[] {
+    return this.#waiting.splice(0, count).map(({ item }) => item);
+  }
+}

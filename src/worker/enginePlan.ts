@@ -1,0 +1,60 @@
+/** Which engines a worker starts: how many of each model, on which device, with how many threads. */
+import { availableParallelism } from "node:os";
+import { dirname } from "node:path";
+import type { Config, ModelConfig } from "../config/schema.ts";
+import { inputFolder } from "../queue/inputs.ts";
+import type { EngineSpec } from "./protocol.ts";
+
+/** More engines than this are started only where the configuration asks for them: each holds a copy of the model. */
+const MOST_DEFAULT_INSTANCES = 16;
+
+/**
+ * One specification for each engine of each model.
+ *
+ * `instances` defaults to the cores divided among the models on the cpu (one single-threaded session a core beats one
+ * session with many threads), and to 1 on a GPU. `intra_op_threads` defaults to the cores divided among all engines on
+ * the cpu.
+ * @param modelPaths the files of each model, fetched and converted
+ */
+export function planEngines(
+  config: Config,
+  models: readonly string[],
+  modelPaths: ReadonlyMap<string, string[]>,
+  redisUrl: string,
+  cores = availableParallelism(),
+): Map<string, EngineSpec[]> {
+  const onCpu = models.filter((name) => devicesOf(config.models[name]!).includes("cpu"));
+  const instances = (model: ModelConfig, device: string) =>
+    model.instances ??
+    (device === "cpu" ? Math.min(MOST_DEFAULT_INSTANCES, Math.max(1, Math.floor(cores / onCpu.length))) : 1);
+  const cpuEngines = onCpu.reduce((sum, name) => sum + instances(config.models[name]!, "cpu"), 0);
+  const defaultThreads = Math.max(1, Math.floor(cores / Math.max(1, cpuEngines)));
+
+  return new Map(
+    models.map((modelName) => {
+      const model = config.models[modelName]!;
+      const specs = devicesOf(model).flatMap((device) =>
+        Array.from({ length: instances(model, device) }, (): EngineSpec => ({
+          modelName,
+          model,
+          baseDir: dirname(config.file),
+          modelPaths: modelPaths.get(modelName) ?? [],
+          device,
+          intraOpThreads: model.intra_op_threads ?? (device === "cpu" ? defaultThreads : 1),
+          maxPicturePixels: config.max_picture_pixels,
+          inputs: {
+            folder: inputFolder(config),
+            roots: config.bulk_roots,
+            ...(config.inputs === "redis" && { redisUrl }),
+          },
+        })),
+      );
+      return [modelName, specs];
+    }),
+  );
+}
+
+function devicesOf(model: ModelConfig): string[] {
+  const devices = typeof model.device === "string" ? [model.device] : model.device;
+  return devices.map((device) => (device === "cuda" ? "cuda:0" : device));
+}

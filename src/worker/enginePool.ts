@@ -1,0 +1,303 @@
+/**
+ * The engines of one model and the predictions that wait for them. A lost engine
+ * is replaced, and what it held runs again, each prediction alone on an empty
+ * engine, so that the one at fault fails by itself and its neighbours succeed.
+ */
+import type { Logger } from "pino";
+import { EngineLostError, InfermillError, LoaderError, PredictionTimeoutError } from "../errors.ts";
+import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
+import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
+import type { InputRef } from "../queue/inputs.ts";
+import type { ModelReport } from "../queue/workers.ts";
+import { Batcher } from "./batcher.ts";
+import { EngineProcess } from "./engineProcess.ts";
+import { fromWire, type EngineSpec, type MemberOutcome } from "./protocol.ts";
+
+const FIRST_RESTART_DELAY_MS = 200;
+const LONGEST_RESTART_DELAY_MS = 30_000;
+/** An engine that lived for this long starts anew with the first delay. */
+const STEADY_AFTER_MS = 60_000;
+
+/** A prediction as the pool runs it. */
+export interface EngineTask {
+  id: string;
+  request: PredictionRequest;
+  inputs: InputRef[];
+  /** The lower the sooner, from 1. */
+  priority: number;
+  /** Longest run in milliseconds. */
+  timeoutMs: number;
+}
+
+export interface EngineResult {
+  response: PredictionResponse;
+  timings: MemberOutcome["timings"];
+  batchSize: number;
+  engine: string;
+  /** When it was handed to the engine, Unix time in ms. */
+  startedAt: number;
+}
+
+/** Thrown for a prediction that no engine had begun when the pool closed. */
+export class NotStartedError extends InfermillError {
+  override readonly code = "not_started";
+}
+
+interface Held {
+  task: EngineTask;
+  key: number;
+  isAlone: boolean;
+  startedAt: number;
+  engine: string;
+  resolve(result: EngineResult): void;
+  reject(error: InfermillError): void;
+}
+
+export interface EnginePoolOptions {
+  modelName: string;
+  specs: EngineSpec[];
+  maxBatchSize: number;
+  maxQueueDelayMs: number;
+  log: Logger;
+}
+
+export class EnginePool {
+  readonly #options: EnginePoolOptions;
+  readonly #engines: EngineProcess[] = [];
+  readonly #batcher: Batcher<Held>;
+  /** Held when an engine was lost: each of them runs alone, on an engine that holds nothing else. */
+  readonly #suspects: Held[] = [];
+  readonly #held = new Map<number, Held>();
+  readonly #restarts: number[];
+  readonly #totals = { batches: 0, predictions: 0, succeeded: 0, failed: 0 };
+  #description: LoaderDescription | null = null;
+  #batchLimit: number | null = null;
+  #nextKey = 0;
+  #progressAt = Date.now();
+  #dueTimer: NodeJS.Timeout | undefined;
+  readonly #restartTimers = new Set<NodeJS.Timeout>();
+  #isClosing = false;
+  #isDispatching = false;
+  #loaded!: () => void;
+  #loadFailed!: (error: InfermillError) => void;
+  /** Resolves when every engine is ready for the first time, rejects when one can't load its model. */
+  readonly loaded: Promise<void>;
+
+  constructor(options: EnginePoolOptions) {
+    this.#options = options;
+    this.#batcher = new Batcher(options);
+    this.#restarts = options.specs.map(() => 0);
+    this.loaded = new Promise((resolve, reject) => {
+      this.#loaded = resolve;
+      this.#loadFailed = reject;
+    });
+    this.loaded.catch(() => {});
+    for (const index of options.specs.keys()) this.#start(index);
+  }
+
+  /** Predictions that keep all engines busy while the next ones are at hand. */
+  get capacity(): number {
+    const batch = Math.min(this.#options.maxBatchSize, this.#batchLimit ?? Infinity);
+    const slowest = Math.max(...this.#engines.map(({ msPerPrediction }) => msPerPrediction));
+    return 2 * this.#engines.length * Math.max(batch, this.#batcher.messageSize(Infinity, slowest, 1));
+  }
+
+  /**
+   * Runs one prediction, in a batch with others where that is possible.
+   * @throws InfermillError it failed with; NotStartedError when the pool closed first
+   */
+  run(task: EngineTask): Promise<EngineResult> {
+    return new Promise((resolve, reject) => {
+      if (this.#isClosing) return reject(new NotStartedError("the worker is stopping"));
+      if (this.#held.size === 0) this.#progressAt = Date.now();
+      const held: Held = {
+        task,
+        key: this.#nextKey++,
+        isAlone: false,
+        startedAt: 0,
+        engine: "",
+        resolve,
+        reject,
+      };
+      this.#held.set(held.key, held);
+      this.#batcher.add(held, task.priority);
+      this.#dispatchSoon();
+    });
+  }
+
+  report(): ModelReport {
+    return {
+      engines: this.#engines.map((engine, index) => engine.report(this.#restarts[index]!)),
+      description: this.#description,
+      batch_limit: this.#batchLimit,
+      held: this.#held.size,
+      stuck_ms: this.#held.size === 0 ? 0 : Date.now() - this.#progressAt,
+      totals: { ...this.#totals, batches: Math.round(this.#totals.batches) },
+    };
+  }
+
+  /** Gives back what no engine has begun, waits for the rest, ends the engines. */
+  async close(limitMs: number): Promise<void> {
+    this.#isClosing = true;
+    clearTimeout(this.#dueTimer);
+    for (const timer of this.#restartTimers) clearTimeout(timer);
+    for (const held of [...this.#batcher.drain(), ...this.#suspects.splice(0)]) {
+      this.#held.delete(held.key);
+      held.reject(new NotStartedError("the worker is stopping"));
+    }
+    const deadline = Date.now() + limitMs;
+    while (this.#held.size > 0 && Date.now() < deadline)
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    await Promise.all(this.#engines.map((engine) => engine.close()));
+    for (const held of this.#held.values()) held.reject(new NotStartedError("the worker is stopping"));
+    this.#held.clear();
+  }
+
+  #start(index: number): void {
+    const startedAt = Date.now();
+    const { modelName, specs, log } = this.#options;
+    const id = `${modelName}-${index}`;
+    const engine = new EngineProcess(
+      id,
+      specs[index]!,
+      {
+        ready: (description, batchLimit) => {
+          this.#description = description;
+          this.#batchLimit = batchLimit;
+          this.#batcher.limitBatchSize(batchLimit);
+          log.debug({ engine: id, pid: engine.pid }, "engine ready");
+          if (this.#engines.every(({ state }) => state === "ready")) this.#loaded();
+          this.#dispatch();
+        },
+        outcomes: (outcomes) => {
+          for (const outcome of outcomes) this.#settle(outcome);
+          this.#dispatch();
+        },
+        hung: (chunks) => {
+          log.warn({ engine: id }, "engine exceeded timeout_ms and was killed");
+          this.#recoverHung(chunks);
+        },
+        lost: (chunks, how) => {
+          const lived = Date.now() - startedAt;
+          const restarts = lived > STEADY_AFTER_MS ? 0 : this.#restarts[index]!;
+          const delay = Math.min(FIRST_RESTART_DELAY_MS * 2 ** restarts, LONGEST_RESTART_DELAY_MS);
+          log.warn({ engine: id, members: chunks.flat().length, restart_in_ms: delay }, `engine ${how}`);
+          for (const key of chunks.flat())
+            this.#suspect(
+              key,
+              (task) => new EngineLostError(`the engine ${how} while it ran ${task.id} alone`),
+            );
+          this.#restarts[index] = restarts + 1;
+          this.#restartLater(index, delay);
+          this.#dispatch();
+        },
+        loadFailed: (error) => {
+          log.error({ engine: id }, `the model can't be loaded: ${error.message}`);
+          this.#loadFailed(error);
+        },
+      },
+      log,
+    );
+    this.#engines[index] = engine;
+  }
+
+  #restartLater(index: number, delay: number): void {
+    if (this.#isClosing) return;
+    const timer = setTimeout(() => {
+      this.#restartTimers.delete(timer);
+      this.#start(index);
+    }, delay);
+    this.#restartTimers.add(timer);
+  }
+
+  /** The oldest chunk hung: with one member it is clear which, else each runs alone. The next was not begun. */
+  #recoverHung([oldest = [], ...others]: number[][]): void {
+    const timedOut = (task: EngineTask) =>
+      new PredictionTimeoutError(`${task.id} ran longer than its timeout_ms of ${task.timeoutMs}`);
+    if (oldest.length === 1) this.#held.get(oldest[0]!)!.isAlone = true;
+    for (const key of oldest) this.#suspect(key, timedOut);
+    const innocent = others.flat().map((key) => this.#held.get(key)!);
+    this.#batcher.putBack(innocent.map((held) => ({ item: held, priority: held.task.priority })));
+  }
+
+  #suspect(key: number, error: (task: EngineTask) => InfermillError): void {
+    const held = this.#held.get(key)!;
+    if (held.isAlone) return this.#fail(held, error(held.task));
+    held.isAlone = true;
+    this.#suspects.push(held);
+  }
+
+  #settle(outcome: MemberOutcome): void {
+    const held = this.#held.get(outcome.key);
+    // An engine that was given up can still speak once.
+    if (!held) return;
+    if (outcome.error || !outcome.response) {
+      if (outcome.error?.stack)
+        this.#options.log.debug({ prediction: held.task.id, stack: outcome.error.stack }, "loader failed");
+      return this.#fail(
+        held,
+        outcome.error ? fromWire(outcome.error) : new LoaderError("the engine sent no response"),
+        outcome.batchSize,
+      );
+    }
+    const { timings, batchSize, response } = outcome;
+    this.#finish(held, "succeeded", batchSize);
+    held.resolve({ response, timings, batchSize, engine: held.engine, startedAt: held.startedAt });
+  }
+
+  #fail(held: Held, error: InfermillError, batchSize = 1): void {
+    this.#finish(held, "failed", batchSize);
+    held.reject(error);
+  }
+
+  #finish(held: Held, how: "succeeded" | "failed", batchSize: number): void {
+    this.#held.delete(held.key);
+    this.#progressAt = Date.now();
+    this.#totals.predictions++;
+    this.#totals[how]++;
+    // Each member brings its share, so that a whole batch counts as one; what failed before a batch was formed, nothing.
+    if (batchSize > 0) this.#totals.batches += 1 / batchSize;
+  }
+
+  /** Waits for what arrives in the same turn of the event loop, so that a burst makes one batch. */
+  #dispatchSoon(): void {
+    if (this.#isDispatching) return;
+    this.#isDispatching = true;
+    setImmediate(() => {
+      this.#isDispatching = false;
+      this.#dispatch();
+    });
+  }
+
+  #dispatch(): void {
+    if (this.#isClosing) return;
+    clearTimeout(this.#dueTimer);
+    const ready = this.#engines.filter((engine) => engine.hasRoom).sort((a, b) => a.inFlight - b.inFlight);
+    // Twice, so that every engine has its first chunk before one gets a second.
+    for (const engine of [...ready, ...ready]) this.#feed(engine);
+    const due = this.#batcher.msUntilDue();
+    if (due > 0 && due < Infinity) this.#dueTimer = setTimeout(() => this.#dispatch(), due);
+  }
+
+  #feed(engine: EngineProcess): void {
+    if (!engine.hasRoom) return;
+    if (this.#suspects.length > 0) {
+      // An engine that holds something is left to run empty.
+      if (!engine.isIdle) return;
+      this.#hand(engine, [this.#suspects.shift()!]);
+      engine.isExclusive = true;
+      return;
+    }
+    const chunk = this.#batcher.take(engine, this.#engines.length);
+    if (chunk.length > 0) this.#hand(engine, chunk);
+  }
+
+  #hand(engine: EngineProcess, chunk: Held[]): void {
+    for (const held of chunk) {
+      held.startedAt = Date.now();
+      held.engine = engine.id;
+    }
+    const members = chunk.map(({ key, task: { request, inputs } }) => ({ key, request, inputs }));
+    engine.run(members, Math.max(...chunk.map(({ task }) => task.timeoutMs)));
+  }
+}

@@ -1,0 +1,175 @@
+/**
+ * The worker's handle of one engine process: starts it, hands it chunks, tells
+ * what came back, notices when it hangs or dies. What to do about that is the
+ * pool's business.
+ */
+import { fork, type ChildProcess } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import type { Logger } from "pino";
+import type { InfermillError } from "../errors.ts";
+import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
+import type { EngineReport, EngineState } from "../queue/workers.ts";
+import {
+  fromWire,
+  type EngineSpec,
+  type FromEngine,
+  type Member,
+  type MemberOutcome,
+  type ToEngine,
+} from "./protocol.ts";
+
+/** Chunks that an engine holds at a time: one that runs and one whose pictures are decoded meanwhile. */
+const WINDOW = 2;
+
+/** How long an engine that is asked to close may take before it is killed. */
+const CLOSE_LIMIT_MS = 5000;
+
+/** What is in flight: the keys of a chunk's members that have no outcome yet, oldest chunk first. */
+interface Chunk {
+  keys: Set<number>;
+  /** How long the engine may be silent while this chunk is its oldest. */
+  timeoutMs: number;
+}
+
+export interface EngineEvents {
+  ready(description: LoaderDescription, batchLimit: number): void;
+  outcomes(outcomes: MemberOutcome[]): void;
+  /** The engine was silent for too long over the first of these chunks, and was killed. */
+  hung(chunks: number[][]): void;
+  /** The process ended with these chunks in flight. */
+  lost(chunks: number[][], how: string): void;
+  /** The loader could not be loaded; the process is ending. */
+  loadFailed(error: InfermillError): void;
+}
+
+export class EngineProcess {
+  readonly id: string;
+  readonly device: string;
+  state: EngineState = "loading";
+  error: string | null = null;
+  /** Measured, smoothed; 0 while unknown. */
+  msPerPrediction = 0;
+  /** Runs one suspect of a lost engine and must get nothing beside it. */
+  isExclusive = false;
+  readonly #child: ChildProcess;
+  readonly #events: EngineEvents;
+  #chunks: Chunk[] = [];
+  #silence: NodeJS.Timeout | undefined;
+  #busySince = 0;
+  #isClosing = false;
+
+  constructor(id: string, spec: EngineSpec, events: EngineEvents, log: Logger) {
+    this.id = id;
+    this.device = spec.device;
+    this.#events = events;
+    const isSource = import.meta.url.endsWith(".ts");
+    this.#child = fork(fileURLToPath(new URL(isSource ? "./engine.ts" : "./engine.js", import.meta.url)), {
+      // libvips decodes on libuv's threads; two keep one engine busy, more only fight over its core.
+      env: { ...process.env, UV_THREADPOOL_SIZE: "2" },
+    });
+    this.#child.on("message", (message: FromEngine) => this.#receive(message));
+    this.#child.on("error", (error) => log.error({ engine: id, err: error }, "engine process failed"));
+    this.#child.once("exit", (code, signal) =>
+      this.#exited(signal ? `was killed by ${signal}` : `exited with code ${code}`),
+    );
+    this.#send({ type: "load", spec });
+  }
+
+  get pid(): number | null {
+    return this.#child.pid ?? null;
+  }
+
+  get isIdle(): boolean {
+    return this.#chunks.length === 0;
+  }
+
+  get hasRoom(): boolean {
+    return this.state === "ready" && !this.isExclusive && this.#chunks.length < WINDOW;
+  }
+
+  get inFlight(): number {
+    return this.#chunks.length;
+  }
+
+  run(members: Member[], timeoutMs: number): void {
+    if (this.isIdle) this.#busySince = performance.now();
+    this.#chunks.push({ keys: new Set(members.map(({ key }) => key)), timeoutMs });
+    if (this.#chunks.length === 1) this.#watchSilence();
+    this.#send({ type: "chunk", members });
+  }
+
+  /** Ends the process in order; resolves when it has gone. */
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    clearTimeout(this.#silence);
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const gone = new Promise((resolve) => this.#child.once("exit", resolve));
+    // Asked for while it still loads, it would answer only afterwards.
+    if (this.state === "ready") this.#send({ type: "close" });
+    else this.#child.kill("SIGKILL");
+    const limit = setTimeout(() => this.#child.kill("SIGKILL"), CLOSE_LIMIT_MS);
+    await gone;
+    clearTimeout(limit);
+  }
+
+  report(restarts: number): EngineReport {
+    const { id, device, state, pid, error } = this;
+    return { id, device, state, pid, restarts, error };
+  }
+
+  #receive(message: FromEngine): void {
+    if (message.type === "ready") {
+      this.state = "ready";
+      this.#events.ready(message.description, message.batchLimit);
+    } else if (message.type === "load failed") {
+      this.state = "failed";
+      this.error = message.error.detail;
+      this.#events.loadFailed(fromWire(message.error));
+    } else {
+      this.#settle(message.outcomes);
+    }
+  }
+
+  #settle(outcomes: MemberOutcome[]): void {
+    for (const { key } of outcomes) for (const { keys } of this.#chunks) if (keys.delete(key)) break;
+    this.#chunks = this.#chunks.filter(({ keys }) => keys.size > 0);
+    const now = performance.now();
+    const ms = (now - this.#busySince) / outcomes.length;
+    this.msPerPrediction = this.msPerPrediction === 0 ? ms : this.msPerPrediction * 0.8 + ms * 0.2;
+    this.#busySince = now;
+    if (this.isIdle) this.isExclusive = false;
+    this.#watchSilence();
+    this.#events.outcomes(outcomes);
+  }
+
+  /** A chunk's time counts from when it is the engine's oldest, and anew from every sign of progress. */
+  #watchSilence(): void {
+    clearTimeout(this.#silence);
+    const oldest = this.#chunks[0];
+    if (!oldest) return;
+    this.#silence = setTimeout(() => {
+      const chunks = this.#forgetChunks();
+      this.#child.kill("SIGKILL");
+      this.#events.hung(chunks);
+    }, oldest.timeoutMs);
+  }
+
+  #exited(how: string): void {
+    clearTimeout(this.#silence);
+    if (this.state !== "failed") this.state = "restarting";
+    if (!this.#isClosing) this.#events.lost(this.#forgetChunks(), how);
+  }
+
+  #forgetChunks(): number[][] {
+    const chunks = this.#chunks.map(({ keys }) => [...keys]);
+    this.#chunks = [];
+    this.isExclusive = false;
+    if (this.state === "ready") this.state = "restarting";
+    return chunks;
+  }
+
+  #send(message: ToEngine): void {
+    // A child that died in this moment is dealt with when its exit is told.
+    if (this.#child.connected) this.#child.send(message, () => {});
+  }
+}

@@ -1,0 +1,100 @@
+/** A worker process: an engine pool and a consumer for each of its models, and the heartbeat that tells of them. */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import type { Logger } from "pino";
+import type { Config } from "../config/schema.ts";
+import { connectRedis } from "../queue/connections.ts";
+import { createInputStore } from "../queue/inputs.ts";
+import { createNames } from "../queue/names.ts";
+import {
+  HEARTBEAT_INTERVAL_MS,
+  publishWorkerReport,
+  removeWorkerReport,
+  type WorkerReport,
+} from "../queue/workers.ts";
+import { startConsumer } from "./consumer.ts";
+import { planEngines } from "./enginePlan.ts";
+import { EnginePool } from "./enginePool.ts";
+
+const SWEEP_INTERVAL_MS = 10 * 60_000;
+
+export interface WorkerOptions {
+  config: Config;
+  redisUrl: string;
+  /** Models to serve, of those in the configuration. */
+  models: readonly string[];
+  /** The files of each model, fetched and converted. */
+  modelPaths: ReadonlyMap<string, string[]>;
+  log: Logger;
+}
+
+export interface RunningWorker {
+  /** Stops fetching, gives back what was not begun, waits up to `limitMs` for what runs. */
+  close(limitMs: number): Promise<void>;
+}
+
+/**
+ * Loads all models, then begins to consume.
+ * @throws InfermillError when a model can't be loaded; everything that was started is stopped again
+ */
+export async function startWorker({
+  config,
+  redisUrl,
+  models,
+  modelPaths,
+  log,
+}: WorkerOptions): Promise<RunningWorker> {
+  const names = createNames(config.redis_prefix);
+  const redis = await connectRedis(redisUrl, "worker");
+  const inputs = createInputStore(config, names, redis);
+  const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
+  const startedAt = new Date().toISOString();
+  const pools = new Map(
+    [...planEngines(config, models, modelPaths, redisUrl)].map(([modelName, specs]) => {
+      const { max_batch_size: maxBatchSize, max_queue_delay_ms: maxQueueDelayMs } = config.models[modelName]!;
+      return [modelName, new EnginePool({ modelName, specs, maxBatchSize, maxQueueDelayMs, log })] as const;
+    }),
+  );
+
+  const report = (): WorkerReport => ({
+    id,
+    pid: process.pid,
+    host: hostname(),
+    started_at: startedAt,
+    models: Object.fromEntries([...pools].map(([name, pool]) => [name, pool.report()])),
+  });
+  const beat = () =>
+    publishWorkerReport(redis, names, report()).catch((error) => log.warn(`heartbeat: ${error.message}`));
+
+  try {
+    await Promise.all([...pools.values()].map((pool) => pool.loaded));
+  } catch (error) {
+    await Promise.all([...pools.values()].map((pool) => pool.close(0)));
+    redis.disconnect();
+    throw error;
+  }
+  const consumers = [...pools].map(([modelName, pool]) =>
+    startConsumer({ modelName, model: config.models[modelName]!, pool, redis, names, inputs, log }),
+  );
+  await beat();
+  const heartbeat = setInterval(() => {
+    for (const consumer of consumers) consumer.adjust();
+    void beat();
+  }, HEARTBEAT_INTERVAL_MS);
+  const sweep = async () => {
+    const count = await inputs.sweep();
+    if (count > 0) log.info({ count }, "removed inputs that were left over");
+  };
+  void sweep();
+  const sweeper = setInterval(() => void sweep(), SWEEP_INTERVAL_MS);
+
+  return {
+    async close(limitMs) {
+      clearInterval(heartbeat);
+      clearInterval(sweeper);
+      await Promise.all(consumers.map((consumer) => consumer.close(limitMs)));
+      await removeWorkerReport(redis, names, id).catch(() => {});
+      redis.disconnect();
+    },
+  };
+}
