@@ -1,0 +1,54 @@
+/** How commands end: exit codes, faults as text, signals. */
+import { ConfigError, InfermillError } from "../errors.ts";
+
+export const EXIT_FAILED = 1;
+export const EXIT_USAGE = 2;
+
+/** Prints why a command failed and sets the exit code. Faults of the configuration are a matter of usage. */
+export function exitWith(error: unknown): void {
+  if (error instanceof ConfigError) {
+    const { faults } = error;
+    console.error(
+      `infermill: the configuration has ${faults.length === 1 ? "a fault" : `${faults.length} faults`}:`,
+    );
+    for (const line of error.message.split("\n")) console.error(`  ${line}`);
+    process.exitCode = EXIT_USAGE;
+    return;
+  }
+  console.error(
+    `infermill: ${error instanceof InfermillError ? error.message : error instanceof Error ? error.stack : String(error)}`,
+  );
+  process.exitCode = EXIT_FAILED;
+}
+
+/**
+ * Runs `stop` at the first SIGINT or SIGTERM, or when the supervising process has gone. A second SIGINT ends the
+ * process at once.
+ */
+export function onStopSignal(stop: (reason: string) => Promise<void>): void {
+  let isStopping = false;
+  const stopOnce = (reason: string) => {
+    if (isStopping) {
+      if (reason === "SIGINT") process.exit(130);
+      return;
+    }
+    isStopping = true;
+    stop(reason).then(
+      () => process.exit(),
+      (error) => {
+        exitWith(error);
+        process.exit();
+      },
+    );
+  };
+  const isSupervised = process.send !== undefined;
+  // Ctrl-C reaches the whole process group; below a supervisor it is the one who stops everything in order.
+  process.on("SIGINT", () => isSupervised || stopOnce("SIGINT"));
+  process.on("SIGTERM", () => stopOnce("SIGTERM"));
+  if (isSupervised) process.on("disconnect", () => stopOnce("the supervisor's end"));
+}
+
+/** Tells the supervisor, if there is one, that this process does its work now. */
+export function announceReady(details: Record<string, unknown> = {}): void {
+  if (process.connected) process.send!({ type: "ready", ...details });
+}

@@ -1,0 +1,47 @@
+/** `infermill start`: Redis, api and worker together, each in a process of its own, looked after by this one. */
+import { fileURLToPath } from "node:url";
+import { loadConfig } from "../config/load.ts";
+import { checkLoaders } from "../loaders/openLoader.ts";
+import { provideRedis } from "../redis/provideRedis.ts";
+import { printBanner } from "./banner.ts";
+import { onStopSignal } from "./exit.ts";
+import { createLog } from "./log.ts";
+import { supervise } from "./supervisor.ts";
+
+/** How long the api and the worker may take for what they are doing when they are asked to stop. */
+const STOP_LIMIT_MS = 35_000;
+
+export async function start(options: { config?: string }): Promise<void> {
+  const config = await loadConfig({ file: options.config, check: checkLoaders });
+  const log = createLog("infermill", config.log_level);
+  const redis = await provideRedis({
+    redisUrl: config.redis_url,
+    dataDir: config.data_dir,
+    onProgress: (line) => log.info(line),
+    log,
+  });
+  const script = fileURLToPath(
+    new URL(import.meta.url.endsWith(".ts") ? "./main.ts" : "./main.js", import.meta.url),
+  );
+  const env = { ...process.env, INFERMILL_CONFIG: config.file, REDIS_URL: redis.url };
+  const api = supervise("api", script, ["api"], { env, log });
+  const worker = supervise("worker", script, ["worker"], { env, log });
+  const stopAll = async () => {
+    // First no new predictions, then those that run, Redis last.
+    await api.stop(STOP_LIMIT_MS);
+    await worker.stop(STOP_LIMIT_MS);
+    await redis.close();
+  };
+  onStopSignal(async (reason) => {
+    log.info(`stopping (${reason})`);
+    await stopAll();
+    log.info("stopped");
+  });
+  try {
+    const [{ url }] = await Promise.all([api.ready, worker.ready]);
+    await printBanner(String(url), redis);
+  } catch (error) {
+    await stopAll();
+    throw error;
+  }
+}

@@ -1,0 +1,68 @@
+/** Keeps one child process of `infermill start` alive: starts it, starts it again when it dies, stops it in order. */
+import { fork, type ChildProcess } from "node:child_process";
+import type { Logger } from "pino";
+
+const FIRST_RESTART_DELAY_MS = 200;
+const LONGEST_RESTART_DELAY_MS = 10_000;
+const STEADY_AFTER_MS = 30_000;
+
+export interface SupervisedProcess {
+  /** What the process told when it was ready for the first time; rejects when it ended before. */
+  ready: Promise<Record<string, unknown>>;
+  /** SIGTERM, and SIGKILL after `limitMs`. */
+  stop(limitMs: number): Promise<void>;
+}
+
+export function supervise(
+  name: string,
+  script: string,
+  args: readonly string[],
+  options: { env: NodeJS.ProcessEnv; log: Logger },
+): SupervisedProcess {
+  let child: ChildProcess;
+  let restartTimer: NodeJS.Timeout | undefined;
+  let restarts = 0;
+  let isStopping = false;
+  let wasReady = false;
+  let resolveReady: (details: Record<string, unknown>) => void;
+  let rejectReady: (error: Error) => void;
+  const ready = new Promise<Record<string, unknown>>((resolve, reject) => {
+    resolveReady = resolve;
+    rejectReady = reject;
+  });
+  ready.catch(() => {});
+
+  const start = () => {
+    const startedAt = Date.now();
+    child = fork(script, args, { env: options.env });
+    child.on("message", (message: { type?: string }) => {
+      if (message.type !== "ready") return;
+      wasReady = true;
+      resolveReady({ ...message });
+    });
+    child.once("exit", (code, signal) => {
+      if (isStopping) return;
+      const how = signal ? `was killed by ${signal}` : `exited with code ${code}`;
+      if (!wasReady) return rejectReady(new Error(`the ${name} ${how} before it was ready`));
+      if (Date.now() - startedAt > STEADY_AFTER_MS) restarts = 0;
+      const delay = Math.min(FIRST_RESTART_DELAY_MS * 2 ** restarts++, LONGEST_RESTART_DELAY_MS);
+      options.log.warn(`the ${name} ${how}; starting it again in ${delay} ms`);
+      restartTimer = setTimeout(start, delay);
+    });
+  };
+  start();
+
+  return {
+    ready,
+    async stop(limitMs) {
+      isStopping = true;
+      clearTimeout(restartTimer);
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      const gone = new Promise((resolve) => child.once("exit", resolve));
+      child.kill("SIGTERM");
+      const limit = setTimeout(() => child.kill("SIGKILL"), limitMs);
+      await gone;
+      clearTimeout(limit);
+    },
+  };
+}
