@@ -14,7 +14,10 @@ const shared: RedisOptions = {
   retryStrategy: (attempt) => Math.min(50 * attempt, LONGEST_RECONNECT_DELAY_MS),
 };
 
-const roles = {
+/** `producer`: fails at once; `worker`: waits for Redis to come back. */
+export type ConnectionRole = "producer" | "worker";
+
+const roles: Record<ConnectionRole, RedisOptions> = {
   producer: {
     ...shared,
     enableOfflineQueue: false,
@@ -22,18 +25,14 @@ const roles = {
     commandTimeout: COMMAND_TIMEOUT_MS,
   },
   worker: { ...shared, maxRetriesPerRequest: null },
-} satisfies Record<string, RedisOptions>;
+};
 
 /**
  * Opens a connection and waits until it is ready.
  * @param url `redis://`, `rediss://` or `unix:///path`
  * @throws RedisUnavailableError when it isn't ready within `timeoutMs`.
  */
-export async function connectRedis(
-  url: string,
-  role: keyof typeof roles,
-  timeoutMs = 15_000,
-): Promise<Redis> {
+export async function connectRedis(url: string, role: ConnectionRole, timeoutMs = 15_000): Promise<Redis> {
   const options = roles[role];
   const redis = url.startsWith("unix://")
     ? new Redis({ ...options, path: unixPath(url) })

@@ -10,9 +10,15 @@ export function announceEnding(redis: Redis, names: Names, model: string, id: st
   redis.publish(names.endings, `${model}:${id}`).catch(() => {});
 }
 
+/** `ended` resolves at the prediction's end, `stop` gives up. */
+export interface Watch {
+  readonly ended: Promise<void>;
+  stop(): void;
+}
+
 export interface Endings {
-  /** Starts to watch one prediction; `ended` resolves at its end, `stop` gives up. */
-  watch(model: string, id: string): { ended: Promise<void>; stop(): void };
+  /** Starts to watch one prediction, from this moment on. */
+  watch(model: string, id: string): Watch;
 }
 
 /** @param subscriber a connection of its own, since subscribing takes it over */

@@ -13,6 +13,7 @@ import { pipeline } from "node:stream/promises";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import { BadInputError } from "../errors.ts";
+import { reachRedis } from "./connections.ts";
 import type { Names } from "./names.ts";
 
 /** What job data carries of an input. */
@@ -61,9 +62,9 @@ function createFileStore(folder: string, ttlSeconds: number): InputStore {
       // The end of an id is its random part: 256 folders keep each one short.
       const shard = predictionId.slice(-2).toLowerCase();
       const file = `${shard}/${predictionId}-${index}`;
-      if (!made.has(shard)) made.set(shard, mkdir(join(folder, shard), { recursive: true }));
-      await made.get(shard);
       try {
+        if (!made.has(shard)) made.set(shard, mkdir(join(folder, shard), { recursive: true }));
+        await made.get(shard);
         const bytes = await writeBytes(join(folder, file), source, hash);
         return { ref: { file }, sha256: hash.digest("hex"), bytes };
       } catch (error) {
@@ -118,7 +119,7 @@ function createRedisStore(redis: Redis, names: Names, ttlSeconds: number): Input
     async write(predictionId, index, source) {
       const bytes = Buffer.isBuffer(source) ? source : await readAll(source);
       const key = names.input(predictionId, index);
-      await redis.set(key, bytes, "EX", ttlSeconds);
+      await reachRedis(() => redis.set(key, bytes, "EX", ttlSeconds));
       return {
         ref: { redis: key },
         sha256: createHash("sha256").update(bytes).digest("hex"),

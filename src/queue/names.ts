@@ -1,5 +1,6 @@
 /** Names of everything that infermill keeps in Redis, in one place. */
 import { createHash } from "node:crypto";
+import { QueueKeys } from "bullmq";
 import { v7 as uuidv7 } from "uuid";
 import { BadInputError } from "../errors.ts";
 
@@ -39,12 +40,22 @@ export function idOfIdempotencyKey(key: string): string {
   return `idem_${createHash("sha256").update(key).digest("hex").slice(0, 32)}`;
 }
 
+/** Keys that BullMQ keeps beside a queue's jobs: an id of that name would write into them. */
+const QUEUE_KEYS: ReadonlySet<string> = new Set(Object.keys(new QueueKeys().getKeys("")));
+
+/** Whether a prediction can have this id. BullMQ takes no ":" and no id that is all digits. */
+export function isPredictionId(id: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/.test(id) && !/^\d+$/.test(id) && !QUEUE_KEYS.has(id);
+}
+
 /**
- * Checks an id that a client chose. BullMQ takes no ":" and no id that is all digits.
+ * Checks an id that a client chose.
  * @throws BadInputError
  */
 export function checkPredictionId(id: string): string {
-  if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/.test(id) || /^\d+$/.test(id)) {
+  if (QUEUE_KEYS.has(id))
+    throw new BadInputError(`a prediction can't have the id "${id}", which the queue uses itself`);
+  if (!isPredictionId(id)) {
     throw new BadInputError(
       `a prediction's id must be 1 to 128 letters, digits, "_", "." or "-", begin with a letter or digit and not be all digits, got ${JSON.stringify(id.slice(0, 200))}`,
     );

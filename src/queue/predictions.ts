@@ -4,7 +4,7 @@
  */
 import { createHash, randomUUID } from "node:crypto";
 import { Job, Queue } from "bullmq";
-import type { Redis } from "ioredis";
+import type { ChainableCommander, Redis } from "ioredis";
 import { stringify } from "safe-stable-stringify";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import {
@@ -18,7 +18,7 @@ import {
 } from "../errors.ts";
 import type { PredictionRequest } from "../loaders/dictionaries.ts";
 import { connectRedis, reachRedis } from "./connections.ts";
-import { announceEnding, openEndings, type Endings } from "./endings.ts";
+import { announceEnding, openEndings, type Endings, type Watch } from "./endings.ts";
 import { createInputStore, type InputStore, type StoredInput } from "./inputs.ts";
 import {
   failedReason,
@@ -26,7 +26,6 @@ import {
   isFinal,
   jobOptions,
   toIsoTime,
-  type Completion,
   type Prediction,
   type PredictionJob,
   type PredictionJobData,
@@ -150,18 +149,20 @@ export class Predictions {
 
   /**
    * Adds predictions to a queue, in order, all in one step. An id that was used before is not added again.
-   * @returns for each submission its id, or the error that it was refused with: QueueFullError where the slots ran
-   * out, IdempotencyConflictError where the id belongs to another request. The inputs of those are removed.
+   * @returns for each submission its prediction, or the error that it was refused with: QueueFullError where the slots
+   * ran out, IdempotencyConflictError where the id belongs to another request. The inputs of those are removed.
    */
   async submit(
     slots: Slots,
     submissions: readonly Submission[],
-  ): Promise<(string | QueueFullError | IdempotencyConflictError)[]> {
+  ): Promise<(Prediction | QueueFullError | IdempotencyConflictError)[]> {
     const { model } = slots;
     const queue = this.#queue(model);
     const settings = this.model(model);
-    const transaction = this.#redis.multi();
-    const added: { submission: Submission; data: PredictionJobData }[] = [];
+    // BullMQ's own view of the connection: a bare ioredis transaction doesn't know its scripts.
+    const transaction = (await queue.getBackend().client).multi() as unknown as ChainableCommander;
+    const adding: Promise<unknown>[] = [];
+    const added = new Map<Submission, PredictionJob>();
     const refused = new Map<Submission, QueueFullError | IdempotencyConflictError>();
     for (const submission of submissions) {
       const slot = slots.take();
@@ -171,13 +172,14 @@ export class Predictions {
       }
       const data = jobData(submission);
       const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
-      const job = new Job(queue, "predict", data, options, submission.id);
+      const job: PredictionJob = new Job(queue, "predict", data, options, submission.id);
       // The job takes the slot's place in one transaction, or the limit would not be exact.
-      void job.addJob(transaction as never).catch(() => {});
+      adding.push(job.addJob(transaction as never));
       transaction.zrem(this.names.slots(model), slot);
-      added.push({ submission, data });
+      added.set(submission, job);
     }
     try {
+      await Promise.all(adding);
       await reachRedis(async () => {
         for (const [error] of (await transaction.exec()) ?? []) if (error) throw error;
       });
@@ -185,16 +187,25 @@ export class Predictions {
       await Promise.allSettled(submissions.map(({ inputs }) => this.#removeInputs(inputs)));
       throw error;
     }
-    for (const { submission, data } of added) {
+    const repeats = new Set<Submission>();
+    for (const [submission, { data }] of added) {
       if (!submission.isIdempotent) continue;
       const first = await this.#readJob(model, submission.id);
       if (first?.data.submission === data.submission) continue;
       if (first?.data.fingerprint !== data.fingerprint)
         refused.set(submission, idempotencyConflict(submission.id));
-      else await this.#removeInputs(submission.inputs);
+      else repeats.add(submission);
     }
-    await Promise.all([...refused.keys()].map(({ inputs }) => this.#removeInputs(inputs)));
-    return submissions.map((submission) => refused.get(submission) ?? submission.id);
+    await Promise.all([...refused.keys(), ...repeats].map(({ inputs }) => this.#removeInputs(inputs)));
+    return Promise.all(
+      submissions.map(async (submission) => {
+        const error = refused.get(submission);
+        if (error) return error;
+        if (repeats.has(submission)) return this.read(model, submission.id);
+        // What was just added needs no look into Redis to be described.
+        return this.#describe(model, added.get(submission)!, "prioritized", null, 0);
+      }),
+    );
   }
 
   /** Whether an id is taken; a submission with it needs no slot then. */
@@ -229,14 +240,28 @@ export class Predictions {
     });
   }
 
+  /** Begins to watch for the end of a prediction, which may not have been submitted yet. Call `stop()` in the end. */
+  watch(model: string, id: string): Watch {
+    return this.#endings.watch(model, id);
+  }
+
   /**
    * Waits until a prediction ends, at most `ms`, and reads it either way.
+   * @param watched a watch that began before the prediction was submitted or last read: then there is no need to look
+   * before its end is heard of. The caller stops it.
    * @throws PredictionNotFoundError
    */
-  async wait(model: string, id: string, ms: number, signal?: AbortSignal): Promise<Prediction> {
+  async wait(
+    model: string,
+    id: string,
+    ms: number,
+    signal?: AbortSignal,
+    watched?: Watch,
+  ): Promise<Prediction> {
     const deadline = Date.now() + ms;
-    const watch = this.#endings.watch(model, id);
+    const watch = watched ?? this.watch(model, id);
     try {
+      if (watched) await firstOf(watch.ended, Math.min(ms, LOOK_INTERVAL_MS), signal);
       for (;;) {
         const prediction = await this.read(model, id);
         const left = deadline - Date.now();
@@ -244,7 +269,7 @@ export class Predictions {
         await firstOf(watch.ended, Math.min(left, LOOK_INTERVAL_MS), signal);
       }
     } finally {
-      watch.stop();
+      if (!watched) watch.stop();
     }
   }
 
@@ -273,6 +298,12 @@ export class Predictions {
       failed: count("failed"),
       completed: count("completed"),
     };
+  }
+
+  /** For how long the prediction that is next in a queue has waited, in milliseconds; 0 where none waits. */
+  async waitOfNext(model: string): Promise<number> {
+    const [next] = await reachRedis(() => this.#queue(model).getJobs(["wait", "prioritized"], 0, 0, true));
+    return next ? Date.now() - next.timestamp : 0;
   }
 
   workers(): Promise<WorkerReport[]> {
@@ -335,7 +366,7 @@ export class Predictions {
   ): Promise<Prediction> {
     const id = job.id!;
     const status = statusOf(job, state, ended);
-    const completion = status === "succeeded" ? (job.returnvalue as Completion) : null;
+    const completion = status === "succeeded" ? job.returnvalue : null;
     const self = `/v1/models/${encodeURIComponent(model)}/predictions/${encodeURIComponent(id)}`;
     return {
       id,
@@ -411,7 +442,8 @@ function isOverdue(job: PredictionJob): boolean {
 function statusOf(job: PredictionJob, state: string, ended: "cancelled" | "expired" | null): Status {
   if (ended) return ended;
   if (!job.finishedOn) return state === "active" ? "running" : "queued";
-  if (!job.failedReason) return "succeeded";
+  // Not by failedReason, which an earlier try leaves behind.
+  if (job.returnvalue) return "succeeded";
   const { code } = failureOf(job.failedReason);
   return code === "cancelled" || code === "expired" ? code : "failed";
 }

@@ -1,0 +1,34 @@
+/** What every handler gets: the opened parts of the api, and the table's view of a route. */
+import type { Request, Response } from "express";
+import type { Logger } from "pino";
+import type { ZodOpenApiOperationObject } from "zod-openapi";
+import type { Config } from "../config/schema.ts";
+import type { Predictions } from "../queue/predictions.ts";
+import type { WorkerReport } from "../queue/workers.ts";
+import type { Metrics } from "./metrics.ts";
+
+export interface Api {
+  readonly config: Config;
+  readonly predictions: Predictions;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  /** Reports of the live workers, at most two seconds old. */
+  readonly recentReports: () => Promise<WorkerReport[]>;
+  /** The OpenAPI document. */
+  readonly openapi: object;
+  /** Aborted when the api closes, so that nobody is kept waiting. */
+  readonly closing: AbortSignal;
+}
+
+export interface Route {
+  method: "get" | "post" | "put" | "delete";
+  /** As OpenAPI writes it: `/v1/models/{model}`. */
+  path: string;
+  handler: (api: Api, req: Request, res: Response) => void | Promise<void>;
+  operation: ZodOpenApiOperationObject;
+}
+
+/** A parameter of a route's path; the table says that it is there. */
+export function pathParameter(req: Request, name: "model" | "id"): string {
+  return String(req.params[name]);
+}

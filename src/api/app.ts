@@ -1,0 +1,151 @@
+/** The api as an Express app that doesn't listen: headers, the table of routes, the pages, the errors. */
+import { setMaxListeners } from "node:events";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import express, { type Express, type RequestHandler } from "express";
+import helmet from "helmet";
+import type { Logger } from "pino";
+import type { Config } from "../config/schema.ts";
+import { NotFoundError, PredictionNotFoundError } from "../errors.ts";
+import { isPredictionId } from "../queue/names.ts";
+import type { Predictions } from "../queue/predictions.ts";
+import type { WorkerReport } from "../queue/workers.ts";
+import type { Api } from "./api.ts";
+import { createDashboard } from "./dashboard.ts";
+import { getDocsScript } from "./handlers/site.ts";
+import { createMetrics } from "./metrics.ts";
+import { createOpenApi } from "./openapi.ts";
+import { createProblemHandler, MethodNotAllowedError } from "./problems.ts";
+import { routes } from "./routes.ts";
+
+const DASHBOARD_PATH = "/dashboard";
+/** Workers report every two seconds. */
+const REPORTS_AGE_MS = 2000;
+
+export interface AppOptions {
+  config: Config;
+  predictions: Predictions;
+  log: Logger;
+  /** Aborted to end every wait. Default: never. */
+  closing?: AbortSignal;
+}
+
+export function createApp(options: AppOptions): Express {
+  const { config, predictions, log, closing = new AbortController().signal } = options;
+  // Everyone who waits listens to it.
+  setMaxListeners(0, closing);
+  const api: Api = {
+    config,
+    predictions,
+    log,
+    metrics: createMetrics(config, predictions),
+    recentReports: rememberBriefly(() => predictions.workers()),
+    openapi: createOpenApi(routes),
+    closing,
+  };
+  const app = express();
+  app.disable("x-powered-by");
+  // Nobody polls with If-None-Match, and a digest of every answer costs.
+  app.disable("etag");
+  app.use(securityHeaders());
+  app.use(measureRequests(api));
+
+  app.param("model", (_req, _res, next, name: string) => {
+    predictions.model(name);
+    next();
+  });
+  app.param("id", (req, _res, next, id: string) => {
+    // What can't be an id could be another of the queue's keys. PUT says what is wrong with it.
+    if (req.method !== "PUT" && !isPredictionId(id)) {
+      throw new PredictionNotFoundError(`there is no prediction ${JSON.stringify(id.slice(0, 200))}`);
+    }
+    next();
+  });
+  for (const { method, path, handler } of routes) {
+    app[method](expressPath(path), (req, res) => handler(api, req, res));
+  }
+  for (const path of new Set(routes.map((route) => route.path)))
+    app.all(expressPath(path), refuseMethod(path));
+
+  app.get("/docs/start.js", getDocsScript);
+  for (const file of ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"]) {
+    app.get(`/docs/${file}`, (_req, res) => res.sendFile(join(packageFolder("swagger-ui-dist"), file)));
+  }
+  app.use(DASHBOARD_PATH, createDashboard(predictions, DASHBOARD_PATH));
+  app.use((req) => {
+    throw new NotFoundError(`there is no ${req.method} ${req.path}; GET /openapi.json lists what there is`);
+  });
+  app.use(createProblemHandler(log));
+  return app;
+}
+
+function expressPath(path: string): string {
+  return path.replaceAll(/\{(\w+)\}/g, ":$1");
+}
+
+function refuseMethod(path: string): RequestHandler {
+  const methods = routes.filter((route) => route.path === path).map(({ method }) => method.toUpperCase());
+  const allowed = [...methods, ...(methods.includes("GET") ? ["HEAD"] : []), "OPTIONS"].join(", ");
+  return (req, res) => {
+    res.set("Allow", allowed);
+    if (req.method === "OPTIONS") res.status(204).end();
+    else throw new MethodNotAllowedError(`${req.path} takes ${allowed}, got ${req.method}`);
+  };
+}
+
+/** No part of the pages comes from elsewhere. TLS is a proxy's, so nothing here may insist on it. */
+function securityHeaders(): RequestHandler {
+  return helmet({
+    strictTransportSecurity: false,
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: {
+        defaultSrc: ["'self'"],
+        styleSrc: ["'self'", "'unsafe-inline'"],
+        imgSrc: ["'self'", "data:"],
+        fontSrc: ["'self'", "data:"],
+        objectSrc: ["'none'"],
+        baseUri: ["'self'"],
+        frameAncestors: ["'self'"],
+      },
+    },
+  });
+}
+
+function measureRequests({ metrics }: Api): RequestHandler {
+  return (req, res, next) => {
+    const start = performance.now();
+    res.once("close", () => {
+      const route = req.originalUrl.startsWith(DASHBOARD_PATH) ? DASHBOARD_PATH : routeOf(req.route);
+      metrics.observeRequest(
+        { method: req.method, route, status: String(res.statusCode) },
+        (performance.now() - start) / 1000,
+      );
+    });
+    next();
+  };
+}
+
+/** As the table writes it; paths as they came would make a label value each. */
+function routeOf(route: unknown): string {
+  const path = (route as { path?: string } | undefined)?.path;
+  return path?.replaceAll(/:(\w+)/g, "{$1}") ?? "other";
+}
+
+function rememberBriefly(read: () => Promise<WorkerReport[]>): () => Promise<WorkerReport[]> {
+  let known: Promise<WorkerReport[]> | undefined;
+  let readAt = 0;
+  return () => {
+    if (!known || Date.now() - readAt > REPORTS_AGE_MS) {
+      readAt = Date.now();
+      const reading = read();
+      reading.catch(() => known === reading && (known = undefined));
+      known = reading;
+    }
+    return known;
+  };
+}
+
+function packageFolder(name: string): string {
+  return dirname(createRequire(import.meta.url).resolve(`${name}/package.json`));
+}

@@ -1,0 +1,126 @@
+/** Request bodies with a limit: which form one has, as a stream, as text, as JSON. */
+import { finished, Transform, type Readable } from "node:stream";
+import type { Request } from "express";
+import {
+  BodyTooLargeError,
+  ClientGoneError,
+  MalformedBodyError,
+  UnsupportedMediaTypeError,
+} from "../problems.ts";
+
+export type BodyForm = "json" | "ndjson" | "image" | "multipart";
+
+const PICTURE_TYPES: ReadonlySet<string> = new Set(["image/jpeg", "image/jpg", "image/png", "image/webp"]);
+const FORMS: ReadonlyMap<string, BodyForm> = new Map([
+  ["application/json", "json"],
+  ["application/x-ndjson", "ndjson"],
+  ["multipart/form-data", "multipart"],
+]);
+/** Finding the place of a fault parses again and again, which is not worth it for more. */
+const LONGEST_TEXT_TO_SEARCH = 1_000_000;
+
+/**
+ * The form that the Content-Type names, before anything of the body is read.
+ * @throws UnsupportedMediaTypeError, BodyTooLargeError
+ */
+export function bodyForm(req: Request, maxBytes: number): BodyForm {
+  const encoding = req.headers["content-encoding"] ?? "identity";
+  if (encoding !== "identity") {
+    throw new UnsupportedMediaTypeError(
+      `the body must come without a Content-Encoding, got ${JSON.stringify(encoding)}`,
+    );
+  }
+  const header = req.headers["content-type"] ?? "";
+  const type = mediaType(header);
+  const form = type.startsWith("image/") ? "image" : FORMS.get(type);
+  if (!form) {
+    throw new UnsupportedMediaTypeError(
+      `Content-Type must be application/json, image/* (JPEG, PNG or WebP), multipart/form-data or application/x-ndjson, got ${JSON.stringify(header)}`,
+    );
+  }
+  if (form === "image") checkPictureType(type);
+  if (Number(req.headers["content-length"]) > maxBytes) throw new BodyTooLargeError(maxBytes);
+  return form;
+}
+
+/** @throws UnsupportedMediaTypeError where a type names a picture that can't be decoded */
+export function checkPictureType(header: string): void {
+  const type = mediaType(header);
+  if (!type.startsWith("image/") || PICTURE_TYPES.has(type)) return;
+  throw new UnsupportedMediaTypeError(
+    `pictures must be JPEG, PNG or WebP (image/jpeg, image/png, image/webp), got ${JSON.stringify(type)}`,
+  );
+}
+
+function mediaType(header: string): string {
+  return (header.split(";")[0] ?? "").trim().toLowerCase();
+}
+
+/** The body as it arrives; the stream fails with BodyTooLargeError or ClientGoneError. */
+export function limitBody(req: Request, maxBytes: number): Readable {
+  let received = 0;
+  const limited = new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      received += chunk.length;
+      if (received > maxBytes) done(new BodyTooLargeError(maxBytes));
+      else done(null, chunk);
+    },
+  });
+  // pipe() alone would leave the stream waiting for ever when its client goes away.
+  finished(req, { writable: false }, (error) => {
+    if (error) limited.destroy(new ClientGoneError("the client went away", { cause: error }));
+  });
+  // Not pipeline(): it would destroy the connection that the refusal must travel on.
+  return req.pipe(limited);
+}
+
+export async function readText(body: Readable): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of body) chunks.push(chunk as Buffer);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(Buffer.concat(chunks));
+  } catch (error) {
+    throw new MalformedBodyError("JSON must be UTF-8, and this is not", { cause: error });
+  }
+}
+
+/**
+ * @param what names the text in errors: "the body", "line 3"
+ * @throws MalformedBodyError with the place of the fault
+ */
+export function parseJson(text: string, what: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const reason = (error as Error).message.replace(/ in JSON at position.*$/, "");
+    throw new MalformedBodyError(`${what} is not JSON: ${reason}${placeOfFault(text)}`, { cause: error });
+  }
+}
+
+/** V8 tells no position for every fault; it is the end of the longest beginning that could still become JSON. */
+function placeOfFault(text: string): string {
+  if (text.length > LONGEST_TEXT_TO_SEARCH) return "";
+  let good = 0;
+  let bad = text.length + 1;
+  while (bad - good > 1) {
+    const middle = (good + bad) >>> 1;
+    if (couldGoOn(text.slice(0, middle))) good = middle;
+    else bad = middle;
+  }
+  const before = text.slice(0, good).split("\n");
+  return `, at position ${good} (line ${before.length}, column ${before.at(-1)!.length + 1})`;
+}
+
+function couldGoOn(beginning: string): boolean {
+  try {
+    JSON.parse(beginning);
+    return true;
+  } catch (error) {
+    const { message } = error as Error;
+    const position = /at position (\d+)/.exec(message)?.[1];
+    return (
+      /Unexpected end|Unterminated string/.test(message) ||
+      (position !== undefined && Number(position) >= beginning.length)
+    );
+  }
+}

@@ -1,0 +1,47 @@
+/** bull-board with the queue of every model. */
+import { createBullBoard } from "@bull-board/api";
+import { BullMQAdapter } from "@bull-board/api/bullMQAdapter";
+import { ExpressAdapter } from "@bull-board/express";
+import type { RequestHandler } from "express";
+import type { Predictions } from "../queue/predictions.ts";
+
+/** Longer texts in job data are shown shortened: masks in a request dictionary can be megabytes. */
+const LONGEST_TEXT = 500;
+
+export function createDashboard(predictions: Predictions, basePath: string): RequestHandler {
+  const serverAdapter = new ExpressAdapter().setBasePath(basePath);
+  const queues = [...predictions.queues].map(([model, queue]) => {
+    const adapter = new BullMQAdapter(queue, {
+      // To retry an ended prediction would end it twice, and its inputs are gone; to remove one that waits would lose
+      // it. Predictions are cancelled through the api.
+      readOnlyMode: true,
+      allowRetries: false,
+      externalJobUrl: ({ id }) => ({
+        href: `/v1/models/${encodeURIComponent(model)}/predictions/${encodeURIComponent(String(id))}`,
+        displayText: "prediction",
+      }),
+    });
+    adapter.setFormatter("data", shorten);
+    adapter.setFormatter("returnValue", shorten);
+    return adapter;
+  });
+  createBullBoard({
+    queues,
+    serverAdapter,
+    options: {
+      uiConfig: { boardTitle: "infermill", hideDocsLink: true, miscLinks: [{ text: "API", url: "/docs" }] },
+    },
+  });
+  return serverAdapter.getRouter() as RequestHandler;
+}
+
+function shorten(value: unknown): unknown {
+  if (typeof value === "string") {
+    return value.length > LONGEST_TEXT
+      ? `${value.slice(0, LONGEST_TEXT)}… (${value.length} characters)`
+      : value;
+  }
+  if (Array.isArray(value)) return value.map(shorten);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, shorten(inner)]));
+}

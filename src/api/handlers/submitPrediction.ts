@@ -1,0 +1,93 @@
+/** `POST …/predictions` and `PUT …/predictions/{id}`: one prediction, in any of the body forms, or many. */
+import type { Request, Response } from "express";
+import { BadInputError, InfermillError } from "../../errors.ts";
+import { isFinal } from "../../queue/jobs.ts";
+import { newPredictionId } from "../../queue/names.ts";
+import { acceptPredictions, checkPictureCount, draftOf, type Draft } from "../accept.ts";
+import { pathParameter, type Api } from "../api.ts";
+import { receiveMultipart } from "../body/multipart.ts";
+import { bodyForm, limitBody, parseJson, readText } from "../body/read.ts";
+import { readDictionary, type RequestParts } from "../requestDictionary.ts";
+import { clientIdOf, readSubmissionOptions, type SubmissionOptions } from "../submissionOptions.ts";
+import { sendPrediction } from "./sendPrediction.ts";
+import { submitMany } from "./submitMany.ts";
+import { abortWhenGone } from "./waiting.ts";
+
+export async function submitPrediction(api: Api, req: Request, res: Response): Promise<void> {
+  const { config } = api;
+  const model = pathParameter(req, "model");
+  const form = bodyForm(req, config.max_body_bytes);
+  const options = readSubmissionOptions(req, form === "image");
+  const draft = await draftOfBody();
+  if (draft) await submitOne(api, req, res, draft, options);
+
+  /** Bodies that are streamed are read by their draft, once there is room; undefined for many requests in one body. */
+  async function draftOfBody(): Promise<Draft | undefined> {
+    if (form === "image") return streamedDraft(options, (store) => receiveImage(store));
+    if (form === "multipart") return streamedDraft(options, (store) => receiveForm(store));
+    const text = await readText(limitBody(req, config.max_body_bytes));
+    const body = form === "json" ? parseJson(text, "the body") : text.split("\n");
+    if (Array.isArray(body)) {
+      await submitMany(api, req, res, body as unknown[], options, form === "ndjson" ? "line" : "index");
+      return undefined;
+    }
+    const parts = readDictionary(body, config);
+    await checkPictureCount(api, model, parts.pictures.length + parts.references.length);
+    return draftOf(parts, clientIdOf(options));
+  }
+
+  async function receiveImage(store: Parameters<Draft["receive"]>[0]) {
+    const { request } = readDictionary(options.dictionary, config);
+    return { request, inputs: [await store(0, limitBody(req, config.max_body_bytes))] };
+  }
+
+  async function receiveForm(store: Parameters<Draft["receive"]>[0]) {
+    const limits = { maxBytes: config.max_body_bytes, maxPictures: config.max_pictures_per_request };
+    const { dictionary, inputs } = await receiveMultipart(req, limits, store);
+    const parts = readDictionary(dictionary, config);
+    if (inputs.length > 0) refusePicturesInside(parts);
+    await checkPictureCount(api, model, inputs.length + parts.pictures.length + parts.references.length);
+    const inside = await draftOf(parts, undefined).receive(store);
+    return { request: inside.request, inputs: [...inputs, ...inside.inputs] };
+  }
+}
+
+async function submitOne(
+  api: Api,
+  req: Request,
+  res: Response,
+  draft: Draft,
+  options: SubmissionOptions,
+): Promise<void> {
+  const { predictions } = api;
+  const model = pathParameter(req, "model");
+  const waitMs = (options.waitSeconds ?? 0) * 1000;
+  // The watch begins before the job is added, so that its end can't be missed and one look at the end is enough.
+  const watch = waitMs > 0 ? predictions.watch(model, draft.id) : undefined;
+  const gone = abortWhenGone(res, api.closing);
+  try {
+    const [outcome] = await acceptPredictions(api, model, [draft], options);
+    if (outcome instanceof InfermillError) throw outcome;
+    const ended =
+      watch && !isFinal(outcome!.status)
+        ? await predictions.wait(model, draft.id, waitMs, gone.signal, watch)
+        : outcome!;
+    if (options.waitSeconds !== undefined) res.set("Preference-Applied", `wait=${options.waitSeconds}`);
+    sendPrediction(res, ended, isFinal(ended.status) ? 200 : 202);
+  } finally {
+    watch?.stop();
+    gone.stop();
+  }
+}
+
+function streamedDraft(options: SubmissionOptions, receive: Draft["receive"]): Draft {
+  const clientId = clientIdOf(options);
+  return { id: clientId ?? newPredictionId(), isIdempotent: clientId !== undefined, receive };
+}
+
+function refusePicturesInside({ pictures, references }: RequestParts): void {
+  if (pictures.length + references.length === 0) return;
+  throw new BadInputError(
+    "a request's pictures come either as files in image or inside the field request, got both",
+  );
+}

@@ -1,0 +1,95 @@
+/** Prometheus metrics of one api: its requests, and what Redis and the workers' reports say of the models. */
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { Config } from "../config/schema.ts";
+import type { Predictions } from "../queue/predictions.ts";
+
+export interface Metrics {
+  observeRequest(labels: { method: string; route: string; status: string }, seconds: number): void;
+  readonly contentType: string;
+  /** The exposition text; asks Redis, and says so in a gauge where it is away. */
+  expose(): Promise<string>;
+}
+
+export function createMetrics(config: Config, predictions: Predictions): Metrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const registers = [registry];
+  const requests = new Histogram({
+    name: "infermill_http_request_duration_seconds",
+    help: "Time from a request's arrival until its answer was sent, waits included.",
+    labelNames: ["method", "route", "status"],
+    buckets: [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+    registers,
+  });
+  const redisUp = new Gauge({
+    name: "infermill_redis_up",
+    help: "Whether Redis answered this scrape.",
+    registers,
+  });
+  const queue = new Gauge({
+    name: "infermill_queue_predictions",
+    help: "Predictions in Redis by state; failed includes cancelled and expired.",
+    labelNames: ["model", "state"],
+    registers,
+  });
+  const engines = new Gauge({
+    name: "infermill_engines",
+    help: "Engines of live workers by state.",
+    labelNames: ["model", "state"],
+    registers,
+  });
+  const stuck = new Gauge({
+    name: "infermill_worker_stuck_seconds",
+    help: "For how long a worker has held predictions without finishing one.",
+    labelNames: ["model", "worker"],
+    registers,
+  });
+  const batches = new Counter({
+    name: "infermill_batches_total",
+    help: "Batches run, by worker.",
+    labelNames: ["model", "worker"],
+    registers,
+  });
+  const outcomes = new Counter({
+    name: "infermill_predictions_total",
+    help: "Predictions run, by worker and outcome.",
+    labelNames: ["model", "worker", "outcome"],
+    registers,
+  });
+
+  async function refresh(): Promise<void> {
+    for (const metric of [queue, engines, stuck, batches, outcomes]) metric.reset();
+    const models = Object.keys(config.models);
+    const [reports, ...depths] = await Promise.all([
+      predictions.workers(),
+      ...models.map((model) => predictions.depth(model)),
+    ]);
+    for (const [index, model] of models.entries()) {
+      for (const [state, number] of Object.entries(depths[index]!)) queue.set({ model, state }, number);
+      for (const state of ["loading", "ready", "restarting", "failed"]) engines.set({ model, state }, 0);
+    }
+    for (const { id: worker, models: served } of reports) {
+      for (const [model, report] of Object.entries(served)) {
+        for (const { state } of report.engines) engines.inc({ model, state });
+        stuck.set({ model, worker }, report.stuck_ms / 1000);
+        batches.inc({ model, worker }, report.totals.batches);
+        outcomes.inc({ model, worker, outcome: "succeeded" }, report.totals.succeeded);
+        outcomes.inc({ model, worker, outcome: "failed" }, report.totals.failed);
+      }
+    }
+  }
+
+  return {
+    observeRequest: (labels, seconds) => requests.observe(labels, seconds),
+    contentType: registry.contentType,
+    async expose() {
+      redisUp.set(
+        await refresh().then(
+          () => 1,
+          () => 0,
+        ),
+      );
+      return registry.metrics();
+    },
+  };
+}

@@ -1,0 +1,137 @@
+/**
+ * Error bodies of the api (RFC 9457, `application/problem+json`): one builder,
+ * the errors that only HTTP knows, and the last handler of the app, which logs
+ * what nobody expected and shows nothing of it but an id.
+ */
+import { randomUUID } from "node:crypto";
+import type { NextFunction, Request, Response } from "express";
+import type { Logger } from "pino";
+import { BadInputError, InfermillError, QueueFullError, RedisUnavailableError } from "../errors.ts";
+
+const REDIS_RETRY_AFTER_SECONDS = 2;
+/** How long the rest of a refused body is read and dropped before the connection is cut. */
+const DRAIN_LIMIT_MS = 5000;
+
+/** One fault of a request. */
+export interface Fault {
+  /** The faulty key: of the dictionary, the query or a header. */
+  key: string;
+  /** "must be a number, got "high"" */
+  problem: string;
+}
+
+/** Several faults of one request, all told at once. */
+export class InvalidRequestError extends BadInputError {
+  readonly faults: readonly Fault[];
+
+  constructor(faults: readonly Fault[]) {
+    super(faults.map(({ key, problem }) => `${key} ${problem}`).join("; "));
+    this.faults = faults;
+  }
+}
+
+/** The body isn't what its Content-Type says. */
+export class MalformedBodyError extends InfermillError {
+  override readonly code = "malformed_body";
+  override readonly title = "The body can't be read";
+  override readonly status = 400;
+}
+
+export class BodyTooLargeError extends InfermillError {
+  override readonly code = "body_too_large";
+  override readonly title = "The body is too large";
+  override readonly status = 413;
+
+  constructor(maxBytes: number) {
+    super(`the body must be at most ${maxBytes} bytes (max_body_bytes)`);
+  }
+}
+
+export class UnsupportedMediaTypeError extends InfermillError {
+  override readonly code = "unsupported_media_type";
+  override readonly title = "Unsupported Content-Type";
+  override readonly status = 415;
+}
+
+export class MethodNotAllowedError extends InfermillError {
+  override readonly code = "method_not_allowed";
+  override readonly title = "Method not allowed";
+  override readonly status = 405;
+}
+
+/** The client went away in the middle of its request; there is nobody to tell. */
+export class ClientGoneError extends InfermillError {
+  override readonly code = "client_gone";
+  override readonly title = "The client went away";
+  override readonly status = 400;
+}
+
+export interface Problem {
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  code: string;
+  errors?: readonly Fault[];
+  [extension: string]: unknown;
+}
+
+/** The one place where an error becomes a body. */
+export function problemOf(error: InfermillError, extensions: Record<string, unknown> = {}): Problem {
+  const { code, title, detail } = error.toSummary();
+  return {
+    type: `urn:infermill:problem:${code}`,
+    title,
+    status: error.status,
+    detail,
+    code,
+    ...(error instanceof InvalidRequestError && { errors: error.faults }),
+    ...extensions,
+  };
+}
+
+export function sendProblem(res: Response, problem: Problem, error?: InfermillError): void {
+  if (error instanceof QueueFullError) res.set("Retry-After", String(error.retryAfterSeconds));
+  if (error instanceof RedisUnavailableError) res.set("Retry-After", String(REDIS_RETRY_AFTER_SECONDS));
+  res.status(problem.status).type("application/problem+json").send(JSON.stringify(problem));
+}
+
+/** Express's error handler: everything that a route throws ends here. */
+export function createProblemHandler(log: Logger) {
+  return (thrown: unknown, req: Request, res: Response, _next: NextFunction): void => {
+    if (thrown instanceof ClientGoneError || res.destroyed) return;
+    if (res.headersSent) {
+      log.warn({ err: thrown, path: req.path }, "an answer broke off");
+      res.destroy();
+      return;
+    }
+    dropRestOfBody(req, res);
+    const error = knownError(thrown);
+    if (error) return sendProblem(res, problemOf(error), error);
+    const id = randomUUID();
+    log.error({ err: thrown, id, method: req.method, path: req.path }, "unexpected error");
+    sendProblem(
+      res,
+      problemOf(new InfermillError(`something went wrong here; the log has more under ${id}`), { id }),
+    );
+  };
+}
+
+function knownError(thrown: unknown): InfermillError | undefined {
+  if (thrown instanceof InfermillError) return thrown;
+  // Express's own, such as a path with a broken percent-encoding.
+  if (thrown instanceof Error && "status" in thrown && thrown.status === 400) {
+    return new MalformedBodyError(thrown.message, { cause: thrown });
+  }
+  return undefined;
+}
+
+/** A client that still sends may never come to read its answer, so what is left is read and dropped, for a while. */
+function dropRestOfBody(req: Request, res: Response): void {
+  if (req.complete) return;
+  req.resume();
+  res.once("finish", () => {
+    const cut = setTimeout(() => req.destroy(), DRAIN_LIMIT_MS).unref();
+    req.once("close", () => clearTimeout(cut));
+  });
+}

@@ -1,0 +1,70 @@
+/** The api as a running server: opened, listening, and closed in order. */
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Logger } from "pino";
+import type { Config } from "../config/schema.ts";
+import { ConfigError } from "../errors.ts";
+import { openPredictions } from "../queue/predictions.ts";
+import { createApp } from "./app.ts";
+
+const IDLE_CHECK_MS = 50;
+
+export interface RunningApi {
+  readonly url: string;
+  /** Accepts no more, ends the waits, lets the other requests finish for up to `limitMs`. */
+  close(limitMs: number): Promise<void>;
+}
+
+export async function startApi(options: {
+  config: Config;
+  redisUrl: string;
+  log: Logger;
+}): Promise<RunningApi> {
+  const { config, redisUrl, log } = options;
+  const predictions = await openPredictions(config, redisUrl);
+  const closing = new AbortController();
+  const server = createServer(createApp({ config, predictions, log, closing: closing.signal }));
+  try {
+    await listen(server, config);
+  } catch (error) {
+    await predictions.close();
+    throw error;
+  }
+  return {
+    url: urlOf(server, config.host),
+    async close(limitMs) {
+      const closed = once(server, "close");
+      server.close();
+      closing.abort();
+      // A connection that is kept alive turns idle when its request is done, which nobody tells.
+      const idle = setInterval(() => server.closeIdleConnections(), IDLE_CHECK_MS);
+      const limit = setTimeout(() => server.closeAllConnections(), limitMs);
+      await closed;
+      clearInterval(idle);
+      clearTimeout(limit);
+      await predictions.close();
+    },
+  };
+}
+
+async function listen(server: Server, { host, port, file }: Config): Promise<void> {
+  server.listen(port, host);
+  try {
+    await once(server, "listening");
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reason =
+      code === "EADDRINUSE" ? "something listens there already; stop it or choose another port" : message;
+    throw new ConfigError([
+      { source: file, key: "port", problem: `can't listen on ${host}:${port}: ${reason} (PORT, HOST)` },
+    ]);
+  }
+}
+
+/** A URL that works on this machine, for an address that stands for every one too. */
+function urlOf(server: Server, host: string): string {
+  const { port } = server.address() as AddressInfo;
+  const name = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
+  return `http://${name.includes(":") ? `[${name}]` : name}:${port}`;
+}

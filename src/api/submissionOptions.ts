@@ -1,0 +1,124 @@
+/** How a prediction is to be run and answered: the query parameters and headers of a submission. */
+import type { Request } from "express";
+import { z } from "zod";
+import { BadInputError } from "../errors.ts";
+import { PRIORITIES, type Priority } from "../queue/jobs.ts";
+import { checkPredictionId, idOfIdempotencyKey } from "../queue/names.ts";
+import { InvalidRequestError } from "./problems.ts";
+import { faultOf } from "./requestDictionary.ts";
+
+export const LONGEST_WAIT_SECONDS = 60;
+/** Timers can't count further, about 25 days. */
+const LONGEST_MS = 2_147_483_647;
+
+const milliseconds = (description: string) => {
+  const error = `must be a whole number of milliseconds from 1 to ${LONGEST_MS}`;
+  return z.coerce
+    .number({ error })
+    .int({ error })
+    .min(1, { error })
+    .max(LONGEST_MS, { error })
+    .optional()
+    .meta({ description });
+};
+
+export const submissionQuerySchema = z.object({
+  priority: z
+    .enum(Object.keys(PRIORITIES) as [Priority, ...Priority[]], { error: "must be high, normal or low" })
+    .optional()
+    .meta({ description: "Default: normal." }),
+  ttl_ms: milliseconds("Longest wait in the queue; then the prediction expires."),
+  timeout_ms: milliseconds("Longest run. Default: the model's timeout_ms."),
+});
+
+export const waitQuerySchema = z.object({
+  wait: z.coerce
+    .number({ error: "must be a number of seconds" })
+    .min(0, { error: "must be 0 or more seconds" })
+    .max(LONGEST_WAIT_SECONDS, { error: `must be at most ${LONGEST_WAIT_SECONDS} seconds` })
+    .optional()
+    .meta({ description: "Seconds to wait for the prediction to end." }),
+});
+
+const LATER: ReadonlySet<string> = new Set(["webhook", "webhook_events"]);
+
+export interface SubmissionOptions {
+  priority?: Priority | undefined;
+  ttlMs?: number | undefined;
+  timeoutMs?: number | undefined;
+  /** From `Prefer: wait`; undefined where it was not asked for. */
+  waitSeconds?: number | undefined;
+  /** The client's id or Idempotency-Key stand for a prediction of the client's naming. */
+  clientId?: string | undefined;
+  /** Of the Idempotency-Key, where there is no id in the path. */
+  idempotencyKey?: string | undefined;
+  /** Query parameters that are keys of the dictionary. */
+  dictionary: Record<string, unknown>;
+}
+
+/**
+ * @param takesDictionary whether other query parameters are keys of the dictionary, as with `image/*` bodies
+ * @throws InvalidRequestError with all faults
+ */
+export function readSubmissionOptions(req: Request, takesDictionary: boolean): SubmissionOptions {
+  const { priority, ttl_ms, timeout_ms, ...others } = req.query;
+  const checked = submissionQuerySchema.safeParse({ priority, ttl_ms, timeout_ms }, { reportInput: true });
+  const faults = checked.success ? [] : checked.error.issues.map(faultOf);
+  for (const key of Object.keys(others)) {
+    if (LATER.has(key))
+      faults.push({ key, problem: "is not available yet in this version: poll, wait or listen to events" });
+    else if (!takesDictionary)
+      faults.push({ key, problem: "is no query parameter here; keys of the dictionary go into the body" });
+  }
+  const idempotencyKey = req.get("Idempotency-Key");
+  if (idempotencyKey !== undefined && !/^[\x20-\x7e]{1,255}$/.test(idempotencyKey)) {
+    faults.push({ key: "Idempotency-Key", problem: "must be 1 to 255 printable ASCII characters" });
+  }
+  if (!checked.success || faults.length > 0) throw new InvalidRequestError(faults);
+  const { id } = req.params;
+  return {
+    priority: checked.data.priority,
+    ttlMs: checked.data.ttl_ms,
+    timeoutMs: checked.data.timeout_ms,
+    waitSeconds: preferredWait(req.get("Prefer")),
+    clientId: id === undefined ? undefined : checkPredictionId(String(id)),
+    idempotencyKey,
+    dictionary: takesDictionary ? dictionaryOfQuery(others) : {},
+  };
+}
+
+/** The id of the one prediction that a submission of several, or its only one, asks for; undefined for a new one. */
+export function clientIdOf(options: SubmissionOptions, index?: number): string | undefined {
+  if (options.clientId !== undefined) return options.clientId;
+  if (options.idempotencyKey === undefined) return undefined;
+  // No key holds a line break, so that these can't be another client key.
+  return idOfIdempotencyKey(
+    index === undefined ? options.idempotencyKey : `${options.idempotencyKey}\n${index}`,
+  );
+}
+
+/** RFC 7240: a preference that isn't understood is ignored, and a longer wait than we grant is shortened. */
+function preferredWait(header: string | undefined): number | undefined {
+  const seconds = /(?:^|,)\s*wait\s*=\s*"?(\d+)"?\s*(?:[,;]|$)/i.exec(header ?? "")?.[1];
+  return seconds === undefined ? undefined : Math.min(Number(seconds), LONGEST_WAIT_SECONDS);
+}
+
+function dictionaryOfQuery(query: Record<string, unknown>): Record<string, unknown> {
+  for (const key of ["Base_64", "image"]) {
+    if (key in query)
+      throw new BadInputError(`${key} can't be a query parameter here, where the body is the picture`);
+  }
+  return "Prompt" in query ? { ...query, Prompt: promptOfQuery(query["Prompt"]) } : query;
+}
+
+/** `Prompt=a&Prompt=b` or a JSON list, as the list of lists that loaders know. */
+function promptOfQuery(value: unknown): unknown {
+  if (typeof value === "string" && value.trimStart().startsWith("[")) {
+    try {
+      return JSON.parse(value);
+    } catch {
+      // Then it is a prompt that begins with a bracket.
+    }
+  }
+  return [Array.isArray(value) ? value : [value]];
+}
