@@ -1,0 +1,408 @@
+/**
+ * `npm run bench`: what infermill costs over the bare model and the bare queue, as ratios within one run.
+ * Options: `--json`, `--rounds <n>` (10), `--seconds <s>` of each measurement (3), `--rows <a,b>`, `--model <file.onnx>`.
+ */
+import { execFileSync, fork, spawn, type ChildProcess } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { availableParallelism, cpus, tmpdir, totalmem } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { Queue } from "bullmq";
+import sharp from "sharp";
+import { loadConfig } from "../src/config/load.ts";
+import type { Config } from "../src/config/schema.ts";
+import { openLoader, resolveModelPaths, type LoaderSpec } from "../src/loaders/openLoader.ts";
+import { attachPictures } from "../src/loaders/requestPictures.ts";
+import { findSamplePhoto } from "../src/models/samplePhotos.ts";
+import { connectRedis } from "../src/queue/connections.ts";
+import { newPredictionId } from "../src/queue/names.ts";
+import { openPredictions } from "../src/queue/predictions.ts";
+import { provideRedis } from "../src/redis/provideRedis.ts";
+import { post } from "./client.ts";
+
+const { values: options } = parseArgs({
+  options: {
+    json: { type: "boolean", default: false },
+    rounds: { type: "string", default: "10" },
+    seconds: { type: "string", default: "3" },
+    rows: { type: "string", default: "http,noop,latency,memory" },
+    model: { type: "string" },
+    concurrency: { type: "string", default: "32" },
+  },
+});
+const ROUNDS = Number(options.rounds);
+const SECONDS = Number(options.seconds);
+const CORES = availableParallelism();
+const BATCH = 8;
+const NOOP_BACKLOG = 5000;
+const MAIN = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
+
+interface Row {
+  figure: string;
+  value: number;
+  aim: string;
+  met: boolean;
+  detail: string;
+}
+
+const folder = mkdtempSync(join(tmpdir(), "infermill-bench-"));
+const children: ChildProcess[] = [];
+process.on("exit", () => {
+  for (const child of children) child.kill("SIGKILL");
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const say = (line: string) => console.error(line);
+const rows: Row[] = [];
+
+execFileSync("npm", ["run", "build", "--silent"], { stdio: ["ignore", "ignore", "inherit"] });
+const redis = await provideRedis({
+  dataDir: join(folder, "redis-data"),
+  env: { ...process.env, REDIS_URL: "" },
+});
+const picture = await makePicture();
+const model = chooseModel();
+try {
+  const wanted = new Set(options.rows.split(","));
+  if (wanted.has("http")) await measureHttp();
+  if (wanted.has("noop")) await measureNoop();
+  if (wanted.has("latency")) await measureLatency();
+  if (wanted.has("memory")) await measureMemory();
+  report();
+} finally {
+  for (const child of children) child.kill("SIGTERM");
+  await redis.close();
+}
+process.exit();
+
+/** Images per second over HTTP, uploads, with either input store, against the raw loop. */
+async function measureHttp(): Promise<void> {
+  const config = await configFor("raw", "files", 1);
+  const raw = await startRawLoops(config);
+  const files = await startServer("files");
+  const inRedis = await startServer("redis");
+  const client = forkTs("client.ts");
+  const upload = async (url: string) => {
+    const url_ = `${url}/v1/models/Bench/predictions`;
+    const { rate } = await ask(client, {
+      url: url_,
+      file: picture,
+      concurrency: Number(options.concurrency),
+      seconds: SECONDS,
+    });
+    return rate as number;
+  };
+  const runs: { raw: number; files: number; redis: number }[] = [];
+  await upload(files.url);
+  await upload(inRedis.url);
+  for (let round = 0; round < ROUNDS; round++) {
+    const run = { raw: await raw.rate(), files: await upload(files.url), redis: await upload(inRedis.url) };
+    say(
+      `http round ${round + 1}: raw ${run.raw.toFixed(1)}, files ${run.files.toFixed(1)}, redis ${run.redis.toFixed(1)} images/s`,
+    );
+    runs.push(run);
+  }
+  const rawMedian = median(runs.map((run) => run.raw));
+  for (const [store, aim] of [
+    ["redis", 0.75],
+    ["files", 0.83],
+  ] as const) {
+    const value = median(runs.map((run) => run[store] / run.raw));
+    rows.push({
+      figure: `HTTP upload to result, inputs in ${store} ÷ raw loop`,
+      value,
+      aim: `≥ ${aim}`,
+      met: value >= aim,
+      detail: `${median(runs.map((run) => run[store])).toFixed(1)} against ${rawMedian.toFixed(1)} images/s`,
+    });
+  }
+  for (const child of [...raw.children, files.child, inRedis.child, client]) await end(child);
+}
+
+/** Predictions per second of a model that does nothing, from a backlog, against a plain BullMQ worker. */
+async function measureNoop(): Promise<void> {
+  const config = await configFor("noop", "files", 1);
+  const predictions = await openPredictions(config, redis.url);
+  const worker = await startWorkerProcess(config);
+  const queue = predictions.queues.get("Bench")!;
+  const plain = new Queue("plain", { connection: await connectRedis(redis.url, "worker"), prefix: "plain" });
+  const plainWorker = forkTs("plainWorker.ts", [redis.url, "plain", "plain", String(4 * BATCH)]);
+  await new Promise((resolve) => plainWorker.once("message", resolve));
+
+  const drain = async (target: Queue, add: (count: number) => Promise<unknown>) => {
+    await target.pause();
+    for (let added = 0; added < NOOP_BACKLOG; added += 500) await add(500);
+    const before = await target.getCompletedCount();
+    const startedAt = performance.now();
+    await target.resume();
+    while ((await target.getCompletedCount()) - before < NOOP_BACKLOG)
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    return NOOP_BACKLOG / ((performance.now() - startedAt) / 1000);
+  };
+  const addPredictions = async (count: number) => {
+    const slots = await predictions.reserve("Bench", count);
+    await predictions.submit(
+      slots,
+      Array.from({ length: count }, () => ({ id: newPredictionId(), request: {}, inputs: [] })),
+    );
+  };
+  const addPlain = (count: number) =>
+    plain.addBulk(
+      Array.from({ length: count }, () => ({
+        name: "predict",
+        data: { request: {}, inputs: [] },
+        opts: { priority: 2 },
+      })),
+    );
+
+  const runs: { ours: number; plain: number }[] = [];
+  for (let round = 0; round < ROUNDS + 1; round++) {
+    const run = { plain: await drain(plain, addPlain), ours: await drain(queue, addPredictions) };
+    say(
+      `no-op round ${round}: plain ${run.plain.toFixed(0)}, infermill ${run.ours.toFixed(0)} predictions/s${round === 0 ? " (warm-up)" : ""}`,
+    );
+    if (round > 0) runs.push(run);
+  }
+  const value = median(runs.map((run) => run.ours / run.plain));
+  rows.push({
+    figure: "no-op model ÷ plain BullMQ worker",
+    value,
+    aim: "≥ 0.8",
+    met: value >= 0.8,
+    detail: `${median(runs.map((run) => run.ours)).toFixed(0)} against ${median(runs.map((run) => run.plain)).toFixed(0)} jobs/s`,
+  });
+  await end(worker);
+  await end(plainWorker);
+  await plain.close();
+  await predictions.close();
+}
+
+/** Median latency of a lone synchronous prediction less that of the bare loader. */
+async function measureLatency(): Promise<void> {
+  const config = await configFor("latency", "files", 1);
+  const loader = await openLoader(await specFor(config));
+  const bytes = readFileSync(picture);
+  const server = await startServer("files");
+  const url = `${server.url}/v1/models/Bench/predictions`;
+  const reference = Buffer.from(JSON.stringify({ image: `photos/${picture.split("/").at(-1)}` }));
+  const timed = async (work: () => Promise<unknown>) => {
+    const startedAt = performance.now();
+    await work();
+    return performance.now() - startedAt;
+  };
+  const checked = async (type: string, body: Buffer) => {
+    const { status, text } = await post(url, type, body);
+    if (status !== 200 || !text.includes('"status":"succeeded"')) throw new Error(`${status}: ${text}`);
+  };
+  const samples: { bare: number; upload: number; reference: number }[] = [];
+  for (let index = 0; index < 20 * ROUNDS + 10; index++) {
+    const sample = {
+      bare: await timed(() => loader.predictRequest(attachPictures({}, [bytes]))),
+      upload: await timed(() => checked("image/jpeg", bytes)),
+      reference: await timed(() => checked("application/json", reference)),
+    };
+    if (index >= 10) samples.push(sample);
+  }
+  const bare = median(samples.map((sample) => sample.bare));
+  for (const [key, name, aim] of [
+    ["upload", `a ${(bytes.length / 1000).toFixed(0)} KB upload`, 10],
+    ["reference", "a file by reference", 5],
+  ] as const) {
+    const value = median(samples.map((sample) => sample[key])) - bare;
+    rows.push({
+      figure: `added latency p50 of ${name}, ms`,
+      value,
+      aim: `≤ ${aim}`,
+      met: value <= aim,
+      detail: `${(value + bare).toFixed(1)} against ${bare.toFixed(1)} ms of the bare loader`,
+    });
+  }
+  await loader.close();
+  await end(server.child);
+}
+
+/** What a queued prediction by reference takes of Redis's memory. */
+async function measureMemory(): Promise<void> {
+  const config = await configFor("memory", "files", 1);
+  const predictions = await openPredictions(config, redis.url);
+  const connection = await connectRedis(redis.url, "worker");
+  const used = async () => Number(/used_memory:(\d+)/.exec(await connection.info("memory"))![1]);
+  const count = 5000;
+  const before = await used();
+  const slots = await predictions.reserve("Bench", count);
+  const inputs = [
+    { ref: { root: "photos", path: "a-folder/of-pictures/picture-000001.jpg" }, sha256: "", bytes: 0 },
+  ];
+  await predictions.submit(
+    slots,
+    Array.from({ length: count }, () => ({ id: newPredictionId(), request: { C_threshold: 0.4 }, inputs })),
+  );
+  const value = ((await used()) - before) / count / 1024;
+  rows.push({
+    figure: "Redis memory per queued reference, KB",
+    value,
+    aim: "≤ 2",
+    met: value <= 2,
+    detail: `${count} queued predictions`,
+  });
+  connection.disconnect();
+  await predictions.close();
+}
+
+function report(): void {
+  const machine = `${cpus()[0]!.model}, ${CORES} cores, ${(totalmem() / 2 ** 30).toFixed(0)} GiB, Node ${process.version}, Redis ${redis.version}`;
+  if (options.json) {
+    console.log(
+      JSON.stringify({ machine, model: model.name, rounds: ROUNDS, seconds: SECONDS, rows }, null, 2),
+    );
+    return;
+  }
+  console.log(
+    `\n${machine}\nmodel ${model.name}, picture ${(readFileSync(picture).length / 1000).toFixed(0)} KB JPEG; medians of ${ROUNDS} interleaved rounds\n`,
+  );
+  console.log("| figure | measured | aim | |\n|---|---|---|---|");
+  for (const { figure, value, aim, met, detail } of rows) {
+    console.log(`| ${figure} | **${value.toFixed(2)}** (${detail}) | ${aim} | ${met ? "met" : "MISSED"} |`);
+  }
+}
+
+function chooseModel(): { name: string; section: Record<string, unknown> } {
+  const shared = fileURLToPath(
+    new URL("../../shared/models/squeezenet1_1/squeezenet1_1.onnx", import.meta.url),
+  );
+  const file = options.model ?? (existsSync(shared) ? shared : undefined);
+  if (!file)
+    return {
+      name: "CenterNet (demo)",
+      section: { loader: "CenterNetModelLoader", model_path: ["demo://centernet"], class_names: ["coco"] },
+    };
+  return {
+    name: file.split("/").at(-1)!,
+    section: {
+      loader: "ImageClassificationModelLoader",
+      model_path: [file],
+      class_names: ["imagenet"],
+      input_image_size: [224, 224],
+    },
+  };
+}
+
+/** The sample photo as a JPEG of about 200 KB. */
+async function makePicture(): Promise<string> {
+  mkdirSync(join(folder, "photos"));
+  const source = findSamplePhoto("march-pastoral")!;
+  let bytes = readFileSync(source);
+  for (let quality = 95; bytes.length > 215_000; quality -= 3)
+    bytes = Buffer.from(await sharp(source).jpeg({ quality }).toBuffer());
+  const file = join(folder, "photos", "picture.jpg");
+  writeFileSync(file, bytes);
+  return file;
+}
+
+async function configFor(name: string, inputs: "files" | "redis", instances?: number): Promise<Config> {
+  const noop = {
+    loader: "NoopModelLoader",
+    model_loader_file: fileURLToPath(new URL("noop.ts", import.meta.url)),
+  };
+  const file = join(folder, `${name}.json`);
+  const section = {
+    ...(name === "noop" ? noop : model.section),
+    max_batch_size: BATCH,
+    instances,
+    max_queue_length: 100_000,
+  };
+  writeFileSync(
+    file,
+    JSON.stringify({
+      port: 0,
+      data_dir: join(folder, name),
+      redis_prefix: name,
+      inputs,
+      log_level: "warn",
+      bulk_roots: { photos: join(folder, "photos") },
+      models: { Bench: section },
+    }),
+  );
+  return loadConfig({ file, env: {} });
+}
+
+async function specFor(config: Config): Promise<LoaderSpec> {
+  return {
+    modelName: "Bench",
+    model: config.models["Bench"]!,
+    baseDir: folder,
+    modelPaths: await resolveModelPaths(config, "Bench", say),
+    device: "cpu",
+    intraOpThreads: 1,
+    maxPicturePixels: config.max_picture_pixels,
+  };
+}
+
+async function startRawLoops(config: Config): Promise<{ children: ChildProcess[]; rate(): Promise<number> }> {
+  const spec = await specFor(config);
+  const loops = Array.from({ length: CORES }, () => forkTs("rawLoop.ts"));
+  await Promise.all(loops.map((loop) => ask(loop, { spec, files: [picture], batch: BATCH })));
+  return {
+    children: loops,
+    rate: async () => {
+      const answers = await Promise.all(loops.map((loop) => ask(loop, { seconds: SECONDS })));
+      return answers.reduce((sum, { rate }) => sum + (rate as number), 0);
+    },
+  };
+}
+
+async function startServer(inputs: "files" | "redis"): Promise<{ url: string; child: ChildProcess }> {
+  const config = await configFor(`server-${inputs}`, inputs);
+  const child = spawn(process.execPath, [MAIN, "start", "--config", config.file], {
+    env: { ...process.env, REDIS_URL: redis.url },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  children.push(child);
+  let output = "";
+  for await (const chunk of child.stdout!) {
+    output += chunk as string;
+    const url = /is ready at (\S+)/.exec(output)?.[1];
+    if (url) return { url, child };
+  }
+  throw new Error(`infermill did not start:\n${output}`);
+}
+
+async function startWorkerProcess(config: Config): Promise<ChildProcess> {
+  const child = fork(MAIN, ["worker", "--config", config.file], {
+    env: { ...process.env, REDIS_URL: redis.url },
+    execArgv: [],
+  });
+  children.push(child);
+  await new Promise((resolve) => child.once("message", resolve));
+  return child;
+}
+
+function forkTs(file: string, args: string[] = []): ChildProcess {
+  const child = fork(fileURLToPath(new URL(file, import.meta.url)), args, {
+    env: { ...process.env, UV_THREADPOOL_SIZE: "2" },
+  });
+  children.push(child);
+  return child;
+}
+
+function ask(child: ChildProcess, message: object): Promise<Record<string, unknown>> {
+  return new Promise((resolve, reject) => {
+    child.once("message", (answer) => resolve(answer as Record<string, unknown>));
+    child.once("exit", (code) => reject(new Error(`a bench process exited with code ${code}`)));
+    child.send(message);
+  });
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const gone = new Promise((resolve) => child.once("exit", resolve));
+  child.kill("SIGTERM");
+  await gone;
+}
+
+function median(values: number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}

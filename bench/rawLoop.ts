@@ -1,0 +1,59 @@
+/**
+ * The raw loop: one process of it per core reads pictures and runs them through the same loader code, without queue,
+ * HTTP or batcher. Messages: `{ spec, files, batch }` loads; `{ seconds }` runs and answers pictures per second.
+ */
+import { readFile } from "node:fs/promises";
+import sharp from "sharp";
+import type { BaseModelLoader } from "../src/loaders/BaseModelLoader.ts";
+import { openLoader, type LoaderSpec } from "../src/loaders/openLoader.ts";
+import { attachPictures } from "../src/loaders/requestPictures.ts";
+
+sharp.concurrency(1);
+sharp.cache(false);
+let loader: BaseModelLoader;
+let files: string[] = [];
+let batch = 1;
+
+async function runBatch(start: number): Promise<void> {
+  const requests = await Promise.all(
+    Array.from({ length: batch }, async (_, index) =>
+      attachPictures({}, [await readFile(files[(start + index) % files.length]!)]),
+    ),
+  );
+  const outcomes = await loader.predictRequests(requests, {
+    preprocess_ms: 0,
+    infer_ms: 0,
+    postprocess_ms: 0,
+  });
+  for (const outcome of outcomes) if (outcome instanceof Error) throw outcome;
+}
+
+async function run(seconds: number): Promise<number> {
+  const startedAt = performance.now();
+  const isOver = () => performance.now() - startedAt > seconds * 1000;
+  let done = 0;
+  // Two batches under way, so that one is decoded while the other runs, as in an engine.
+  const lane = async (first: number) => {
+    for (let start = first; !isOver(); start += 2 * batch) {
+      await runBatch(start);
+      done += batch;
+    }
+  };
+  await Promise.all([lane(0), lane(batch)]);
+  return done / ((performance.now() - startedAt) / 1000);
+}
+
+process.on(
+  "message",
+  async (message: { spec?: LoaderSpec; files?: string[]; batch?: number; seconds?: number }) => {
+    if (message.spec) {
+      loader = await openLoader(message.spec);
+      files = message.files!;
+      batch = Math.min(message.batch!, loader.batchLimit);
+      process.send!({ ready: true });
+    } else {
+      process.send!({ rate: await run(message.seconds!) });
+    }
+  },
+);
+process.on("disconnect", () => process.exit(0));
