@@ -106,7 +106,8 @@ export abstract class BaseModelLoader {
   async predictRequest(request: PredictionRequest): Promise<PredictionResponse> {
     const startedAt = new Date();
     const pictures = picturesOf(request);
-    if (pictures.length === 0) throw new BadInputError(`the model "${this.modelName}" needs a picture, the request has none`);
+    if (pictures.length === 0)
+      throw new BadInputError(`the model "${this.modelName}" needs a picture, the request has none`);
     const findings: Finding[] = [];
     for (const [index, picture] of pictures.entries()) {
       for (const finding of await this.predict(picture, this.confidenceThreshold(request), request)) {
@@ -141,7 +142,9 @@ export abstract class BaseModelLoader {
 
   /** Most requests that one call of `predictRequests` really runs together; 1 where it is not overridden. Read after `load()`. */
   get batchLimit(): number {
-    return this.predictRequests === BaseModelLoader.prototype.predictRequests ? 1 : this.settings.max_batch_size;
+    return this.predictRequests === BaseModelLoader.prototype.predictRequests
+      ? 1
+      : this.settings.max_batch_size;
   }
 
   /** Runs the model once, so that the first prediction doesn't pay for lazy initialisation. */
@@ -164,7 +167,9 @@ export abstract class BaseModelLoader {
     if (given === undefined || given === null || given === "") return fallback;
     const threshold = Number(given);
     if (!(threshold >= 0 && threshold <= 1)) {
-      throw new BadInputError(`C_threshold must be a number from 0 to 1 (or one in a string), got ${JSON.stringify(given)}`);
+      throw new BadInputError(
+        `C_threshold must be a number from 0 to 1 (or one in a string), got ${JSON.stringify(given)}`,
+      );
     }
     return threshold;
   }

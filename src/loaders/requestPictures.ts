@@ -27,7 +27,8 @@ export function attachPictures(request: PredictionRequest, pictures: Buffer[]): 
     enumerable: true,
     configurable: true,
     get: () =>
-      (encoded ??= pictures.length === 1 ? pictures[0]!.toString("base64") : pictures.map((p) => p.toString("base64"))),
+      (encoded ??=
+        pictures.length === 1 ? pictures[0]!.toString("base64") : pictures.map((p) => p.toString("base64"))),
     set: (value: string | string[]) => {
       encoded = value;
     },
@@ -43,7 +44,9 @@ const DATA_URL = /^data:[^,]*;base64,/i;
  */
 export function decodeBase64(text: unknown, key: string): Buffer {
   if (typeof text !== "string") {
-    throw new BadInputError(`${key} must be a picture as a base64 string, got ${text === null ? "null" : typeof text}`);
+    throw new BadInputError(
+      `${key} must be a picture as a base64 string, got ${text === null ? "null" : typeof text}`,
+    );
   }
   const prefix = DATA_URL.exec(text);
   const body = prefix ? text.slice(prefix[0].length) : text;

@@ -1,7 +1,19 @@
 /** Builds response dictionaries: what is echoed from the request, IMIL's time format, response codes. */
 import type { Finding, MessageTravelStep, PredictionRequest, PredictionResponse } from "./dictionaries.ts";
 
-const ECHOED = ["Tid", "Did", "Fid", "Ts", "Ts_ntp", "Msg_ver", "Inf_ver", "Ad", "Lfp", "Ffp", "Ltsize"] as const;
+const ECHOED = [
+  "Tid",
+  "Did",
+  "Fid",
+  "Ts",
+  "Ts_ntp",
+  "Msg_ver",
+  "Inf_ver",
+  "Ad",
+  "Lfp",
+  "Ffp",
+  "Ltsize",
+] as const;
 
 /**
  * The response to a request that succeeded: identifying keys echoed as they came, one step appended to `Mtp`,

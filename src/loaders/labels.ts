@@ -1,0 +1,91 @@
+/** Reads the labels that a model's `class_names` names, and turns its `classes` into a filter. */
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import { didYouMean } from "./closest.ts";
+import { cocoLabels } from "./labels/coco.ts";
+import { imagenetLabels } from "./labels/imagenet.ts";
+
+const BUILT_IN: Readonly<Record<string, readonly string[]>> = { imagenet: imagenetLabels, coco: cocoLabels };
+
+/**
+ * Labels by class index. `value` is `["imagenet"]` (1000 labels) or `["coco"]` (80), a list of labels, or the path of
+ * a file, relative to `baseDir`: a JSON array, a JSON object from index to label, or text with a label on each line.
+ * @throws Error that says what is wrong with the file.
+ */
+export async function readClassNames(value: readonly string[] | string, baseDir: string): Promise<string[]> {
+  if (typeof value === "string") return readLabelFile(resolve(baseDir, value));
+  const builtIn = value.length === 1 ? BUILT_IN[value[0]!] : undefined;
+  return [...(builtIn ?? value)];
+}
+
+async function readLabelFile(file: string): Promise<string[]> {
+  let text: string;
+  try {
+    text = (await readFile(file, "utf8")).replace(/^\uFEFF/, "");
+  } catch (error) {
+    const reason =
+      (error as NodeJS.ErrnoException).code === "ENOENT" ? "there is no such file" : (error as Error).message;
+    throw new Error(
+      `must be ["imagenet"], ["coco"], a list of labels or the path of a file of labels, got ${file}: ${reason}`,
+      { cause: error },
+    );
+  }
+  const labels = /^\s*[[{]/.test(text)
+    ? labelsOfJson(text, file)
+    : text.split(/\r?\n/).map((line) => line.trim());
+  while (labels.at(-1) === "") labels.pop();
+  const empty = labels.indexOf("");
+  if (labels.length === 0) throw new Error(`${file} holds no labels`);
+  if (empty >= 0) throw new Error(`${file} must have a label for each class, class ${empty} is empty`);
+  return labels;
+}
+
+function labelsOfJson(text: string, file: string): string[] {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (error) {
+    throw new Error(`${file} begins like JSON but is none: ${(error as Error).message}`, { cause: error });
+  }
+  const entries = Object.entries(parsed as Record<string, unknown>);
+  const labels: string[] = [];
+  for (const [index, label] of entries) {
+    if (!/^\d+$/.test(index) || typeof label !== "string") {
+      throw new Error(
+        `${file} must be an array of labels or an object from class index to label, got ${JSON.stringify({ [index]: label })}`,
+      );
+    }
+    labels[Number(index)] = label;
+  }
+  const missing = labels.findIndex((label) => label === undefined);
+  if (missing >= 0) throw new Error(`${file} has no label for class ${missing}`);
+  return labels;
+}
+
+/**
+ * The filter that `classes` (labels, or indices from 0) means for these labels; empty keeps every class. A label that
+ * several classes share keeps all of them.
+ * @throws Error that names every entry that is no class.
+ */
+export function keepClasses(
+  classes: readonly (string | number)[],
+  labels: readonly string[],
+): (classIndex: number) => boolean {
+  if (classes.length === 0) return () => true;
+  const kept = new Set<number>();
+  const faults: string[] = [];
+  for (const entry of classes) {
+    if (typeof entry === "number") {
+      if (Number.isInteger(entry) && entry >= 0 && (labels.length === 0 || entry < labels.length))
+        kept.add(entry);
+      else faults.push(`class ${entry} is out of range, the model has the classes 0 to ${labels.length - 1}`);
+    } else if (labels.includes(entry)) {
+      for (const [index, label] of labels.entries()) if (label === entry) kept.add(index);
+    } else {
+      const known = labels.length === 0 ? ", since class_names is empty" : didYouMean(entry, labels);
+      faults.push(`${JSON.stringify(entry)} is no label of the model${known}`);
+    }
+  }
+  if (faults.length > 0) throw new Error(faults.join("; "));
+  return (classIndex) => kept.has(classIndex);
+}

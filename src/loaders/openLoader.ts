@@ -1,0 +1,111 @@
+/** From the configuration to a loaded model: checks at start, the model's files, the loader instance. */
+import { availableParallelism } from "node:os";
+import { dirname } from "node:path";
+import type { Config, ModelConfig } from "../config/schema.ts";
+import { ConfigError, ModelNotFoundError, type ConfigFault } from "../errors.ts";
+import { resolveModelPath } from "../models/sources.ts";
+import type { BaseModelLoader } from "./BaseModelLoader.ts";
+import { loadLoaderClass } from "./registry.ts";
+import { buildModelSection, checkModelSection } from "./section.ts";
+
+/** Everything that it takes to build the loader of one model for one device. */
+export interface LoaderSpec {
+  modelName: string;
+  model: ModelConfig;
+  /** Folder that relative paths of the model start from. */
+  baseDir: string;
+  /** The model's files, fetched and converted, as absolute paths. */
+  modelPaths: readonly string[];
+  device: string;
+  intraOpThreads: number;
+  maxPicturePixels: number;
+}
+
+/**
+ * What is wrong with the models of a configuration, as far as it shows without loading them: loader classes that
+ * can't be found, settings that a loader doesn't take, files that aren't there. For `loadConfig({ check })`.
+ */
+export async function checkLoaders(config: Config): Promise<ConfigFault[]> {
+  const faults = await Promise.all(
+    Object.keys(config.models).map((modelName) => checkModel(config, modelName)),
+  );
+  return faults.flat();
+}
+
+async function checkModel(config: Config, modelName: string): Promise<ConfigFault[]> {
+  const source = config.file;
+  const baseDir = dirname(source);
+  const model = config.models[modelName]!;
+  const faults: ConfigFault[] = [];
+  for (const [index, path] of model.model_path.entries()) {
+    // An address is fetched or converted when the worker starts.
+    if (path.includes("://")) continue;
+    await resolveModelPath(path, { baseDir, dataDir: config.data_dir }).catch((error: Error) =>
+      faults.push({ source, key: `models.${modelName}.model_path.${index}`, problem: error.message }),
+    );
+  }
+  try {
+    const LoaderClass = await loadLoaderClass({ modelName, ...model, baseDir, source });
+    faults.push(...(await checkModelSection(modelName, model, LoaderClass, { baseDir, source })));
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    faults.push(...error.faults);
+  }
+  return faults;
+}
+
+/**
+ * Builds the loader, loads its model and warms it up.
+ * @throws ConfigError, or whatever the loader throws
+ */
+export async function openLoader(spec: LoaderSpec): Promise<BaseModelLoader> {
+  const { modelName, model, baseDir } = spec;
+  const LoaderClass = await loadLoaderClass({ modelName, ...model, baseDir });
+  const section = await buildModelSection(modelName, model, LoaderClass, spec);
+  const loader = new LoaderClass({ [modelName]: section }, modelName);
+  await loader.load();
+  await loader.warmUp();
+  return loader;
+}
+
+/** Opens a model of the configuration in this process, with all cores. */
+export async function openModel(
+  config: Config,
+  modelName: string,
+  onProgress: (line: string) => void,
+): Promise<BaseModelLoader> {
+  const model = config.models[modelName];
+  if (!model)
+    throw new ModelNotFoundError(
+      `there is no model "${modelName}"; configured are: ${Object.keys(config.models).join(", ")}`,
+    );
+  const device = typeof model.device === "string" ? model.device : model.device[0]!;
+  return openLoader({
+    modelName,
+    model,
+    baseDir: dirname(config.file),
+    modelPaths: await resolveModelPaths(config, modelName, onProgress),
+    device: device === "cuda" ? "cuda:0" : device,
+    intraOpThreads: model.intra_op_threads ?? availableParallelism(),
+    maxPicturePixels: config.max_picture_pixels,
+  });
+}
+
+/** The files of a model as absolute paths, fetched or converted where that is needed. */
+export async function resolveModelPaths(
+  config: Config,
+  modelName: string,
+  onProgress: (line: string) => void,
+): Promise<string[]> {
+  const paths: string[] = [];
+  for (const source of config.models[modelName]!.model_path) {
+    paths.push(
+      await resolveModelPath(source, {
+        baseDir: dirname(config.file),
+        dataDir: config.data_dir,
+        onProgress: ({ source: from, message }) => onProgress(`${from}: ${message}`),
+      }),
+    );
+  }
+  return paths;
+}
