@@ -6,8 +6,19 @@
 import type { Redis } from "ioredis";
 import type { Names } from "./names.ts";
 
-export function announceEnding(redis: Redis, names: Names, model: string, id: string): void {
-  redis.publish(names.endings, `${model}:${id}`).catch(() => {});
+/** Announces the ends of predictions; those of one turn of the event loop in one message. */
+export type AnnounceEnding = (model: string, id: string) => void;
+
+export function createAnnouncer(redis: Redis, names: Names): AnnounceEnding {
+  let endings: string[] = [];
+  const publish = () => {
+    redis.publish(names.endings, endings.join(" ")).catch(() => {});
+    endings = [];
+  };
+  return (model, id) => {
+    // Neither a model's name nor an id has a space.
+    if (endings.push(`${model}:${id}`) === 1) setImmediate(publish);
+  };
 }
 
 /** `ended` resolves at the prediction's end, `stop` gives up. */
@@ -24,8 +35,9 @@ export interface Endings {
 /** @param subscriber a connection of its own, since subscribing takes it over */
 export async function openEndings(subscriber: Redis, names: Names): Promise<Endings> {
   const watchers = new Map<string, Set<() => void>>();
-  subscriber.on("message", (_channel, ending: string) => {
-    for (const resolve of watchers.get(ending) ?? []) resolve();
+  subscriber.on("message", (_channel, endings: string) => {
+    if (watchers.size === 0) return;
+    for (const ending of endings.split(" ")) for (const resolve of watchers.get(ending) ?? []) resolve();
   });
   await subscriber.subscribe(names.endings);
   return {

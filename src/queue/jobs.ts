@@ -91,28 +91,30 @@ export function failedReason(error: errors.InfermillError): string {
   return `${error.code}: ${error.message}`;
 }
 
-const TITLES: ReadonlyMap<string, string> = new Map(
+const FAILURES: ReadonlyMap<string, new (detail: string) => errors.InfermillError> = new Map(
   [
     errors.InfermillError,
     errors.BadInputError,
     errors.LoaderError,
     errors.RetryableError,
     errors.EngineLostError,
+    errors.WorkerLostError,
     errors.PredictionTimeoutError,
     errors.PredictionCancelledError,
     errors.PredictionExpiredError,
-  ].map((ErrorClass) => {
-    const { code, title } = new ErrorClass("");
-    return [code, title];
-  }),
+  ].map((ErrorClass) => [new ErrorClass("").code, ErrorClass]),
 );
 
 /** The error of a failed job. BullMQ writes reasons of its own where a worker was lost too often. */
 export function failureOf(reason: string): ErrorSummary {
   const [, code = "", detail = ""] = /^([a-z_]+): ([\s\S]*)$/.exec(reason) ?? [];
-  const title = TITLES.get(code);
-  if (title) return { code, title, detail };
-  return { code: "worker_lost", title: "The worker was lost", detail: reason };
+  const Failure = FAILURES.get(code);
+  return (Failure ? new Failure(detail) : new errors.WorkerLostError(reason)).toSummary();
+}
+
+/** The error of a prediction as one to throw, with the HTTP status that fits. */
+export function errorOfSummary({ code, detail }: ErrorSummary): errors.InfermillError {
+  return new (FAILURES.get(code) ?? errors.InfermillError)(detail);
 }
 
 export function toIsoTime(time: number | undefined): string | null {

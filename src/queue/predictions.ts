@@ -18,7 +18,7 @@ import {
 } from "../errors.ts";
 import type { PredictionRequest } from "../loaders/dictionaries.ts";
 import { connectRedis, reachRedis } from "./connections.ts";
-import { announceEnding, openEndings, type Endings, type Watch } from "./endings.ts";
+import { createAnnouncer, openEndings, type AnnounceEnding, type Endings, type Watch } from "./endings.ts";
 import { createInputStore, type InputStore, type StoredInput } from "./inputs.ts";
 import {
   failedReason,
@@ -87,6 +87,7 @@ export class Predictions {
   readonly #redis: Redis;
   readonly #scripts: Scripts;
   readonly #endings: Endings;
+  readonly #announceEnding: AnnounceEnding;
   readonly #close: () => Promise<void>;
 
   /** Use `openPredictions`. */
@@ -105,6 +106,7 @@ export class Predictions {
     this.#redis = redis;
     this.#scripts = defineScripts(redis);
     this.#endings = endings;
+    this.#announceEnding = createAnnouncer(redis, names);
     this.#close = close;
   }
 
@@ -343,7 +345,7 @@ export class Predictions {
       const outcome = await this.#scripts.endPrediction(queue.toKey, id, { status, failedReason: reason });
       if (outcome === "missing") throw this.#notFound(model, id);
       if (outcome === "ended before" || outcome === "running") return false;
-      announceEnding(this.#redis, this.names, model, id);
+      this.#announceEnding(model, id);
       // The worker removes the inputs of what it runs.
       if (outcome === "ended waiting")
         await this.inputs.remove((await this.#readJob(model, id))?.data.inputs ?? []);

@@ -8,7 +8,7 @@ import { UnrecoverableError, WaitingError, Worker } from "bullmq";
 import type { Logger } from "pino";
 import type { ModelConfig } from "../config/schema.ts";
 import { InfermillError, PredictionExpiredError, RetryableError, toInfermillError } from "../errors.ts";
-import { announceEnding } from "../queue/endings.ts";
+import { createAnnouncer } from "../queue/endings.ts";
 import type { InputStore } from "../queue/inputs.ts";
 import {
   failedReason,
@@ -98,10 +98,11 @@ export function startConsumer({
     removeOnComplete: { age: model.result_ttl_seconds, count: MOST_KEPT },
     removeOnFail: { age: model.result_ttl_seconds, count: MOST_KEPT },
   });
+  const announceEnding = createAnnouncer(redis, names);
   // Told only once the end is in Redis, so that an input outlives every worker that may still need it.
   const finish = (job: PredictionJob | undefined) => {
     if (!job?.finishedOn) return;
-    announceEnding(redis, names, modelName, job.id!);
+    announceEnding(modelName, job.id!);
     inputs
       .remove(job.data.inputs)
       .catch((error) => log.warn({ err: error, prediction: job.id }, "input not removed"));
