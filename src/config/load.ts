@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { z } from "zod";
 import { ConfigError, type ConfigFault } from "../errors.ts";
-import { configSchema, type Config } from "./schema.ts";
+import { configSchema, modelSchema, type Config, type ModelConfig } from "./schema.ts";
 
 /** Environment variables that override a setting, and how their text is read. */
 const ENVIRONMENT = {
@@ -15,14 +15,18 @@ const ENVIRONMENT = {
   INFERMILL_DATA_DIR: { key: "data_dir", read: (text: string): unknown => resolve(text) },
   REDIS_URL: { key: "redis_url", read: (text: string): unknown => text },
   LOG_LEVEL: { key: "log_level", read: (text: string): unknown => text },
+  INFERMILL_WEBHOOK_SECRET: {
+    key: "webhooks.secret",
+    read: (text: string): unknown => text.split(",").map((secret) => secret.trim()),
+  },
 } as const;
 
 export interface LoadConfigOptions {
   /** The file named on the command line; else INFERMILL_CONFIG, else config/infermill.json below the working folder. */
   file?: string | undefined;
   env?: NodeJS.ProcessEnv;
-  /** Further checks once the file itself is sound, such as those of the loaders; what they find is reported together. */
-  check?: (config: Config) => Promise<ConfigFault[]>;
+  /** Further checks of the models that are sound so far, such as their loaders'; what they find is reported with the rest. */
+  check?: (config: Pick<Config, "models" | "file">) => Promise<ConfigFault[]>;
 }
 
 /**
@@ -39,26 +43,41 @@ export async function loadConfig({
   for (const [variable, { key, read }] of Object.entries(ENVIRONMENT)) {
     const text = env[variable];
     if (text === undefined || text === "") continue;
-    content[key] = read(text);
+    setKey(content, key, read(text));
     overrides.set(key, variable);
   }
 
   const parsed = configSchema.safeParse(content, { reportInput: true });
-  if (!parsed.success) {
-    throw new ConfigError(
-      parsed.error.issues.flatMap((issue) => {
-        const variable = overrides.get(String(issue.path[0]));
-        return variable
-          ? { source: "environment", key: variable, problem: describeIssue(issue) }
-          : faultsOf(issue, path);
-      }),
-    );
-  }
+  const faults = (parsed.error?.issues ?? []).flatMap((issue) => {
+    const variable = overrides.get(String(issue.path[0]));
+    return variable
+      ? { source: "environment", key: variable, problem: describeIssue(issue) }
+      : faultsOf(issue, path);
+  });
+  faults.push(
+    ...((await check?.({ models: parsed.data?.models ?? soundModels(content), file: path })) ?? []),
+  );
+  if (!parsed.success || faults.length > 0) throw new ConfigError(faults);
+  return deepFreeze({ ...resolvePaths(parsed.data, dirname(path)), file: path });
+}
 
-  const config = deepFreeze({ ...resolvePaths(parsed.data, dirname(path)), file: path });
-  const faults = (await check?.(config)) ?? [];
-  if (faults.length > 0) throw new ConfigError(faults);
-  return config;
+/** The models of a faulty configuration that have no fault themselves. */
+function soundModels({ models }: Record<string, unknown>): Record<string, ModelConfig> {
+  if (typeof models !== "object" || models === null) return {};
+  return Object.fromEntries(
+    Object.entries(models).flatMap(([name, section]) => {
+      const parsed = modelSchema.safeParse(section);
+      return parsed.success ? [[name, parsed.data]] : [];
+    }),
+  );
+}
+
+/** Sets `section.key`; where the section is faulty itself it stays for the schema to tell. */
+function setKey(content: Record<string, unknown>, key: string, value: unknown): void {
+  const [first = "", second] = key.split(".");
+  if (second === undefined) content[first] = value;
+  else if (typeof (content[first] ?? {}) === "object")
+    content[first] = { ...(content[first] as object | undefined), [second]: value };
 }
 
 async function readJson(path: string): Promise<Record<string, unknown>> {
@@ -116,6 +135,7 @@ export function faultsOf(
 function describeIssue(issue: z.core.$ZodIssue): string {
   const expected = expectation(issue);
   if ("input" in issue && issue.input === undefined) return `is missing: it ${expected}`;
+  if (issue.path.includes("secret")) return `${expected}; what came is not shown, as it may be one`;
   const got = JSON.stringify(issue.input) ?? typeof issue.input;
   return `${expected}, got ${got.length > 80 ? `${got.slice(0, 80)}…` : got}`;
 }

@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import { ConfigError, ModelNotFoundError, type ConfigFault } from "../errors.ts";
-import { resolveModelPath } from "../models/sources.ts";
+import { checkModelSource, resolveModelPath } from "../models/sources.ts";
 import type { BaseModelLoader } from "./BaseModelLoader.ts";
 import { loadLoaderClass } from "./registry.ts";
 import { buildModelSection, checkModelSection } from "./section.ts";
@@ -25,22 +25,23 @@ export interface LoaderSpec {
  * What is wrong with the models of a configuration, as far as it shows without loading them: loader classes that
  * can't be found, settings that a loader doesn't take, files that aren't there. For `loadConfig({ check })`.
  */
-export async function checkLoaders(config: Config): Promise<ConfigFault[]> {
+export async function checkLoaders(config: Pick<Config, "models" | "file">): Promise<ConfigFault[]> {
   const faults = await Promise.all(
     Object.keys(config.models).map((modelName) => checkModel(config, modelName)),
   );
   return faults.flat();
 }
 
-async function checkModel(config: Config, modelName: string): Promise<ConfigFault[]> {
+async function checkModel(
+  config: Pick<Config, "models" | "file">,
+  modelName: string,
+): Promise<ConfigFault[]> {
   const source = config.file;
   const baseDir = dirname(source);
   const model = config.models[modelName]!;
   const faults: ConfigFault[] = [];
   for (const [index, path] of model.model_path.entries()) {
-    // An address is fetched or converted when the worker starts.
-    if (path.includes("://")) continue;
-    await resolveModelPath(path, { baseDir, dataDir: config.data_dir }).catch((error: Error) =>
+    await checkModelSource(path, { baseDir, dataDir: baseDir }).catch((error: Error) =>
       faults.push({ source, key: `models.${modelName}.model_path.${index}`, problem: error.message }),
     );
   }

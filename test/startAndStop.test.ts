@@ -1,0 +1,173 @@
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import { runInfermill, SCRIPTED_LOADER, submit, until, type InfermillProcess } from "./support/infermill.ts";
+import { whyNoRedis } from "./support/redis.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "infermill-start-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function writeConfig(name: string, config: Record<string, unknown>): string {
+  const file = join(folder, `${name}.json`);
+  const models = {
+    Scripted: { loader: "ScriptedModelLoader", model_loader_file: SCRIPTED_LOADER, instances: 2 },
+  };
+  writeFileSync(file, JSON.stringify({ port: 0, data_dir: name, log_level: "warn", models, ...config }));
+  return file;
+}
+
+async function urlOf(infermill: InfermillProcess): Promise<string> {
+  return (await infermill.printed(/is ready at (\S+)/))[1]!;
+}
+
+/** Processes whose command line or parent chain belongs to a data folder: Redis, and every descendant of `pid`. */
+function processesBelow(pid: number): number[] {
+  const table = execFileSync("ps", ["-A", "-o", "pid=,ppid="], { encoding: "utf8" });
+  const children = new Map<number, number[]>();
+  for (const [child, parent] of table
+    .trim()
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/).map(Number))) {
+    children.set(parent!, [...(children.get(parent!) ?? []), child!]);
+  }
+  const below = (parent: number): number[] =>
+    (children.get(parent) ?? []).flatMap((child) => [child, ...below(child)]);
+  return below(pid);
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+describe.skipIf(whyNoRedis)("infermill start", () => {
+  test.each(["SIGINT", "SIGTERM"] as const)("%s stops everything and leaves no process", async (signal) => {
+    const infermill = runInfermill(["start", "--config", writeConfig(signal, {})]);
+    await urlOf(infermill);
+    // Redis, api, worker and two engines at least.
+    const processes = processesBelow(infermill.child.pid!);
+    expect(processes.length).toBeGreaterThanOrEqual(5);
+    infermill.child.kill(signal);
+    expect(await infermill.exited).toEqual({ code: 0, signal: null });
+    expect(processes.filter(isAlive)).toEqual([]);
+  });
+
+  test("what runs when it is stopped is finished, what waits is kept, and a second start goes on with it", async () => {
+    const file = writeConfig("again", {});
+    const first = runInfermill(["start", "--config", file]);
+    const firstUrl = await urlOf(first);
+    const ended = await submit(firstUrl, "Scripted", { Fid: "ended" });
+    const waiting = await Promise.all(
+      Array.from({ length: 60 }, (_, index) => submit(firstUrl, "Scripted", { Fid: `${index}`, Ms: 300 }, 0)),
+    );
+    first.child.kill("SIGINT");
+    expect((await first.exited).code).toBe(0);
+
+    const second = runInfermill(["start", "--config", file]);
+    const url = await urlOf(second);
+    expect(await (await fetch(url + ended.links.self)).json()).toEqual(ended);
+    for (const [index, { links }] of waiting.entries()) {
+      const prediction = (await (await fetch(`${url}${links.self}?wait=60`)).json()) as typeof ended;
+      expect(prediction).toMatchObject({ status: "succeeded", attempts: expect.any(Number) });
+      expect(prediction.result!.Fs[0]!.Lb).toBe(`${index}`);
+    }
+    second.child.kill("SIGINT");
+    await second.exited;
+  });
+
+  test("when it is killed its api, worker and engines end too, and the next start takes over its Redis", async () => {
+    const file = writeConfig("killed", {});
+    const first = runInfermill(["start", "--config", file]);
+    const ended = await submit(await urlOf(first), "Scripted", { Fid: "kept" });
+    const processes = processesBelow(first.child.pid!);
+    first.child.kill("SIGKILL");
+    await first.exited;
+    // All but Redis, which waits for the next start.
+    await until(() => processes.filter(isAlive).length <= 1, "the end of api, worker and engines", 20_000);
+
+    const second = runInfermill(["start", "--config", file]);
+    const url = await urlOf(second);
+    expect(await (await fetch(url + ended.links.self)).json()).toEqual(ended);
+    second.child.kill("SIGINT");
+    await second.exited;
+    expect(processes.filter(isAlive)).toEqual([]);
+  });
+
+  test("an api that is killed is started again on its port", async () => {
+    const infermill = runInfermill(["start", "--config", writeConfig("api", { port: await freePort() })]);
+    const url = await urlOf(infermill);
+    const api = processesBelow(infermill.child.pid!).find((pid) => commandOf(pid).endsWith("main.js api"));
+    process.kill(api!, "SIGKILL");
+    await until(
+      async () => (await fetch(`${url}/health/live`).catch(() => undefined))?.ok,
+      "the api's return",
+    );
+    expect(await submit(url, "Scripted", { Fid: "after" })).toMatchObject({ status: "succeeded" });
+    infermill.child.kill("SIGINT");
+    await infermill.exited;
+  });
+
+  test("a port that is taken ends it with a clear error", async () => {
+    const taken = createServer().listen(0, "127.0.0.1");
+    await new Promise((resolve) => taken.once("listening", resolve));
+    const { port } = taken.address() as AddressInfo;
+    const infermill = runInfermill(["start", "--config", writeConfig("taken", { port })]);
+    expect((await infermill.exited).code).not.toBe(0);
+    expect(infermill.output()).toContain(
+      `can't listen on 127.0.0.1:${port}: something listens there already`,
+    );
+    taken.close();
+  });
+
+  test("a model that can't be loaded ends it with a clear error", async () => {
+    const broken = join(folder, "broken.onnx");
+    writeFileSync(broken, "no model");
+    const file = writeConfig("broken", {
+      models: { Broken: { loader: "YoloModelLoader", model_path: [broken], class_names: ["coco"] } },
+    });
+    const infermill = runInfermill(["start", "--config", file]);
+    expect((await infermill.exited).code).not.toBe(0);
+    expect(infermill.output()).toContain(broken);
+  });
+});
+
+test("faults of the configuration are listed together, those of loaders among them, with exit code 2", async () => {
+  const file = writeConfig("faults", {
+    models: {
+      Missing: { loader: "YoloModelLoader", model_path: ["nowhere.onnx"] },
+      Unknown: { loader: "YoloModellLoader", model_path: [] },
+      Custom: { loader: "CustomModelLoader", model_loader_file: "custom.ts" },
+      Extra: { loader: "YoloModelLoader", model_path: [SCRIPTED_LOADER], iou_tres: 0.5, conf_thres: 2 },
+    },
+  });
+  const infermill = runInfermill(["start", "--config", file]);
+  expect((await infermill.exited).code).toBe(2);
+  for (const key of [
+    "Missing.model_path.0",
+    "Unknown.loader",
+    "Custom.model_loader_file",
+    "Extra.iou_tres",
+    "Extra.conf_thres",
+  ]) {
+    expect(infermill.output()).toContain(`models.${key} `);
+  }
+});
+
+function commandOf(pid: number): string {
+  return execFileSync("ps", ["-o", "args=", "-p", String(pid)], { encoding: "utf8" }).trim();
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
