@@ -13,7 +13,7 @@ import { connectRedis } from "../src/queue/connections.ts";
 import { checkRedis, parseInfo } from "../src/redis/check.ts";
 import { findRedisProgram } from "../src/redis/findRedisProgram.ts";
 import { provideRedis, type RedisServer } from "../src/redis/provideRedis.ts";
-import { withStartLock } from "../src/redis/startLock.ts";
+import { withFileLock } from "../src/fileLock.ts";
 import { isOnPath, startTestRedis, testRedisEnv, whyNoRedis } from "./support/redis.ts";
 
 const DOWNLOAD_TIMEOUT_MS = 180_000;
@@ -378,7 +378,7 @@ describe("the start lock", () => {
       await new Promise((resolve) => setTimeout(resolve, 20));
       running--;
     };
-    await Promise.all(Array.from({ length: 5 }, () => withStartLock(file, task)));
+    await Promise.all(Array.from({ length: 5 }, () => withFileLock(file, task)));
     expect(most).toBe(1);
     expect(existsSync(file)).toBe(false);
   });
@@ -388,7 +388,7 @@ describe("the start lock", () => {
     await writeFile(file, "");
     const longAgo = new Date(Date.now() - 60_000);
     await utimes(file, longAgo, longAgo);
-    expect(await withStartLock(file, async () => "done")).toBe("done");
+    expect(await withFileLock(file, async () => "done")).toBe("done");
   });
 });
 

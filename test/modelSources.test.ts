@@ -68,7 +68,7 @@ describe("paths", () => {
 describe("schemes", () => {
   test("an unknown scheme is refused with the known ones", async () => {
     expect(await refusal("gs://bucket/model.onnx")).toBe(
-      '"gs://bucket/model.onnx" must be a path or begin with demo://, got gs://',
+      '"gs://bucket/model.onnx" must be a path or begin with demo:// or hf:// or https://, got gs://',
     );
   });
 

@@ -23,13 +23,14 @@ const program = new Command("infermill")
   .addHelpText(
     "after",
     `
-Environment: INFERMILL_CONFIG, HOST, PORT, REDIS_URL, INFERMILL_DATA_DIR, LOG_LEVEL
+Environment: INFERMILL_CONFIG, HOST, PORT, REDIS_URL, INFERMILL_DATA_DIR, LOG_LEVEL,
+             INFERMILL_CACHE_DIR, HF_ENDPOINT, HF_TOKEN
 Exit codes:  0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted`,
   );
 
 program
   .command("start")
-  .description("start everything: Redis if none is named, api and worker")
+  .description("start everything: Redis if none is named, api, worker and coordinator")
   .option(...CONFIG_OPTION)
   .action(async (options: { config?: string }) => (await import("./start.ts")).start(options));
 
@@ -49,6 +50,14 @@ program
   );
 
 program
+  .command("coordinator")
+  .description("start the coordinator only: it delivers webhooks")
+  .option(...CONFIG_OPTION)
+  .action(async (options: { config?: string }) =>
+    (await import("./coordinator.ts")).runCoordinator(options),
+  );
+
+program
   .command("predict")
   .description("run one picture through a model here and now, without Redis, and print the response")
   .argument("<picture>", "JPEG, PNG or WebP file")
@@ -59,13 +68,24 @@ program
     (await import("./predict.ts")).predict(picture, options),
   );
 
-program
+const models = program
   .command("models")
   .description("list the models of the configuration")
   .option(...CONFIG_OPTION)
   .option("--json", "print JSON")
+  // Else `models` would take the --config of `models pull`.
+  .enablePositionalOptions()
   .action(async (options: { config?: string; json?: boolean }) =>
     (await import("./models.ts")).listModels(options),
+  );
+
+models
+  .command("pull")
+  .description("fetch or convert now what the configuration's models need, so that later starts work offline")
+  .argument("[names...]", "models of the configuration (default: all)")
+  .option(...CONFIG_OPTION)
+  .action(async (names: string[], _options: unknown, command: Command) =>
+    (await import("./modelsPull.ts")).pullModels(names, command.optsWithGlobals<{ config?: string }>()),
   );
 
 try {

@@ -170,23 +170,15 @@ export function tensor(
 ): OnnxTensor {
   const count = dims.reduce((product, dim) => product * dim, 1);
   if (count !== data.length) {
-    throw new RangeError(
-      `tensor ${name} of shape [${dims}] must have ${count} numbers, got ${data.length}`,
-    );
+    throw new RangeError(`tensor ${name} of shape [${dims}] must have ${count} numbers, got ${data.length}`);
   }
   const rawData = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   return { name, dims, dataType: DATA_TYPE[dataType], rawData };
 }
 
 /** A graph's input or output. A string in `shape` names a dimension that is free; without `shape` even the rank is. */
-export function valueInfo(
-  name: string,
-  dataType: DataType,
-  shape?: (number | string)[],
-): OnnxValueInfo {
-  const dim = shape?.map((size) =>
-    typeof size === "string" ? { dimParam: size } : { dimValue: size },
-  );
+export function valueInfo(name: string, dataType: DataType, shape?: (number | string)[]): OnnxValueInfo {
+  const dim = shape?.map((size) => (typeof size === "string" ? { dimParam: size } : { dimValue: size }));
   return {
     name,
     type: { tensorType: { elemType: DATA_TYPE[dataType], ...(dim && { shape: { dim } }) } },

@@ -5,15 +5,14 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
-import { InfermillError } from "../errors.ts";
+import { removeLeftovers } from "./leftovers.ts";
+import { fetchIntoCache } from "./modelCache.ts";
+import { ModelSourceError } from "./modelSourceError.ts";
 import { OWN_FOLDER, packageFolder } from "./packageFolder.ts";
+import { readHubAddress, readWebAddress, type RemoteFile } from "./remoteFile.ts";
 import { convertTfjsFile, CONVERTER_VERSION } from "./tfjsToOnnx.ts";
 
-/** A source that names no usable model file. */
-export class ModelSourceError extends InfermillError {
-  override readonly code = "bad_model_source";
-  override readonly title = "The model file can't be used";
-}
+export { ModelSourceError };
 
 /** Told when a source takes a while. */
 export interface SourceProgress {
@@ -30,39 +29,65 @@ export interface SourceOptions {
   onProgress?: (progress: SourceProgress) => void;
   /** Folders from which packages are looked for. Default: infermill's own, then `baseDir`. */
   packageSearchFolders?: string[];
+  /** Where HF_ENDPOINT, HF_TOKEN, INFERMILL_CACHE_DIR and XDG_CACHE_HOME are read. Default: this process's. */
+  env?: NodeJS.ProcessEnv;
+  /** See `DownloadOptions`. */
+  retryDelaysMs?: readonly number[];
+  /** See `DownloadOptions`. */
+  silenceLimitMs?: number;
 }
 
-type ResolveSource = (rest: string, source: string, options: SourceOptions) => Promise<string>;
+/**
+ * Reads an address, without fetching or converting anything yet.
+ * @returns what makes a file of it
+ */
+type ReadAddress = (source: string, options: SourceOptions) => () => Promise<string>;
 
-/** What stands before `://`, and how the rest becomes a file. */
-const SCHEMES: Record<string, ResolveSource> = {
-  demo: resolveDemoModel,
+/** What stands before `://`, and how such an address is read. */
+const SCHEMES: Record<string, ReadAddress> = {
+  demo: readDemoAddress,
+  hf: (source, options) => prepareFetch(readHubAddress(source, options.env ?? process.env), options),
+  https: (source, options) => prepareFetch(readWebAddress(source), options),
+  http: (source, options) => prepareFetch(readWebAddress(source), options),
 };
 
 /**
- * Absolute path of the file that `source` names: a path (relative ones start from `baseDir`), or
- * `demo://centernet|emotion|blazeface`, which is converted on first use. Files that aren't models, such as
- * labels, pass as they are.
+ * Absolute path of the file that `source` names. Files that aren't models, such as labels, pass as they are. A source is
+ * - a path; relative ones start from `baseDir`,
+ * - `demo://centernet|emotion|blazeface`, converted on first use,
+ * - `hf://owner/repository/path@revision` or `https://…#sha256=…`, fetched on first use.
  */
 export async function resolveModelPath(source: string, options: SourceOptions): Promise<string> {
-  const [, scheme, rest] = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/is.exec(source) ?? [];
-  if (scheme === undefined) return resolveFile(source, options.baseDir);
+  const makeFile = readAddress(source, options);
+  return makeFile ? makeFile() : resolveFile(source, options.baseDir);
+}
+
+/**
+ * Throws what `resolveModelPath` would, as far as it shows without fetching or converting.
+ * @throws ModelSourceError
+ */
+export async function checkModelSource(source: string, options: SourceOptions): Promise<void> {
+  if (!readAddress(source, options)) await resolveFile(source, options.baseDir);
+}
+
+function readAddress(source: string, options: SourceOptions): (() => Promise<string>) | undefined {
+  const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(source)?.[1];
+  if (scheme === undefined) return undefined;
   const name = scheme.toLowerCase();
   if (!Object.hasOwn(SCHEMES, name)) {
-    const known = Object.keys(SCHEMES).map((each) => `${each}://`);
+    const known = ["demo", "hf", "https"].map((each) => `${each}://`);
     throw new ModelSourceError(
       `"${source}" must be a path or begin with ${known.join(" or ")}, got ${scheme}://`,
     );
   }
-  return SCHEMES[name]!(rest!, source, options);
+  return SCHEMES[name]!(source, options);
 }
 
 // Files
 
 const TORCH = 'export it in Python with torch.onnx.export(model, example_input, "model.onnx")';
 const ULTRALYTICS = `${TORCH}, or a YOLO model with "yolo export model=FILE format=onnx"`;
-const KERAS =
-  'load it with Keras and call tf2onnx.convert.from_keras(model, output_path="model.onnx")';
+const KERAS = 'load it with Keras and call tf2onnx.convert.from_keras(model, output_path="model.onnx")';
 const TENSORFLOW = "python -m tf2onnx.convert --output model.onnx";
 /** Model formats that onnxruntime can't run, with the way from each to ONNX. */
 const EXPORTS: Record<string, string> = {
@@ -75,14 +100,16 @@ const EXPORTS: Record<string, string> = {
   ".tflite": `run "${TENSORFLOW} --tflite FILE"`,
 };
 
-async function resolveFile(source: string, baseDir: string): Promise<string> {
-  const file = path.resolve(baseDir, source);
+function refuseOtherFormats(source: string, file: string): void {
   const way = EXPORTS[path.extname(file).toLowerCase()];
   if (way) {
-    throw new ModelSourceError(
-      `"${source}" must be an .onnx or .ort file; to make one of it, ${way}`,
-    );
+    throw new ModelSourceError(`"${source}" must be an .onnx or .ort file; to make one of it, ${way}`);
   }
+}
+
+async function resolveFile(source: string, baseDir: string): Promise<string> {
+  const file = path.resolve(baseDir, source);
+  refuseOtherFormats(source, file);
   const found = await stat(file).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "ENOENT" && error.code !== "ENOTDIR") {
       throw new ModelSourceError(`"${source}": ${file} can't be read (${error.code})`, {
@@ -99,24 +126,38 @@ async function resolveFile(source: string, baseDir: string): Promise<string> {
   return file;
 }
 
+// Files of other machines
+
+function prepareFetch(remote: RemoteFile, options: SourceOptions): () => Promise<string> {
+  const { source } = remote;
+  refuseOtherFormats(source, remote.cachePath);
+  return () =>
+    fetchIntoCache(remote, {
+      env: options.env ?? process.env,
+      tell: (message) => options.onProgress?.({ source, message }),
+      retryDelaysMs: options.retryDelaysMs,
+      silenceLimitMs: options.silenceLimitMs,
+    });
+}
+
 // Demo models
 
 const DEMO_PACKAGE = "@vladmandic/human";
 const DEMO_MODELS = ["centernet", "emotion", "blazeface"];
+/** The unfinished files of `writeWhole`. */
+const UNFINISHED = /\.[0-9a-f-]{36}\.tmp$/;
 
-async function resolveDemoModel(
-  name: string,
-  source: string,
-  options: SourceOptions,
-): Promise<string> {
+function readDemoAddress(source: string, options: SourceOptions): () => Promise<string> {
+  const name = source.slice("demo://".length);
   if (!DEMO_MODELS.includes(name)) {
     const known = DEMO_MODELS.map((each) => `demo://${each}`).join(", ");
     throw new ModelSourceError(`"${source}" must be one of ${known}`);
   }
-  const folder = packageFolder(
-    DEMO_PACKAGE,
-    options.packageSearchFolders ?? [OWN_FOLDER, options.baseDir],
-  );
+  return () => convertDemoModel(name, source, options);
+}
+
+async function convertDemoModel(name: string, source: string, options: SourceOptions): Promise<string> {
+  const folder = packageFolder(DEMO_PACKAGE, options.packageSearchFolders ?? [OWN_FOLDER, options.baseDir]);
   if (!folder) {
     throw new ModelSourceError(
       `"${source}" needs the package ${DEMO_PACKAGE}, which holds its weights and isn't installed: ` +
@@ -126,11 +167,7 @@ async function resolveDemoModel(
   const { version } = JSON.parse(await readFile(path.join(folder, "package.json"), "utf8")) as {
     version: string;
   };
-  const file = path.resolve(
-    options.dataDir,
-    "models",
-    `${name}-${version}-${CONVERTER_VERSION}.onnx`,
-  );
+  const file = path.resolve(options.dataDir, "models", `${name}-${version}-${CONVERTER_VERSION}.onnx`);
   if (await stat(file).catch(() => undefined)) return file;
 
   options.onProgress?.({
@@ -145,6 +182,7 @@ async function resolveDemoModel(
       cause: error,
     });
   }
+  await removeLeftovers(path.dirname(file), UNFINISHED);
   return file;
 }
 

@@ -71,9 +71,7 @@ export function onnxType(type: string | undefined): DataType {
   };
   const found = known[type ?? ""];
   if (!found) {
-    throw new Error(
-      `can't convert the TensorFlow type ${type}: known are ${Object.keys(known).join(", ")}`,
-    );
+    throw new Error(`can't convert the TensorFlow type ${type}: known are ${Object.keys(known).join(", ")}`);
   }
   return found;
 }
@@ -86,10 +84,7 @@ export interface Constant {
 }
 
 /** Weights by name, from the joined shards of their group. */
-export function readWeights(
-  weights: TfjsWeight[],
-  bytes: Uint8Array | undefined,
-): [string, Constant][] {
+export function readWeights(weights: TfjsWeight[], bytes: Uint8Array | undefined): [string, Constant][] {
   let offset = 0;
   return weights.map((weight) => {
     const count = weight.shape.reduce((product, dim) => product * dim, 1);
@@ -136,16 +131,12 @@ function halfToFloat(half: number): number {
   const exponent = (half >> 10) & 0x1f;
   const fraction = half & 0x3ff;
   if (exponent === 0x1f) return fraction ? NaN : sign * Infinity;
-  return (
-    sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024))
-  );
+  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024));
 }
 
 /** Reorders axes: dimension `i` of the answer is dimension `order[i]` of the constant. */
 export function transpose({ dims, data, dataType }: Constant, order: number[]): Constant {
-  const strides = dims.map((_, axis) =>
-    dims.slice(axis + 1).reduce((product, dim) => product * dim, 1),
-  );
+  const strides = dims.map((_, axis) => dims.slice(axis + 1).reduce((product, dim) => product * dim, 1));
   const newDims = order.map((axis) => dims[axis]!);
   const moved = data.slice();
   const position = order.map(() => 0);
@@ -184,9 +175,7 @@ export class NodeReader {
   }
 
   texts(key: string): string[] {
-    return (this.#attributes[key]?.list?.s ?? []).map((text) =>
-      Buffer.from(text, "base64").toString(),
-    );
+    return (this.#attributes[key]?.list?.s ?? []).map((text) => Buffer.from(text, "base64").toString());
   }
 
   /** Height and width of a list such as [1, height, width, 1]. */

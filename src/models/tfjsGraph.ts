@@ -111,9 +111,7 @@ export class GraphWriter {
 
   /** Inputs of an operator that works element by element: all in the one layout that needs no transpose, if there is. */
   aligned(values: string[]): { layout: Layout; inputs: string[] } {
-    const homes = values
-      .filter((value) => !this.#constants.has(value))
-      .map((value) => this.#home(value));
+    const homes = values.filter((value) => !this.#constants.has(value)).map((value) => this.#home(value));
     const layout = homes.length > 0 && homes.every((home) => home === "nchw") ? "nchw" : "tf";
     return { layout, inputs: values.map((value) => this.named(value, layout)) };
   }

@@ -17,12 +17,7 @@ export const OPS: Record<string, Convert> = {
   FusedDepthwiseConv2dNative: convolution("HWCM"),
   MaxPool: (node, graph) => {
     const attributes = { kernel_shape: node.spatial("ksize"), ...window(node) };
-    graph.add(
-      "MaxPool",
-      [graph.named(node.input(0), "nchw")],
-      graph.output(node.name, "nchw"),
-      attributes,
-    );
+    graph.add("MaxPool", [graph.named(node.input(0), "nchw")], graph.output(node.name, "nchw"), attributes);
   },
   ResizeBilinear: resizeBilinear,
   Mean: mean,
@@ -166,16 +161,10 @@ function mean(node: NodeReader, graph: GraphWriter): void {
 function pad(node: NodeReader, graph: GraphWriter): void {
   const { layout, inputs } = graph.aligned([node.input(0)]);
   const flat = graph.numbers(node.input(1));
-  const pairs = Array.from({ length: flat.length / 2 }, (_, axis) =>
-    flat.slice(2 * axis, 2 * axis + 2),
-  );
+  const pairs = Array.from({ length: flat.length / 2 }, (_, axis) => flat.slice(2 * axis, 2 * axis + 2));
   const ordered = layout === "nchw" ? TO_NCHW.map((axis) => pairs[axis]!) : pairs;
   const pads = [...ordered.map(([before]) => before!), ...ordered.map(([, after]) => after!)];
-  graph.add(
-    "Pad",
-    [...inputs, graph.int64s(`${node.name}/pads`, pads)],
-    graph.output(node.name, layout),
-  );
+  graph.add("Pad", [...inputs, graph.int64s(`${node.name}/pads`, pads)], graph.output(node.name, layout));
 }
 
 /** ONNX divides integers toward zero; a − (a mod b), with the sign of b, divides evenly and so rounds down. */

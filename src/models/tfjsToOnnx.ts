@@ -41,9 +41,7 @@ export function convertTfjsModel(model: TfjsGraphModel, weights: Uint8Array[]): 
   }
   const { node: nodes } = model.modelTopology;
   const unknown = new Set(
-    nodes
-      .map(({ op }) => op)
-      .filter((op) => !Object.hasOwn(GRAPH_ENDS, op) && !Object.hasOwn(OPS, op)),
+    nodes.map(({ op }) => op).filter((op) => !Object.hasOwn(GRAPH_ENDS, op) && !Object.hasOwn(OPS, op)),
   );
   if (unknown.size > 0) {
     throw new Error(
@@ -58,11 +56,7 @@ export function convertTfjsModel(model: TfjsGraphModel, weights: Uint8Array[]): 
     .filter(({ op }) => op === "Placeholder")
     .map((placeholder) => {
       const shape = placeholder.attr?.["shape"]?.shape;
-      return valueInfo(
-        placeholder.name,
-        onnxType(placeholder.attr?.["dtype"]?.type),
-        readShape(shape),
-      );
+      return valueInfo(placeholder.name, onnxType(placeholder.attr?.["dtype"]?.type), readShape(shape));
     });
   const signature = model.signature ?? model.userDefinedMetadata?.signature;
   if (!signature) {

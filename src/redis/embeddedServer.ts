@@ -26,7 +26,7 @@ import {
   type Place,
   type ServerProcess,
 } from "./serverProcess.ts";
-import { withStartLock } from "./startLock.ts";
+import { withFileLock } from "../fileLock.ts";
 
 /** The part of a pino logger that is used here. */
 export interface RedisLog {
@@ -57,7 +57,7 @@ export async function startEmbeddedRedis(options: {
   let program: RedisProgram | undefined;
 
   async function takeSeat(): Promise<Redis> {
-    return await withStartLock(place.lockFile, startOrJoin, closing.signal);
+    return await withFileLock(place.lockFile, startOrJoin, closing.signal);
   }
 
   async function startOrJoin(): Promise<Redis> {
@@ -121,7 +121,7 @@ export async function startEmbeddedRedis(options: {
     closing.abort();
     await supervision;
     try {
-      await withStartLock(place.lockFile, leave);
+      await withFileLock(place.lockFile, leave);
     } catch {
       // The server is dead or has not come up yet, so that it couldn't be asked who else uses it.
       await stopProcess(server);

@@ -1,7 +1,7 @@
 /**
- * A lock file for the moments in which an embedded server is started or
- * stopped. Its holder keeps touching it, so that the lock of a killed process
- * expires by itself, also across containers where process ids mean nothing.
+ * A lock between processes, as a file. Its holder keeps touching it, so that
+ * the lock of a killed process expires by itself, also across containers where
+ * process ids mean nothing.
  */
 import { open, rename, rm, stat, utimes } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -11,7 +11,7 @@ const EXPIRES_AFTER_MS = 8000;
 const RETRY_AFTER_MS = 25;
 
 /** Runs the task while no other process runs one with the same lock file. */
-export async function withStartLock<T>(
+export async function withFileLock<T>(
   file: string,
   task: () => Promise<T>,
   signal?: AbortSignal,
