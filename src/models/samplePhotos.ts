@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { OWN_FOLDER, packageFolder } from "./packageFolder.ts";
 
-/** `march-pastoral`: a shepherd with sheep. `nagasaki-boats`: boats in a harbour. */
+/** `march-pastoral`: sheep on a pasture. `nagasaki-boats`: boats on a river. */
 export type SamplePhoto = "march-pastoral" | "nagasaki-boats";
 
 /** Path of a sample photo (JPEG), or undefined where its package isn't installed, as in a production install. */
