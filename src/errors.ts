@@ -39,6 +39,24 @@ export class BadInputError extends InfermillError {
   override readonly status = 422;
 }
 
+/** One fault of a request. */
+export interface Fault {
+  /** The faulty key: of the dictionary, the query or a header. */
+  key: string;
+  /** "must be a number, got "high"" */
+  problem: string;
+}
+
+/** Several faults of one request, all told at once. */
+export class InvalidRequestError extends BadInputError {
+  readonly faults: readonly Fault[];
+
+  constructor(faults: readonly Fault[]) {
+    super(faults.map(({ key, problem }) => `${key} ${problem}`).join("; "));
+    this.faults = faults;
+  }
+}
+
 /** One fault of a configuration: where it is, what was expected, what was found. */
 export interface ConfigFault {
   /** File that holds the setting, or the name of an environment variable. */
@@ -92,6 +110,12 @@ export class PredictionTimeoutError extends InfermillError {
   override readonly status = 504;
 }
 
+/** The queue gave a prediction up, in most cases because worker after worker was lost while it ran. */
+export class WorkerLostError extends InfermillError {
+  override readonly code = "worker_lost";
+  override readonly title = "The worker was lost";
+}
+
 export class PredictionCancelledError extends InfermillError {
   override readonly code = "cancelled";
   override readonly title = "The prediction was cancelled";
@@ -118,6 +142,11 @@ export class ModelNotFoundError extends NotFoundError {
 export class PredictionNotFoundError extends NotFoundError {
   override readonly code = "prediction_not_found";
   override readonly title = "No such prediction";
+}
+
+export class DeliveryNotFoundError extends NotFoundError {
+  override readonly code = "delivery_not_found";
+  override readonly title = "No such webhook delivery";
 }
 
 /** The queue of a model holds `max_queue_length` predictions already. */

@@ -431,6 +431,32 @@ describe("a picture is fitted to the model's input", () => {
     });
   });
 
+  it("by cover to the pixel as torchvision's Resize(224) and CenterCrop(224)", () => {
+    const size = { width: 224, height: 224 };
+    const placed = (width: number, height: number) => placePicture({ width, height }, { size, fit: "cover" });
+    // PIL's sizes and crops: int(224 × long ÷ short), round((long - 224) ÷ 2).
+    expect(placed(1920, 1381)).toEqual({ width: 311, height: 224, left: -44, top: 0 });
+    expect(placed(768, 576)).toEqual({ width: 298, height: 224, left: -37, top: 0 });
+    expect(placed(300, 451)).toEqual({ width: 224, height: 336, left: 0, top: -56 });
+    expect(placed(512, 512)).toEqual({ width: 224, height: 224, left: 0, top: 0 });
+  });
+
+  it("as it is up to a size, and no larger", async () => {
+    const size = { width: 64, height: 32 };
+    const inside = async (width: number, height: number) => {
+      const picture = await decode(await plain(GREEN, width, height).png().toBuffer(), {
+        size,
+        fit: "inside",
+      });
+      expect(picture.pixels).toHaveLength(3 * picture.width * picture.height);
+      expect(picture.canvas).toEqual({ width: picture.width, height: picture.height });
+      return [picture.width, picture.height];
+    };
+    expect(await inside(50, 20)).toEqual([50, 20]);
+    expect(await inside(100, 20)).toEqual([64, 13]);
+    expect(await inside(100, 100)).toEqual([32, 32]);
+  });
+
   it("with the picture inside and the padding around it", async () => {
     const picture = await decode(await plain(GREEN, 100, 50).png().toBuffer(), {
       size: { width: 64, height: 64 },
@@ -509,7 +535,7 @@ describe("pixels become numbers", () => {
         height: fc.integer({ min: 1, max: 20 }),
       }),
       canvas: fc.record({ width: fc.integer({ min: 1, max: 9 }), height: fc.integer({ min: 1, max: 9 }) }),
-      fit: fc.constantFrom<Fit>("stretch", "letterbox", "letterbox-top-left", "crop"),
+      fit: fc.constantFrom<Fit>("stretch", "letterbox", "letterbox-top-left", "crop", "cover", "inside"),
       normalised: fc.boolean(),
       seed: fc.integer({ min: 0, max: 255 }),
     });

@@ -38,6 +38,8 @@ export interface LoaderDescription {
   labels: readonly string[];
   /** Whether a request must, may or need not bring a picture. */
   picture: "required" | "optional" | "none";
+  /** Keys of the dictionary that a request must have beside its picture, such as `Prompt`. */
+  requiredKeys?: readonly string[];
   /** Tensors of the model: name, element type and shape (-1 or a name where a dimension is free). */
   tensors?: { inputs: readonly TensorDescription[]; outputs: readonly TensorDescription[] };
 }
@@ -63,6 +65,11 @@ export interface LoaderClass {
   readonly prototype: BaseModelLoader;
   /** The keys that this loader adds to its model's section, with defaults; checked at start. */
   readonly options?: ZodObject;
+  /**
+   * The labels by class index that this loader works with, from those that `class_names` gives (`[]` where it is left
+   * out). Default: as they are.
+   */
+  labelsFrom?(given: readonly string[]): readonly string[];
 }
 
 export abstract class BaseModelLoader {
@@ -110,7 +117,13 @@ export abstract class BaseModelLoader {
       throw new BadInputError(`the model "${this.modelName}" needs a picture, the request has none`);
     const findings: Finding[] = [];
     for (const [index, picture] of pictures.entries()) {
-      for (const finding of await this.predict(picture, this.confidenceThreshold(request), request)) {
+      const found: unknown = await this.predict(picture, this.confidenceThreshold(request), request);
+      if (!Array.isArray(found)) {
+        throw new Error(
+          `predict() of ${this.constructor.name} must return a list of findings, got ${JSON.stringify(found)}`,
+        );
+      }
+      for (const finding of found as Finding[]) {
         findings.push(pictures.length === 1 ? finding : { ...finding, Info: String(index) });
       }
     }
@@ -164,7 +177,7 @@ export abstract class BaseModelLoader {
    */
   protected confidenceThreshold(request: PredictionRequest, fallback = 0.5): number {
     const given = request.C_threshold;
-    if (given === undefined || given === null || given === "") return fallback;
+    if (given === undefined || given === null || String(given).trim() === "") return fallback;
     const threshold = Number(given);
     if (!(threshold >= 0 && threshold <= 1)) {
       throw new BadInputError(

@@ -125,7 +125,7 @@ export function softmax(logits: ArrayLike<number>): Float64Array {
 }
 
 /** Whether no number is negative and their sum is 1: true of a softmax that the graph spells out in other operators. */
-function isDistribution(output: ArrayLike<number>): boolean {
+export function isDistribution(output: ArrayLike<number>): boolean {
   let sum = 0;
   for (let index = 0; index < output.length; index++) {
     if (output[index]! < 0) return false;

@@ -19,6 +19,7 @@ import {
   createTensorWriter,
   decodePicture,
   fromHalf,
+  TENSOR_ARRAYS,
   writeTensor,
   type DecodedPicture,
   type DecodeOptions,
@@ -121,6 +122,11 @@ export abstract class OnnxModelLoader extends BaseModelLoader {
   /** Width and height of the tensor: `input_image_size`, else the model's own, else `defaultInputSize`. Ready after `load()`. */
   protected get inputSize(): PictureSize {
     return this.#inputSize;
+  }
+
+  /** What a request needs beside its picture, for the warm-up. */
+  protected get warmUpRequest(): PredictionRequest {
+    return {};
   }
 
   /** Decodes a picture to the model's input size, within `max_picture_pixels`. */
@@ -318,7 +324,7 @@ export abstract class OnnxModelLoader extends BaseModelLoader {
     const elements = channels * width * height;
     const count = typeof batch === "number" ? batch : rows.length;
     if (this.#batchBuffer === undefined || this.#batchBuffer.length < count * elements) {
-      this.#batchBuffer = new ARRAYS[type](count * elements);
+      this.#batchBuffer = new TENSOR_ARRAYS[type](count * elements);
     }
     const buffer = this.#batchBuffer;
     for (let row = 0; row < count; row++) {
@@ -392,7 +398,9 @@ export abstract class OnnxModelLoader extends BaseModelLoader {
     const grey = { ...this.inputSize, channels: 3, background: "#808080" } as const;
     const picture = await sharp({ create: grey }).png().toBuffer();
     for (const count of new Set([1, this.batchLimit])) {
-      const requests = Array.from({ length: count }, () => attachPictures({}, [picture]));
+      const requests = Array.from({ length: count }, () =>
+        attachPictures({ ...this.warmUpRequest }, [picture]),
+      );
       const outcomes = await this.predictRequests(requests, {
         preprocess_ms: 0,
         infer_ms: 0,
@@ -444,8 +452,6 @@ export abstract class OnnxModelLoader extends BaseModelLoader {
   }
 }
 
-const ARRAYS = { float32: Float32Array, float16: Uint16Array, uint8: Uint8Array } as const;
-
 function executionProvider(device: string): InferenceSession.ExecutionProviderConfig {
   const [name, number] = device.split(":");
   return name === "cuda" ? { name: "cuda", deviceId: Number(number ?? 0) } : name!;
@@ -464,7 +470,8 @@ function deviceAdvice(device: string): string {
   return 'Set device to "cpu", "cuda:0" or "webgpu".';
 }
 
-function describeTensors(metadata: readonly InferenceSession.ValueMetadata[]): TensorDescription[] {
+/** Names, element types and shapes of a model's inputs or outputs. */
+export function describeTensors(metadata: readonly InferenceSession.ValueMetadata[]): TensorDescription[] {
   return metadata.map((value) =>
     value.isTensor
       ? { name: value.name, type: value.type, shape: value.shape }
@@ -506,7 +513,8 @@ export function readPictureInput(inputs: readonly TensorDescription[]): PictureI
   };
 }
 
-function toNumbers(name: string, { type, data }: Tensor): RowOutput["data"] {
+/** The numbers of a tensor: float16 as float32, 64-bit integers as float64. */
+export function toNumbers(name: string, { type, data }: Tensor): RowOutput["data"] {
   if (Array.isArray(data))
     throw new Error(`the output "${name}" holds text, which OnnxModelLoader doesn't read`);
   if (data instanceof BigInt64Array || data instanceof BigUint64Array) return Float64Array.from(data, Number);

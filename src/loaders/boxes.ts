@@ -28,13 +28,13 @@ const areaOf = (box: Candidate) => Math.max(0, box.right - box.left) * Math.max(
  * Greedy non-maximum suppression: of boxes of the same class that overlap by more than `iouThreshold` the one with the
  * highest score stays. Returns at most `most` boxes, the highest score first; ties keep their order.
  */
-export function suppressNonMaxima(
-  candidates: readonly Candidate[],
+export function suppressNonMaxima<T extends Candidate>(
+  candidates: readonly T[],
   iouThreshold: number,
   most = MOST_BOXES,
-): Candidate[] {
-  const kept: Candidate[] = [];
-  const keptByClass = new Map<number, Candidate[]>();
+): T[] {
+  const kept: T[] = [];
+  const keptByClass = new Map<number, T[]>();
   for (const candidate of candidates.toSorted((a, b) => b.score - a.score)) {
     if (kept.length >= most) break;
     const rivals = keptByClass.get(candidate.classIndex) ?? [];

@@ -42,54 +42,84 @@ export interface MessageTravelStep {
   Src: string;
 }
 
+/** What clients send where IMIL names a string. */
+export type ImilText = string | number | null;
+
 /** The prediction request dictionary. Every key is optional unless the loader needs it. */
 export interface PredictionRequest {
-  Tid?: string;
-  Did?: string;
-  Fid?: string;
-  Per?: unknown[] | null;
-  Ts?: string;
-  Ts_ntp?: string;
-  Inf_ver?: string;
-  Msg_ver?: string;
-  Model?: string;
+  /** Tenant, device and frame id. */
+  Tid?: ImilText;
+  Did?: ImilText;
+  Fid?: ImilText;
+  /** Findings of the previous frame. */
+  Per?: unknown[] | string | null;
+  /** Time of the frame, and by the network's clock. */
+  Ts?: ImilText;
+  Ts_ntp?: ImilText;
+  Inf_ver?: ImilText;
+  Msg_ver?: ImilText;
+  /** For the client's own use: over HTTP the URL decides which model runs. `executeModel` goes by it. */
+  Model?: ImilText;
+  /** Additional data: a string or an object. */
   Ad?: unknown;
-  Ffp?: string;
-  Ltsize?: string;
-  Lfp?: string;
-  Mtp?: MessageTravelStep[] | null;
+  /** First frame, lot size, last frame. */
+  Ffp?: ImilText;
+  Ltsize?: ImilText;
+  Lfp?: ImilText;
+  /** Message travel path. */
+  Mtp?: Partial<MessageTravelStep>[] | null;
   /** The picture or pictures as base64. Loaders read the bytes with `picturesOf(request)` instead. */
-  Base_64?: string | string[];
+  Base_64?: string | string[] | null;
   /** Lowest confidence (0..1) of a finding in the response: a number, or a number in a string. */
-  C_threshold?: number | string;
-  I_fn?: string;
-  Msk_img?: string[] | null;
-  Rep_img?: string[] | null;
+  C_threshold?: number | string | null;
+  /** Name of the input file. */
+  I_fn?: ImilText;
+  /** Masks and replacement pictures as base64. */
+  Msk_img?: unknown[] | string | null;
+  Rep_img?: unknown[] | string | null;
   /** Text prompts, in practice a list of lists of which the first is used. */
-  Prompt?: unknown[] | null;
+  Prompt?: unknown[] | string | null;
+  // Keys of IMIL's newer client; what they hold is between it and the loader.
+  /** Regions of interest. */
+  Roi_c?: unknown;
+  /** Findings of an earlier model. */
+  Fs?: unknown;
+  /** Hyper-parameters. */
+  Hp?: unknown;
+  Text?: unknown;
+  /** Explanations: version, who explains, where they are sent. */
+  Xai_ver?: unknown;
+  Xai_explainers?: unknown;
+  Xai_url?: unknown;
+  FeedId?: unknown;
   [key: string]: unknown;
 }
 
-/** The response dictionary. */
+/** The response dictionary. Keys of the request that identify it come back as they came. */
 export interface PredictionResponse {
-  Tid?: string;
-  Did?: string;
-  Fid?: string;
-  Ts?: string;
-  Ts_ntp?: string;
-  Msg_ver?: string;
-  Inf_ver?: string;
+  Tid?: ImilText;
+  Did?: ImilText;
+  Fid?: ImilText;
+  Ts?: ImilText;
+  Ts_ntp?: ImilText;
+  Msg_ver?: ImilText;
+  Inf_ver?: ImilText;
   Ad?: unknown;
-  Lfp?: string;
-  Ffp?: string;
-  Ltsize?: string;
-  Mtp: MessageTravelStep[];
+  Lfp?: ImilText;
+  Ffp?: ImilText;
+  Ltsize?: ImilText;
+  /** For IMIL's newer client, where the request has them. */
+  I_fn?: ImilText;
+  Prompt?: unknown[] | string | null;
+  Hp?: unknown;
+  /** The request's steps, and one more for this run. */
+  Mtp: Partial<MessageTravelStep>[];
   /** What was found, in the order of the pictures; `[]` where nothing was. */
   Fs: Finding[];
   /** Output pictures as base64. */
   Obase_64: string[];
   Img_url: string[];
-  /** Response code: "200", or the code of the error. */
+  /** Response code: "200", or the HTTP status of the error. */
   Rc: string;
   /** "Success", or what went wrong. */
   Rm: string;

@@ -2,14 +2,21 @@
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { didYouMean } from "./closest.ts";
-import { cocoLabels } from "./labels/coco.ts";
+import { coco91Labels, cocoLabels } from "./labels/coco.ts";
+import { ferLabels } from "./labels/fer.ts";
 import { imagenetLabels } from "./labels/imagenet.ts";
 
-const BUILT_IN: Readonly<Record<string, readonly string[]>> = { imagenet: imagenetLabels, coco: cocoLabels };
+const BUILT_IN: Readonly<Record<string, readonly string[]>> = {
+  imagenet: imagenetLabels,
+  coco: cocoLabels,
+  coco91: coco91Labels,
+  fer: ferLabels,
+};
 
 /**
- * Labels by class index. `value` is `["imagenet"]` (1000 labels) or `["coco"]` (80), a list of labels, or the path of
- * a file, relative to `baseDir`: a JSON array, a JSON object from index to label, or text with a label on each line.
+ * Labels by class index. `value` is `["imagenet"]` (1000 labels), `["coco"]` (80), `["coco91"]` (torchvision's numbers)
+ * or `["fer"]` (7 facial expressions), a list of labels, or the path of a file, relative to `baseDir`: a JSON array, a
+ * JSON object from index to label, or text with a label on each line.
  * @throws Error that says what is wrong with the file.
  */
 export async function readClassNames(value: readonly string[] | string, baseDir: string): Promise<string[]> {
@@ -26,7 +33,9 @@ async function readLabelFile(file: string): Promise<string[]> {
     const reason =
       (error as NodeJS.ErrnoException).code === "ENOENT" ? "there is no such file" : (error as Error).message;
     throw new Error(
-      `must be ["imagenet"], ["coco"], a list of labels or the path of a file of labels, got ${file}: ${reason}`,
+      `must be ${Object.keys(BUILT_IN)
+        .map((name) => JSON.stringify([name]))
+        .join(", ")}, a list of labels or the path of a file of labels, got ${file}: ${reason}`,
       { cause: error },
     );
   }

@@ -2,9 +2,9 @@
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import type { Config, ModelConfig } from "../config/schema.ts";
-import { ConfigError, ModelNotFoundError, type ConfigFault } from "../errors.ts";
+import { ConfigError, LoaderError, ModelNotFoundError, type ConfigFault } from "../errors.ts";
 import { checkModelSource, resolveModelPath } from "../models/sources.ts";
-import type { BaseModelLoader } from "./BaseModelLoader.ts";
+import type { BaseModelLoader, LoaderClass, ModelSection } from "./BaseModelLoader.ts";
 import { loadLoaderClass } from "./registry.ts";
 import { buildModelSection, checkModelSection } from "./section.ts";
 
@@ -63,10 +63,21 @@ export async function openLoader(spec: LoaderSpec): Promise<BaseModelLoader> {
   const { modelName, model, baseDir } = spec;
   const LoaderClass = await loadLoaderClass({ modelName, ...model, baseDir });
   const section = await buildModelSection(modelName, model, LoaderClass, spec);
-  const loader = new LoaderClass({ [modelName]: section }, modelName);
+  const loader = construct(LoaderClass, section, modelName);
   await loader.load();
   await loader.warmUp();
   return loader;
+}
+
+function construct(LoaderClass: LoaderClass, section: ModelSection, modelName: string): BaseModelLoader {
+  try {
+    return new LoaderClass({ [modelName]: section }, modelName);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new LoaderError(`models.${modelName}: the constructor of ${LoaderClass.name} failed: ${reason}`, {
+      cause: error,
+    });
+  }
 }
 
 /** Opens a model of the configuration in this process, with all cores. */

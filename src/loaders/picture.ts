@@ -18,8 +18,10 @@ export interface PictureSize {
  * - `crop`: scaled until it covers the input ÷ `cropFraction`, then the centre is cut out (torchvision).
  * - `letterbox`: scaled until it fits inside, in the middle, padded (Ultralytics).
  * - `letterbox-top-left`: the same, in the top left corner (YOLOX).
+ * - `cover`: scaled until it just covers the input, then the centre is cut out (CLIP).
+ * - `inside`: as it is, scaled down only where it doesn't fit inside; the canvas is as large as the picture then.
  */
-export type Fit = "stretch" | "crop" | "letterbox" | "letterbox-top-left";
+export type Fit = "stretch" | "crop" | "letterbox" | "letterbox-top-left" | "cover" | "inside";
 
 /** Where the whole picture stands on the canvas, in canvas pixels; what a crop cuts off lies outside of it. */
 export interface Placement extends PictureSize {
@@ -61,7 +63,8 @@ export async function decodePicture(bytes: Buffer, options: DecodeOptions): Prom
   const format = pictureFormat(bytes);
   const original = await readOriginalSize(bytes, format, options.maxPixels);
   const placement = placePicture(original, options);
-  const visible = visiblePart(placement, options.size);
+  const canvas = options.fit === "inside" ? sizeOf(placement) : options.size;
+  const visible = visiblePart(placement, canvas);
 
   const { data, info } = await decode(
     bytes,
@@ -80,12 +83,41 @@ export async function decodePicture(bytes: Buffer, options: DecodeOptions): Prom
         .raw({ depth: "uchar" }),
   );
   if (info.channels !== 3) throw new Error(`expected RGB from the decoder, got ${info.channels} channels`);
-  return { pixels: data, ...sizeOf(visible), canvas: options.size, placement, original };
+  return { pixels: data, ...sizeOf(visible), canvas, placement, original };
+}
+
+/**
+ * Cuts a rectangle out of a decoded picture and stretches it to a size: for a second model that looks at what a first
+ * one found. The region is in pixels of the picture and is rounded and clipped to it.
+ */
+export async function cropPicture(
+  picture: DecodedPicture,
+  region: Placement,
+  size: PictureSize,
+): Promise<DecodedPicture> {
+  const { width, height } = picture;
+  const within = (at: number, most: number) => Math.min(most, Math.max(0, Math.round(at)));
+  const left = within(region.left, width - 1);
+  const top = within(region.top, height - 1);
+  const cut = {
+    left,
+    top,
+    width: Math.max(1, within(region.left + region.width, width) - left),
+    height: Math.max(1, within(region.top + region.height, height) - top),
+  };
+  const image = await openPicture(picture.pixels, { raw: { width, height, channels: 3 } });
+  const pixels = await image
+    .extract(cut)
+    .resize(size.width, size.height, { fit: "fill", kernel: "linear" })
+    .raw()
+    .toBuffer();
+  return { pixels, ...size, canvas: size, placement: { left: 0, top: 0, ...size }, original: sizeOf(cut) };
 }
 
 /**
  * Size and place of a picture on the canvas. Formulas: Ultralytics `LetterBox` (size rounded, odd padding one pixel
- * more on the right), YOLOX `preproc` (size cut off), torchvision `Resize` and `CenterCrop` (but the long side rounded).
+ * more on the right), YOLOX `preproc` (size cut off), torchvision `Resize` and `CenterCrop` (for `cover` to the pixel:
+ * long side cut off, half pixels to the even number; for `crop` with both rounded).
  */
 export function placePicture(
   original: PictureSize,
@@ -104,18 +136,37 @@ export function placePicture(
       top: Math.round((size.height - height) / 2) + 0,
     };
   }
-  const scale = Math.min(...ratios);
-  // Without the epsilon, 1/3 × 3 would lose a pixel.
-  const whole = fit === "letterbox" ? Math.round : (side: number) => Math.floor(side + 1e-6);
+  if (fit === "cover") {
+    const scale = Math.max(...ratios);
+    const width = Math.max(size.width, cutOff(original.width * scale));
+    const height = Math.max(size.height, cutOff(original.height * scale));
+    return {
+      width,
+      height,
+      left: 0 - halfToEven(width - size.width),
+      top: 0 - halfToEven(height - size.height),
+    };
+  }
+  const scale = Math.min(...ratios, fit === "inside" ? 1 : Infinity);
+  const whole = fit === "letterbox-top-left" ? cutOff : Math.round;
   const width = Math.max(1, whole(original.width * scale));
   const height = Math.max(1, whole(original.height * scale));
-  if (fit === "letterbox-top-left") return { width, height, left: 0, top: 0 };
+  if (fit !== "letterbox") return { width, height, left: 0, top: 0 };
   return {
     width,
     height,
     left: Math.round((size.width - width) / 2 - 0.1) + 0,
     top: Math.round((size.height - height) / 2 - 0.1) + 0,
   };
+}
+
+/** Without the epsilon, 1/3 × 3 would lose a pixel. */
+const cutOff = (side: number) => Math.floor(side + 1e-6);
+
+/** Python's `round(value / 2)`. */
+function halfToEven(value: number): number {
+  const down = Math.floor(value / 2);
+  return value % 2 === 1 && down % 2 === 1 ? down + 1 : down;
 }
 
 function visiblePart(placement: Placement, canvas: PictureSize): Placement {
@@ -164,7 +215,7 @@ function describeBytes(bytes: Buffer): string {
 let sharp: typeof import("sharp").default | undefined;
 
 /** Loads libvips with the first picture, so that a process that decodes none stays small. */
-async function openPicture(bytes: Buffer, options: SharpOptions): Promise<Sharp> {
+async function openPicture(bytes: Uint8Array, options: SharpOptions): Promise<Sharp> {
   sharp ??= (await import("sharp")).default;
   return sharp(bytes, options);
 }
@@ -250,6 +301,9 @@ export type PictureElementType = "float32" | "float16" | "uint8";
 
 /** Numbers of a tensor; float16 as its 16 bits. */
 export type TensorData = Float32Array | Uint16Array | Uint8Array;
+
+/** The array that holds the numbers of each element type. */
+export const TENSOR_ARRAYS = { float32: Float32Array, float16: Uint16Array, uint8: Uint8Array } as const;
 
 /** A format made ready: what each of the 256 pixel values becomes, for each channel. */
 export interface TensorWriter {

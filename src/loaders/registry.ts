@@ -9,15 +9,23 @@ import { createJiti } from "jiti";
 import { ConfigError } from "../errors.ts";
 import { BaseModelLoader, type LoaderClass } from "./BaseModelLoader.ts";
 import { CenterNetModelLoader } from "./CenterNetModelLoader.ts";
+import { ClipModelLoader } from "./ClipModelLoader.ts";
 import { didYouMean } from "./closest.ts";
+import { DetectoModelLoader } from "./DetectoModelLoader.ts";
+import { FacialExpressionRecognitionModelLoader } from "./FacialExpressionRecognitionModelLoader.ts";
 import { ImageClassificationModelLoader } from "./ImageClassificationModelLoader.ts";
+import { PoseEstimationModelLoader } from "./PoseEstimationModelLoader.ts";
 import { YoloModelLoader } from "./YoloModelLoader.ts";
 import { YoloxModelLoader } from "./YoloxModelLoader.ts";
 
 /** Loaders that the configuration can name without a `model_loader_file`. */
 export const BUILT_IN_LOADERS: Readonly<Record<string, LoaderClass>> = {
   CenterNetModelLoader,
+  ClipModelLoader,
+  DetectoModelLoader,
+  FacialExpressionRecognitionModelLoader,
   ImageClassificationModelLoader,
+  PoseEstimationModelLoader,
   YoloModelLoader,
   YoloxModelLoader,
 };

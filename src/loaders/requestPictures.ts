@@ -13,7 +13,7 @@ export function picturesOf(request: PredictionRequest): Buffer[] {
   const attached = (request as { [PICTURES]?: Buffer[] })[PICTURES];
   if (attached) return attached;
   const given = request.Base_64;
-  if (given === undefined || given === null || given === "") return [];
+  if (given === undefined || given === null || (typeof given === "string" && given.trim() === "")) return [];
   return (Array.isArray(given) ? given : [given]).map((text, index) =>
     decodeBase64(text, Array.isArray(given) ? `Base_64[${index}]` : "Base_64"),
   );

@@ -1,4 +1,5 @@
 /** Builds response dictionaries: what is echoed from the request, IMIL's time format, response codes. */
+import type { InfermillError } from "../errors.ts";
 import type { Finding, MessageTravelStep, PredictionRequest, PredictionResponse } from "./dictionaries.ts";
 
 const ECHOED = [
@@ -13,17 +14,24 @@ const ECHOED = [
   "Lfp",
   "Ffp",
   "Ltsize",
+  "I_fn",
+  "Prompt",
+  "Hp",
 ] as const;
+
+/** Who ran a request, and when. */
+interface Run {
+  model: string;
+  startedAt: Date;
+  /** Default: now. */
+  endedAt?: Date;
+}
 
 /**
  * The response to a request that succeeded: identifying keys echoed as they came, one step appended to `Mtp`,
  * `Rc` "200" and `Rm` "Success", even where nothing was found.
  */
-export function buildResponse(
-  request: PredictionRequest,
-  findings: Finding[],
-  run: { model: string; startedAt: Date; endedAt?: Date },
-): PredictionResponse {
+export function buildResponse(request: PredictionRequest, findings: Finding[], run: Run): PredictionResponse {
   const step: MessageTravelStep = {
     Stime: formatImilTime(run.startedAt),
     Etime: formatImilTime(run.endedAt ?? new Date()),
@@ -38,6 +46,15 @@ export function buildResponse(
     Rc: "200",
     Rm: "Success",
   };
+}
+
+/** The response to a request that failed: the same keys, no findings, `Rc` and `Rm` with the error's status and text. */
+export function buildErrorResponse(
+  request: PredictionRequest,
+  error: InfermillError,
+  run: Run,
+): PredictionResponse {
+  return { ...buildResponse(request, [], run), Rc: String(error.status), Rm: error.message };
 }
 
 /** `YYYY-MM-DD,hh:mm:ss.mmm AM|PM` in UTC on a 12-hour clock, as IMIL writes it. */

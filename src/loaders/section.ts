@@ -72,6 +72,7 @@ async function readSection(
   let reading = "class_names";
   try {
     classNames = await readClassNames(model.class_names, baseDir);
+    classNames = [...(LoaderClass.labelsFrom?.(classNames) ?? classNames)];
     reading = "classes";
     keepClasses(model.classes, classNames);
   } catch (error) {

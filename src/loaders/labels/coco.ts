@@ -81,3 +81,20 @@ export const cocoLabels: readonly string[] = [
   "hair drier",
   "toothbrush",
 ];
+
+/** What torchvision calls the numbers that are no class: 0, and the ten that COCO never used. */
+export const BACKGROUND = "__background__";
+export const UNUSED = "N/A";
+const UNUSED_NUMBERS = new Set([12, 26, 29, 30, 45, 66, 68, 69, 71, 83]);
+
+/** The same classes by COCO's own numbers, from 1 to 90, as torchvision's detectors have them. */
+export const coco91Labels: readonly string[] = numberAsCoco(cocoLabels);
+
+function numberAsCoco(labels: readonly string[]): string[] {
+  const numbered = [BACKGROUND];
+  for (const label of labels) {
+    while (UNUSED_NUMBERS.has(numbered.length)) numbered.push(UNUSED);
+    numbered.push(label);
+  }
+  return numbered;
+}
