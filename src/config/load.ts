@@ -6,6 +6,7 @@ import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { z } from "zod";
 import { ConfigError, type ConfigFault } from "../errors.ts";
+import { convertMilConfig, isMilConfig, type ConvertedConfig } from "./milConfig.ts";
 import { configSchema, modelSchema, type Config, type ModelConfig } from "./schema.ts";
 
 /** Environment variables that override a setting, and how their text is read. */
@@ -27,6 +28,8 @@ export interface LoadConfigOptions {
   env?: NodeJS.ProcessEnv;
   /** Further checks of the models that are sound so far, such as their loaders'; what they find is reported with the rest. */
   check?: (config: Pick<Config, "models" | "file">) => Promise<ConfigFault[]>;
+  /** Told what of a mil_config.json is not served, or not as it stands there. */
+  onWarning?: ((line: string) => void) | undefined;
 }
 
 /**
@@ -36,9 +39,10 @@ export async function loadConfig({
   file,
   env = process.env,
   check,
+  onWarning,
 }: LoadConfigOptions = {}): Promise<Config> {
   const path = resolve(file ?? (env["INFERMILL_CONFIG"] || "config/infermill.json"));
-  const content = await readJson(path);
+  const { settings: content, faults, warnings, keyInFile } = await readSettings(path);
   const overrides = new Map<string, string>();
   for (const [variable, { key, read }] of Object.entries(ENVIRONMENT)) {
     const text = env[variable];
@@ -48,17 +52,27 @@ export async function loadConfig({
   }
 
   const parsed = configSchema.safeParse(content, { reportInput: true });
-  const faults = (parsed.error?.issues ?? []).flatMap((issue) => {
+  const ofModels = check?.({ models: parsed.data?.models ?? soundModels(content), file: path });
+  for (const issue of parsed.error?.issues ?? []) {
     const variable = overrides.get(String(issue.path[0]));
-    return variable
-      ? { source: "environment", key: variable, problem: describeIssue(issue) }
-      : faultsOf(issue, path);
-  });
-  faults.push(
-    ...((await check?.({ models: parsed.data?.models ?? soundModels(content), file: path })) ?? []),
-  );
+    if (variable) faults.push({ source: "environment", key: variable, problem: describeIssue(issue) });
+    else faults.push(...faultsOf(issue, path).map((fault) => ({ ...fault, key: keyInFile(fault.key) })));
+  }
+  for (const fault of (await ofModels) ?? []) faults.push({ ...fault, key: keyInFile(fault.key) });
   if (!parsed.success || faults.length > 0) throw new ConfigError(faults);
+  for (const warning of warnings) onWarning?.(warning);
   return deepFreeze({ ...resolvePaths(parsed.data, dirname(path)), file: path });
+}
+
+/** The file as `configSchema` takes it, be it infermill's own or IMIL's. */
+async function readSettings(path: string): Promise<ConvertedConfig> {
+  const content = await readJson(path);
+  if (!isMilConfig(content)) return { settings: content, faults: [], warnings: [], keyInFile: (key) => key };
+  const converted = await convertMilConfig(content, path, Object.keys(configSchema.shape));
+  // That nothing is left to serve follows from its faults and needs no line of its own.
+  if (Object.keys(converted.settings["models"] as object).length === 0 && converted.faults.length > 0)
+    throw new ConfigError(converted.faults);
+  return converted;
 }
 
 /** The models of a faulty configuration that have no fault themselves. */

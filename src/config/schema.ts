@@ -3,6 +3,7 @@
  * schema checks the file and makes the JSON Schema that editors complete from.
  */
 import { z } from "zod";
+import { urlInputsSchema, webhooksSchema } from "./webhooks.ts";
 
 const wholeNumber = (least: number) =>
   z.int({ error: ({ code }) => (code === "invalid_type" ? "must be a whole number" : undefined) }).min(least);
@@ -10,6 +11,33 @@ const path = z.string().min(1);
 
 /** What a model is called; also the name of its queue and part of its URLs. */
 export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
+
+/** First parts of the api's own paths. `POST /{Model}` would never reach a model of such a name. */
+const RESERVED_NAMES: ReadonlySet<string> = new Set([
+  "v1",
+  "health",
+  "docs",
+  "dashboard",
+  "metrics",
+  "openapi.json",
+]);
+
+function isReserved(nameOrPath: string): boolean {
+  return RESERVED_NAMES.has(nameOrPath.replace(/^\//, "").split("/")[0]!.toLowerCase());
+}
+
+const modelName = z
+  .string()
+  .regex(MODEL_NAME, { error: "a model's name must match [A-Za-z0-9][A-Za-z0-9_.-]*" })
+  .refine((name) => !isReserved(name), {
+    error: `must be called otherwise: the api's own paths begin with ${[...RESERVED_NAMES].join(", ")}, so POST /<model> would not reach it`,
+  });
+const endpoint = z
+  .string()
+  .regex(/^(\/[\w.~-]+)+$/, { error: 'must be a path such as "/CocoObjectDetection_De"' })
+  .refine((given) => !isReserved(given), {
+    error: `must not begin with one of the api's own paths: ${[...RESERVED_NAMES].map((name) => `/${name}`).join(", ")}`,
+  });
 
 const DEVICE = /^(cpu|webgpu|cuda(:\d+)?)$/;
 const device = z.string().regex(DEVICE, { error: 'must be "cpu", "cuda", "cuda:<number>" or "webgpu"' });
@@ -25,22 +53,20 @@ export const modelSchema = z
         description:
           "Class that runs this model: a built-in loader, or the class that model_loader_file exports.",
       }),
-    model_loader_file: path
-      .optional()
-      .meta({
-        description:
-          "TypeScript or JavaScript file that exports a custom loader class; relative to the configuration.",
-      }),
-    model_path: z
-      .array(path)
-      .default([])
-      .meta({ description: "Files of the model, relative to the configuration, or `demo://centernet`." }),
+    model_loader_file: path.optional().meta({
+      description:
+        "TypeScript or JavaScript file that exports a custom loader class; relative to the configuration.",
+    }),
+    model_path: z.array(path).default([]).meta({
+      description:
+        "Files of the model: a path relative to the configuration, `hf://owner/repository/file.onnx@revision`, `https://…#sha256=…`, or `demo://centernet`.",
+    }),
     class_names: z
       .union([z.array(z.string()), path])
       .default([])
       .meta({
         description:
-          'Labels by class index: ["imagenet"], ["coco"], a list, or the path of a file (a JSON array, or a label per line).',
+          'Labels by class index: ["imagenet"], ["coco"], ["coco91"], ["fer"], a list, or the path of a file (a JSON array, or a label per line).',
       }),
     classes: z
       .array(z.union([z.string(), z.int()]))
@@ -60,44 +86,30 @@ export const modelSchema = z
         description:
           'Device of the engines: "cpu", "cuda", "cuda:1", "webgpu", or a list; each entry gets `instances` engines.',
       }),
-    instances: wholeNumber(1)
-      .optional()
-      .meta({
-        description:
-          "Engines on each device. Default: on cpu the cores divided among the models of this configuration, on a GPU 1.",
-      }),
-    intra_op_threads: wholeNumber(1)
-      .optional()
-      .meta({
-        description:
-          "Threads that one run uses on the CPU. Default: the cores divided among all engines, at least 1.",
-      }),
+    instances: wholeNumber(1).optional().meta({
+      description:
+        "Engines on each device. Default: on cpu the cores divided among the models of this configuration, on a GPU 1.",
+    }),
+    intra_op_threads: wholeNumber(1).optional().meta({
+      description:
+        "Threads that one run uses on the CPU. Default: the cores divided among all engines, at least 1.",
+    }),
     max_batch_size: wholeNumber(1)
       .max(1024)
       .default(8)
       .meta({ description: "Most predictions that run together. 1 turns batching off." }),
-    max_queue_delay_ms: z
-      .number()
-      .min(0)
-      .max(60_000)
-      .default(0)
-      .meta({
-        description:
-          "Longest time in milliseconds that a free engine waits for a batch to fill, counted from its first prediction. A full batch goes at once.",
-      }),
-    attempts: wholeNumber(1)
-      .max(100)
-      .default(3)
-      .meta({
-        description:
-          "How often a prediction is tried when its fault may pass (a lost connection, a RetryableError of the loader). Bad input is never tried again.",
-      }),
-    timeout_ms: wholeNumber(1)
-      .default(60_000)
-      .meta({
-        description:
-          "Longest time in milliseconds that a prediction may run, without its wait. An engine that exceeds it is killed and replaced.",
-      }),
+    max_queue_delay_ms: z.number().min(0).max(60_000).default(0).meta({
+      description:
+        "Longest time in milliseconds that a free engine waits for a batch to fill, counted from its first prediction. A full batch goes at once.",
+    }),
+    attempts: wholeNumber(1).max(100).default(3).meta({
+      description:
+        "How often a prediction is tried when its fault may pass (a lost connection, a RetryableError of the loader). Bad input is never tried again.",
+    }),
+    timeout_ms: wholeNumber(1).default(60_000).meta({
+      description:
+        "Longest time in milliseconds that a prediction may run, without its wait. An engine that exceeds it is killed and replaced.",
+    }),
     result_ttl_seconds: wholeNumber(1)
       .default(86_400)
       .meta({ description: "How long an ended prediction is kept, in seconds." }),
@@ -109,7 +121,7 @@ export const modelSchema = z
 
 export type ModelConfig = z.output<typeof modelSchema>;
 
-export const configSchema = z.strictObject({
+const settings = z.strictObject({
   $schema: z.string().optional().meta({ description: "Where editors find the JSON Schema of this file." }),
   host: z
     .string()
@@ -120,12 +132,10 @@ export const configSchema = z.strictObject({
     .max(65_535)
     .default(8448)
     .meta({ description: "Port to listen on; 0 picks a free one. Environment: PORT." }),
-  data_dir: path
-    .default("data")
-    .meta({
-      description:
-        "Folder for the embedded Redis, inputs and converted models; relative to the configuration. Environment: INFERMILL_DATA_DIR.",
-    }),
+  data_dir: path.default("data").meta({
+    description:
+      "Folder for the embedded Redis, inputs and converted models; relative to the configuration. Environment: INFERMILL_DATA_DIR.",
+  }),
   redis_url: z
     .string()
     .regex(/^(rediss?|unix):\/\//, { error: "must begin with redis://, rediss:// or unix://" })
@@ -139,13 +149,10 @@ export const configSchema = z.strictObject({
     .regex(/^[\w.-]+$/)
     .default("infermill")
     .meta({ description: "First part of every Redis key." }),
-  inputs: z
-    .enum(["files", "redis"])
-    .default("files")
-    .meta({
-      description:
-        "Where uploaded pictures wait: files in data_dir (the api and the workers share that disk), or redis.",
-    }),
+  inputs: z.enum(["files", "redis"]).default("files").meta({
+    description:
+      "Where uploaded pictures wait: files in data_dir (the api and the workers share that disk), or redis.",
+  }),
   input_ttl_seconds: wholeNumber(60)
     .default(86_400)
     .meta({ description: "How long an input is kept whose prediction never ended, in seconds." }),
@@ -168,17 +175,46 @@ export const configSchema = z.strictObject({
       description:
         "Folders whose files may be named by reference, by the name that clients use; relative to the configuration.",
     }),
+  url_inputs: urlInputsSchema,
+  webhooks: webhooksSchema,
+  bulk_ttl_seconds: wholeNumber(60)
+    .default(7 * 86_400)
+    .meta({ description: "How long an ended bulk run and its results are kept, in seconds." }),
+  max_manifest_bytes: wholeNumber(1024)
+    .default(1024 ** 3)
+    .meta({
+      description: "Largest manifest of a bulk run in bytes; one of its lines is limited by max_body_bytes.",
+    }),
   log_level: z
     .enum(["fatal", "error", "warn", "info", "debug", "trace", "silent"])
     .default("info")
     .meta({ description: "Least severe log line that is written. Environment: LOG_LEVEL." }),
+  endpoints: z.record(endpoint, z.string()).default({}).meta({
+    description:
+      "Further paths that answer like POST /{Model}, IMIL's synchronous endpoint: path to model name. A path that is a model's own name is that model's.",
+  }),
+  sync_timeout_ms: wholeNumber(1).max(3_600_000).default(60_000).meta({
+    description:
+      "Longest time in milliseconds that POST /{Model} waits for its response; then its prediction is cancelled and the answer is 504.",
+  }),
+  default_model: z.string().optional().meta({
+    description:
+      "Model of `executeModel` and `infermill test` where the request names none. Default: the only one.",
+  }),
   models: z
-    .record(
-      z.string().regex(MODEL_NAME, { error: "a model's name must match [A-Za-z0-9][A-Za-z0-9_.-]*" }),
-      modelSchema,
-    )
+    .record(modelName, modelSchema)
     .refine((models) => Object.keys(models).length > 0, { error: "must name at least one model" })
     .meta({ description: "What is served, by model name." }),
+});
+
+export const configSchema = settings.superRefine((config, context) => {
+  const mustBeConfigured = (name: string, key: string[]) => {
+    if (Object.hasOwn(config.models, name)) return;
+    const message = `must be the name of a configured model (${Object.keys(config.models).join(", ")})`;
+    context.addIssue({ code: "custom", path: key, message, input: name });
+  };
+  for (const [route, name] of Object.entries(config.endpoints)) mustBeConfigured(name, ["endpoints", route]);
+  if (config.default_model !== undefined) mustBeConfigured(config.default_model, ["default_model"]);
 });
 
 /** The configuration as it is used: defaults filled in, paths absolute, frozen. */
