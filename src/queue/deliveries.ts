@@ -1,0 +1,283 @@
+/**
+ * Webhook deliveries as jobs of a queue of their own. The delivery of a
+ * prediction's end is added in the very transaction that accepts the prediction
+ * and waits there, so that no crash can part the two; whoever ends the prediction
+ * hurries it up. Sending is src/webhooks.
+ */
+import { Job, Queue } from "bullmq";
+import type { Redis } from "ioredis";
+import type { WebhookEventType } from "../config/webhooks.ts";
+import { DeliveryNotFoundError } from "../errors.ts";
+import { reachRedis } from "./connections.ts";
+import { toIsoTime } from "./jobs.ts";
+import { isPredictionId as isJobId, newDeliveryId, type Names } from "./names.ts";
+
+/** Where word of an end goes, and of which ends. */
+export interface Webhook {
+  url: string;
+  events: readonly WebhookEventType[];
+}
+
+/** What a receiver gets as JSON. */
+export interface WebhookEvent {
+  type: WebhookEventType;
+  /** When it happened; ISO 8601, UTC. */
+  timestamp: string;
+  data: unknown;
+}
+
+export interface DeliveryData extends Webhook {
+  /** The prediction whose end is told. */
+  prediction?: { model: string; id: string };
+  /** What is sent: there from the start, or since it was sent in vain, so that the prediction's removal can't undo it. */
+  event?: WebhookEvent;
+}
+
+/** A delivery's return value. */
+export interface DeliveryOutcome {
+  /** `skipped`: the prediction ended otherwise than its webhook asked for. */
+  status: "delivered" | "skipped";
+  event: WebhookEventType;
+}
+
+export type DeliveryJob = Job<DeliveryData, DeliveryOutcome>;
+
+/** One attempt, as the job's log has it: a line of JSON. */
+export interface DeliveryAttempt {
+  at: string;
+  /** HTTP status; null where there was no answer. */
+  status: number | null;
+  error: string | null;
+  ms: number;
+}
+
+export const DELIVERY_STATUSES = ["pending", "delivered", "skipped", "failed"] as const;
+export type DeliveryStatus = (typeof DELIVERY_STATUSES)[number];
+
+/** A delivery as clients see it. */
+export interface Delivery {
+  /** Also the `webhook-id` of every attempt. */
+  id: string;
+  url: string;
+  status: DeliveryStatus;
+  /** null until the prediction ended. */
+  event: WebhookEventType | null;
+  prediction: { model: string; id: string } | null;
+  created_at: string;
+  finished_at: string | null;
+  /** When it is tried next, where it failed and is tried again. */
+  next_attempt_at: string | null;
+  error: string | null;
+  attempts: DeliveryAttempt[];
+  links: { self: string; replay: string };
+}
+
+/** Whoever ends a prediction hurries its delivery up; this is for an api that died between the two. */
+export const LOOK_WAITING_MS = 2 * 60_000;
+/** The same for a worker that died, which hurries the delivery up before the end, too. */
+export const LOOK_RUNNING_MS = 5000;
+/** Redis and this process may not agree on the millisecond in which a prediction expires. */
+const EXPIRY_MARGIN_MS = 100;
+const MOST_LOGGED_ATTEMPTS = 100;
+/** For how long a URL that answered 410 is left alone. */
+const GONE_SECONDS = 7 * 86_400;
+
+/** Job states behind each status, for lists. */
+const STATES = {
+  pending: ["active", "wait", "delayed"],
+  delivered: ["completed"],
+  skipped: ["completed"],
+  failed: ["failed"],
+} as const satisfies Record<DeliveryStatus, readonly string[]>;
+
+export class Deliveries {
+  /** BullMQ's queue, for the dashboard. */
+  readonly queue: Queue<DeliveryData, DeliveryOutcome>;
+  readonly #redis: Redis;
+  readonly #names: Names;
+  readonly #attempts: number;
+
+  /**
+   * @param redis shared with the queues of the models, whose transactions add deliveries
+   * @param attempts how often each is tried
+   */
+  constructor(redis: Redis, names: Names, attempts: number) {
+    this.#redis = redis;
+    this.#names = names;
+    this.#attempts = attempts;
+    this.queue = new Queue(names.deliveryQueue, {
+      connection: redis,
+      prefix: names.queuePrefix,
+      streams: { events: { maxLen: 100 } },
+    });
+    // Faults reach the caller of each command; the connection's own listener has the rest.
+    this.queue.on("error", () => {});
+  }
+
+  /** The delivery of a prediction that is about to be accepted, to be added in the same transaction. */
+  jobFor(
+    id: string,
+    webhook: Webhook,
+    prediction: { model: string; id: string },
+    expiresAt: number | undefined,
+  ): DeliveryJob {
+    return this.#build(id, { ...webhook, prediction }, msUntilLook(LOOK_WAITING_MS, expiresAt));
+  }
+
+  /**
+   * Sends an event that isn't a prediction's.
+   * @param id where it is given, the same event is sent only once, however often this is called
+   */
+  async send(webhook: Webhook, event: WebhookEvent, id = newDeliveryId()): Promise<void> {
+    if (!webhook.events.includes(event.type)) return;
+    const { data, opts, name } = this.#build(id, { ...webhook, event }, 0);
+    await reachRedis(() => this.queue.add(name, data, opts));
+  }
+
+  /** A prediction is about to end: should this process die now, its delivery is looked at soon. */
+  soon(id: string): Promise<void> {
+    return ignoreOtherStates(this.queue.getBackend().changeDelay(id, LOOK_RUNNING_MS));
+  }
+
+  /** A prediction has ended: its delivery goes out. */
+  now(id: string): Promise<void> {
+    return ignoreOtherStates(this.queue.getBackend().promote(id));
+  }
+
+  /** Takes back what was added for a prediction that was there already; at the latest it finds that out by itself. */
+  async discard(id: string): Promise<void> {
+    await this.queue.remove(id).catch(() => {});
+  }
+
+  /** @throws DeliveryNotFoundError */
+  async read(id: string): Promise<Delivery> {
+    return this.#describe(await this.#readJob(id));
+  }
+
+  /** Undefined where it is no longer on record. */
+  async find(id: string): Promise<Delivery | undefined> {
+    return this.read(id).catch((error) => {
+      if (error instanceof DeliveryNotFoundError) return undefined;
+      throw error;
+    });
+  }
+
+  /** Those of one status, the newest first. */
+  async list(status: DeliveryStatus, { offset = 0, limit = 100 } = {}): Promise<Delivery[]> {
+    const found: DeliveryJob[] = [];
+    for (const state of STATES[status]) {
+      // Each state is a list of its own: so many of each are enough whatever the others hold.
+      const jobs = await reachRedis(() => this.queue.getJobs([state], 0, offset + limit - 1));
+      found.push(...(jobs.filter(Boolean) as DeliveryJob[]));
+    }
+    const deliveries = await Promise.all(
+      found.slice(offset, offset + limit).map((job) => this.#describe(job)),
+    );
+    return deliveries.filter((delivery) => delivery.status === status);
+  }
+
+  /** How many there are of each status; skipped ones count as delivered. */
+  async count(): Promise<{ pending: number; delivered: number; failed: number }> {
+    const counts = await reachRedis(() =>
+      this.queue.getJobCounts("wait", "active", "delayed", "completed", "failed"),
+    );
+    const { wait = 0, active = 0, delayed = 0, completed = 0, failed = 0 } = counts;
+    return { pending: wait + active + delayed, delivered: completed, failed };
+  }
+
+  /**
+   * Sends a delivery once more, with all its attempts before it, or at once where it waits for its next attempt. A URL
+   * that was gone gets another chance.
+   * @throws DeliveryNotFoundError
+   */
+  async replay(id: string): Promise<Delivery> {
+    const job = await this.#readJob(id);
+    const state = await reachRedis(() => job.getState());
+    await reachRedis(() => this.#redis.zrem(this.#names.goneWebhooks, job.data.url));
+    if (state === "failed" || state === "completed")
+      await reachRedis(() => ignoreOtherStates(job.retry(state, { resetAttemptsMade: true })));
+    else await reachRedis(() => this.now(id));
+    return this.read(id);
+  }
+
+  /** Leaves a URL alone that answered 410. */
+  async markGone(url: string): Promise<void> {
+    await reachRedis(() => this.#redis.zadd(this.#names.goneWebhooks, Date.now() + GONE_SECONDS * 1000, url));
+  }
+
+  async isGone(url: string): Promise<boolean> {
+    const until = await reachRedis(() => this.#redis.zscore(this.#names.goneWebhooks, url));
+    return until !== null && Number(until) > Date.now();
+  }
+
+  /** URLs that answered 410, and until when they are left alone. */
+  async listGone(): Promise<{ url: string; until: string }[]> {
+    const pairs = await reachRedis(async () => {
+      await this.#redis.zremrangebyscore(this.#names.goneWebhooks, "-inf", Date.now());
+      return this.#redis.zrange(this.#names.goneWebhooks, 0, "-1", "WITHSCORES");
+    });
+    return pairs.flatMap((url, index) =>
+      index % 2 === 0 ? [{ url, until: new Date(Number(pairs[index + 1])).toISOString() }] : [],
+    );
+  }
+
+  close(): Promise<void> {
+    return this.queue.close();
+  }
+
+  #build(id: string, data: DeliveryData, delay: number): DeliveryJob {
+    const options = {
+      jobId: id,
+      delay,
+      attempts: this.#attempts,
+      backoff: { type: "webhook" },
+      keepLogs: MOST_LOGGED_ATTEMPTS,
+      stackTraceLimit: 0,
+    };
+    return new Job(this.queue, "deliver", data, options, id) as DeliveryJob;
+  }
+
+  async #readJob(id: string): Promise<DeliveryJob> {
+    // What can't be an id could be another of the queue's keys.
+    const job = isJobId(id) ? await reachRedis(() => this.queue.getJob(id)) : undefined;
+    if (job) return job;
+    throw new DeliveryNotFoundError(`there is no delivery ${JSON.stringify(id.slice(0, 200))}`);
+  }
+
+  async #describe(job: DeliveryJob): Promise<Delivery> {
+    const id = job.id!;
+    const { logs } = await reachRedis(() => this.queue.getJobLogs(id));
+    const { url, event, prediction } = job.data;
+    const attempts = logs.map((line) => JSON.parse(line) as DeliveryAttempt);
+    const last = attempts.at(-1);
+    const status = job.finishedOn ? (job.returnvalue?.status ?? "failed") : "pending";
+    const self = `/v1/webhooks/deliveries/${id}`;
+    return {
+      id,
+      url,
+      status,
+      event: event?.type ?? job.returnvalue?.event ?? null,
+      prediction: prediction ?? null,
+      created_at: new Date(job.timestamp).toISOString(),
+      finished_at: toIsoTime(job.finishedOn),
+      next_attempt_at:
+        status === "pending" && last ? toIsoTime(Date.parse(last.at) + last.ms + job.delay) : null,
+      error: status === "delivered" || status === "skipped" ? null : (job.failedReason ?? null),
+      attempts,
+      links: { self, replay: `${self}/replay` },
+    };
+  }
+}
+
+/** Until a prediction is looked at again that has not ended; one with a time to live ends when nobody else looks, too. */
+export function msUntilLook(usual: number, expiresAt: number | undefined): number {
+  if (expiresAt === undefined) return usual;
+  return Math.min(usual, Math.max(0, expiresAt - Date.now()) + EXPIRY_MARGIN_MS);
+}
+
+/** A delivery that is being looked at this moment looks again before it goes back to sleep. */
+async function ignoreOtherStates(change: Promise<unknown>): Promise<void> {
+  await change.catch((error: Error) => {
+    if (!/is not in the|Missing key/.test(error.message)) throw error;
+  });
+}

@@ -1,0 +1,100 @@
+/** One attempt to deliver an event, and what becomes of the delivery after it. */
+import type { IncomingMessage } from "node:http";
+import { BlockedAddressError, type Egress } from "../egress/egress.ts";
+import type { WebhookEvent } from "../queue/deliveries.ts";
+import { signatureHeaders } from "./signature.ts";
+
+/** Of an answer's body nobody needs more than a few words for the log. */
+const MOST_BODY_BYTES = 8 * 1024;
+const MOST_BODY_CHARACTERS = 200;
+/** The status line has decided already: a body that comes slowly is not waited for. */
+const BODY_LIMIT_MS = 1000;
+const LONGEST_RETRY_AFTER_MS = 24 * 3_600_000;
+
+export interface AttemptResult {
+  /** `refused`: no further attempt can help; `gone`: nor can any other delivery to this URL. */
+  outcome: "delivered" | "failed" | "refused" | "gone";
+  /** HTTP status; null where there was no answer. */
+  status: number | null;
+  error: string | null;
+  /** From Retry-After. */
+  retryAfterMs?: number | undefined;
+}
+
+export interface AttemptOptions {
+  egress: Egress;
+  url: string;
+  id: string;
+  event: WebhookEvent;
+  secrets: readonly string[];
+  timeoutMs: number;
+  userAgent: string;
+}
+
+/** Never throws: whatever goes wrong is a result. */
+export async function attemptDelivery(options: AttemptOptions): Promise<AttemptResult> {
+  const { egress, url, id, event, secrets, timeoutMs, userAgent } = options;
+  const body = JSON.stringify(event);
+  let answer: IncomingMessage;
+  try {
+    answer = await egress.request(new URL(url), {
+      method: "POST",
+      headers: {
+        "Content-Type": "application/json",
+        "User-Agent": userAgent,
+        ...signatureHeaders(secrets, id, new Date(), body),
+      },
+      body,
+      timeoutMs,
+    });
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const isBlocked = error instanceof BlockedAddressError;
+    return { outcome: isBlocked ? "refused" : "failed", status: null, error: message || code || "no answer" };
+  }
+  const status = answer.statusCode!;
+  const text = await readBeginning(answer);
+  if (status >= 200 && status < 300) return { outcome: "delivered", status, error: null };
+  const error = describeRefusal(status, answer, text);
+  if (status === 410) return { outcome: "gone", status, error };
+  const retryAfterMs = status === 429 || status === 503 ? readRetryAfter(answer) : undefined;
+  return { outcome: "failed", status, error, retryAfterMs };
+}
+
+async function readBeginning(answer: IncomingMessage): Promise<string> {
+  const limit = setTimeout(() => answer.destroy(), BODY_LIMIT_MS);
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  try {
+    for await (const chunk of answer as AsyncIterable<Buffer>) {
+      chunks.push(chunk);
+      bytes += chunk.length;
+      if (bytes >= MOST_BODY_BYTES) break;
+    }
+  } catch {
+    // What came until then is all there is.
+  } finally {
+    clearTimeout(limit);
+    answer.destroy();
+  }
+  return Buffer.concat(chunks).subarray(0, MOST_BODY_BYTES).toString("utf8");
+}
+
+function describeRefusal(status: number, answer: IncomingMessage, text: string): string {
+  if (status >= 300 && status < 400)
+    return `answered ${status}: redirects are not followed, name the final URL`;
+  // Control characters would garble a terminal or a log.
+  const words = text
+    .replaceAll(/[\p{Cc}\s]+/gu, " ")
+    .trim()
+    .slice(0, MOST_BODY_CHARACTERS);
+  return `answered ${status} ${answer.statusMessage ?? ""}`.trim() + (words ? `: ${words}` : "");
+}
+
+/** Seconds, or a date. */
+function readRetryAfter({ headers }: IncomingMessage): number | undefined {
+  const text = headers["retry-after"]?.trim();
+  if (!text) return undefined;
+  const ms = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - Date.now();
+  return Number.isNaN(ms) ? undefined : Math.min(Math.max(0, ms), LONGEST_RETRY_AFTER_MS);
+}

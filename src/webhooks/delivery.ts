@@ -1,0 +1,211 @@
+/**
+ * Works the queue of deliveries: waits for each prediction's end, sends its
+ * event, tries again. Delivered is what was answered with 2xx; until then a
+ * delivery is tried as often as the configuration says, and may arrive more than
+ * once.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { DelayedError, UnrecoverableError, Worker } from "bullmq";
+import type { Logger } from "pino";
+import type { Config } from "../config/schema.ts";
+import { createEgress } from "../egress/egress.ts";
+import { PredictionNotFoundError, RedisUnavailableError } from "../errors.ts";
+import { connectRedis } from "../queue/connections.ts";
+import {
+  LOOK_RUNNING_MS,
+  LOOK_WAITING_MS,
+  msUntilLook,
+  type DeliveryAttempt,
+  type DeliveryData,
+  type DeliveryJob,
+  type DeliveryOutcome,
+  type WebhookEvent,
+} from "../queue/deliveries.ts";
+import { isFinal } from "../queue/jobs.ts";
+import { openPredictions } from "../queue/predictions.ts";
+import { version } from "../version.ts";
+import { attemptDelivery } from "./attempt.ts";
+import { eventOfPrediction } from "./event.ts";
+import { Receivers } from "./receivers.ts";
+import { provideSecrets } from "./secret.ts";
+
+/** Deliveries in flight, to all receivers together: each dead one holds a single one of them. */
+const CONCURRENCY = 500;
+/** A delivery that waits for room at its receiver is woken; this is for a coordinator that died, and its list with it. */
+const ROOM_LIMIT_MS = 60_000;
+/** As with predictions: deliveries of a coordinator that died go on after 10 to 20 s. */
+const LOCK_MS = 10_000;
+const STALLED_CHECK_MS = 5000;
+const MOST_STALLS = 100;
+/** Deliveries stay on record for a day, those that failed for good for a month. */
+const KEPT_DELIVERED = { age: 86_400, count: 100_000 };
+const KEPT_FAILED = { age: 30 * 86_400, count: 100_000 };
+/** Receivers that were down together are not to be asked together again. */
+const JITTER = 0.2;
+const REDIS_PAUSE_MS = 1000;
+
+export interface RunningDelivery {
+  /** Starts no attempt any more, waits up to `limitMs` for those in flight. */
+  close(limitMs: number): Promise<void>;
+}
+
+export async function startWebhookDelivery({
+  config,
+  redisUrl,
+  log,
+}: {
+  config: Config;
+  redisUrl: string;
+  log: Logger;
+}): Promise<RunningDelivery> {
+  const { allow, retry_delays_ms: delays, timeout_ms: timeoutMs } = config.webhooks;
+  const { secrets, file } = await provideSecrets(config);
+  if (file) log.info(`webhooks are signed with the secret in ${file}`);
+  const egress = createEgress({ allow, allowKey: "webhooks.allow" });
+  const receivers = new Receivers();
+  const userAgent = `infermill/${version}`;
+  const predictions = await openPredictions(config, redisUrl);
+  const { deliveries, names } = predictions;
+
+  async function deliver(job: DeliveryJob, token?: string): Promise<DeliveryOutcome> {
+    const { host } = new URL(job.data.url);
+    const visit = receivers.visit(host);
+    if (!visit) return awaitRoom(job, host, token);
+    let hasAnswered: boolean | undefined;
+    try {
+      const event = job.data.event ?? (await awaitEvent(job, token));
+      if (!job.data.events.includes(event.type)) return { status: "skipped", event: event.type };
+      if (await deliveries.isGone(job.data.url))
+        throw new UnrecoverableError("its URL has answered 410 Gone before; replay it to try again");
+      const startedAt = Date.now();
+      const { url } = job.data;
+      const result = await attemptDelivery({
+        egress,
+        url,
+        id: job.id!,
+        event,
+        secrets,
+        timeoutMs,
+        userAgent,
+      });
+      hasAnswered = result.status !== null || result.outcome === "refused";
+      await record(job, startedAt, result);
+      if (result.outcome === "delivered") return { status: "delivered", event: event.type };
+      if (result.outcome === "gone") await deliveries.markGone(job.data.url);
+      if (result.outcome !== "failed") throw new UnrecoverableError(result.error ?? "");
+      await keepEvent(job, event);
+      throw new AttemptError(result.error ?? "", result.retryAfterMs);
+    } catch (error) {
+      // Redis was away, which is not the receiver's fault and costs no attempt.
+      if (error instanceof RedisUnavailableError) return putBack(job, REDIS_PAUSE_MS, token);
+      throw error;
+    } finally {
+      visit.leave(hasAnswered);
+    }
+  }
+
+  async function awaitRoom(job: DeliveryJob, host: string, token?: string): Promise<never> {
+    await job.moveToDelayed(Date.now() + withJitter(ROOM_LIMIT_MS), token);
+    receivers.whenFree(host, () => {
+      deliveries.now(job.id!).catch((error) => log.debug(`webhooks: ${error.message}`));
+    });
+    throw new DelayedError();
+  }
+
+  /** What is to be sent; puts back what is not due yet. */
+  async function awaitEvent(job: DeliveryJob, token?: string): Promise<WebhookEvent> {
+    const { model, id } = job.data.prediction!;
+    const { delivery, expiresAt } = await predictions.webhookOf(model, id).catch(giveUpWhereGone);
+    // Of two submissions with the same id one made the prediction.
+    if (delivery !== job.id) throw new UnrecoverableError("the prediction has another delivery");
+    const prediction = await predictions.read(model, id).catch(giveUpWhereGone);
+    if (!isFinal(prediction.status)) {
+      const usual = prediction.status === "running" ? LOOK_RUNNING_MS : LOOK_WAITING_MS;
+      await job.moveToDelayed(Date.now() + msUntilLook(usual, expiresAt), token);
+      // It may have ended between the look and the move, and whoever ended it found nothing to hurry up.
+      await predictions
+        .read(model, id)
+        .then(async ({ status }) => isFinal(status) && deliveries.now(job.id!))
+        .catch((error) => log.debug(`webhooks: ${error.message}`));
+      throw new DelayedError();
+    }
+    const event = eventOfPrediction(prediction, config.webhooks.inline_result_bytes);
+    if (delays[0]! > 0 && job.data.events.includes(event.type)) {
+      await keepEvent(job, event);
+      await putBack(job, withJitter(delays[0]!), token);
+    }
+    return event;
+  }
+
+  const redis = await connectRedis(redisUrl, "worker");
+  const worker = new Worker<DeliveryData, DeliveryOutcome>(names.deliveryQueue, deliver, {
+    connection: redis,
+    prefix: names.queuePrefix,
+    concurrency: CONCURRENCY,
+    lockDuration: LOCK_MS,
+    stalledInterval: STALLED_CHECK_MS,
+    maxStalledCount: MOST_STALLS,
+    runRetryDelay: 1000,
+    removeOnComplete: KEPT_DELIVERED,
+    removeOnFail: KEPT_FAILED,
+    settings: {
+      backoffStrategy: (attemptsMade, _type, error) => {
+        const delay = withJitter(delays[Math.min(attemptsMade, delays.length - 1)]!);
+        return Math.max(delay, (error instanceof AttemptError && error.retryAfterMs) || 0);
+      },
+    },
+  });
+  worker.on("failed", (job, error) => {
+    if (job?.finishedOn)
+      log.warn(
+        { delivery: job.id, host: new URL(job.data.url).host },
+        `webhook not delivered: ${error.message}`,
+      );
+  });
+  worker.on("error", (error) => log.warn(`webhooks: ${error.message}`));
+
+  return {
+    async close(limitMs) {
+      await Promise.race([worker.close(), sleep(limitMs, undefined, { ref: false })]);
+      await predictions.close();
+      redis.disconnect();
+    },
+  };
+}
+
+/** An attempt that is to be followed by another, if there are any left. */
+class AttemptError extends Error {
+  readonly retryAfterMs: number | undefined;
+
+  constructor(message: string, retryAfterMs: number | undefined) {
+    super(message);
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+function giveUpWhereGone(error: unknown): never {
+  throw error instanceof PredictionNotFoundError ? new UnrecoverableError(error.message) : error;
+}
+
+async function putBack(job: DeliveryJob, ms: number, token?: string): Promise<never> {
+  await job.moveToDelayed(Date.now() + ms, token);
+  throw new DelayedError();
+}
+
+async function keepEvent(job: DeliveryJob, event: WebhookEvent): Promise<void> {
+  if (!job.data.event) await job.updateData({ ...job.data, event });
+}
+
+async function record(
+  job: DeliveryJob,
+  startedAt: number,
+  { status, error }: Pick<DeliveryAttempt, "status" | "error">,
+): Promise<void> {
+  const at = new Date(startedAt).toISOString();
+  await job.log(JSON.stringify({ at, status, error, ms: Date.now() - startedAt } satisfies DeliveryAttempt));
+}
+
+/** Only ever later: nobody is asked before the time that the configuration says. */
+function withJitter(ms: number): number {
+  return Math.round(ms * (1 + Math.random() * JITTER));
+}
