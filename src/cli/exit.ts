@@ -1,8 +1,15 @@
 /** How commands end: exit codes, faults as text, signals. */
-import { ConfigError, InfermillError } from "../errors.ts";
+import { ConfigError, InfermillError, ModelNotFoundError } from "../errors.ts";
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
+export const EXIT_INTERRUPTED = 130;
+
+/** The command line asks for something that there isn't. */
+export class UsageError extends InfermillError {
+  override readonly code = "wrong_usage";
+  override readonly title = "Wrong usage";
+}
 
 /** Prints why a command failed and sets the exit code. Faults of the configuration are a matter of usage. */
 export function exitWith(error: unknown): void {
@@ -18,7 +25,8 @@ export function exitWith(error: unknown): void {
   console.error(
     `infermill: ${error instanceof InfermillError ? error.message : error instanceof Error ? error.stack : String(error)}`,
   );
-  process.exitCode = EXIT_FAILED;
+  process.exitCode =
+    error instanceof UsageError || error instanceof ModelNotFoundError ? EXIT_USAGE : EXIT_FAILED;
 }
 
 /**

@@ -9,3 +9,8 @@ export function createLog(name: string, level: string): Logger {
     pretty({ destination: 2, sync: true, ignore: "pid,hostname", translateTime: "HH:MM:ss" }),
   );
 }
+
+/** Prints what the configuration warns of. Under `infermill start` the supervisor has told it already. */
+export function printWarning(line: string): void {
+  if (process.send === undefined) console.error(`infermill: warning: ${line}`);
+}

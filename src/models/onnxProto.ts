@@ -170,7 +170,9 @@ export function tensor(
 ): OnnxTensor {
   const count = dims.reduce((product, dim) => product * dim, 1);
   if (count !== data.length) {
-    throw new RangeError(`tensor ${name} of shape [${dims}] must have ${count} numbers, got ${data.length}`);
+    throw new RangeError(
+      `tensor ${name} of shape [${dims.join()}] must have ${count} numbers, got ${data.length}`,
+    );
   }
   const rawData = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   return { name, dims, dataType: DATA_TYPE[dataType], rawData };

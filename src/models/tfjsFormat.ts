@@ -196,10 +196,14 @@ export class NodeReader {
   }
 
   /** Refuses what this converter doesn't do, rather than convert it wrongly. */
-  expect(what: string, got: unknown, ...allowed: unknown[]): void {
+  expect(
+    what: string,
+    got: string | number | boolean | undefined,
+    ...allowed: (string | number | boolean | undefined)[]
+  ): void {
     if (!allowed.includes(got)) {
       throw new Error(
-        `can't convert ${this.op} ${this.name}: ${what} must be ${allowed.map((each) => each ?? "none").join(" or ")}, got ${got}`,
+        `can't convert ${this.op} ${this.name}: ${what} must be ${allowed.map((each) => String(each ?? "none")).join(" or ")}, got ${String(got)}`,
       );
     }
   }

@@ -148,7 +148,7 @@ function mean(node: NodeReader, graph: GraphWriter): void {
   const axes = graph.numbers(node.input(1));
   const keepsDims = node.bool("keep_dims");
   const { layout, inputs } = graph.aligned([node.input(0)]);
-  if (layout === "nchw" && axes.toSorted().join() === "1,2") {
+  if (layout === "nchw" && axes.toSorted((a, b) => a - b).join() === "1,2") {
     const output = graph.output(node.name, keepsDims ? "nchw" : "tf");
     graph.add("ReduceMean", inputs, output, { axes: [2, 3], keepdims: Number(keepsDims) });
   } else {

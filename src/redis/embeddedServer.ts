@@ -128,7 +128,7 @@ export async function startEmbeddedRedis(options: {
     }
   }
 
-  return { url: unixUrl(place.socketPath), source, version, close: () => (closed ??= close()) };
+  return { url: unixUrl(place.socketPath), source, version, warnings: [], close: () => (closed ??= close()) };
 }
 
 async function preparePlace(dataDir: string): Promise<Place> {

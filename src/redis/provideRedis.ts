@@ -15,6 +15,8 @@ export interface RedisServer {
   readonly source: string;
   /** "7.0.15", or "unknown" where the server hides it. */
   readonly version: string;
+  /** What a named server's settings mean for durability, a sentence each; empty where all is well. */
+  readonly warnings: readonly string[];
   /** Stops an embedded server that no other infermill uses; leaves every other one alone. */
   close(): Promise<void>;
 }
@@ -53,8 +55,8 @@ export async function provideRedis(options: ProvideRedisOptions): Promise<RedisS
 async function useNamedRedis(url: string, source: string): Promise<RedisServer> {
   const connection = await connectRedis(url, "worker");
   try {
-    const { version } = await checkRedis(connection);
-    return { url, source, version, close: async () => {} };
+    const { version, warnings } = await checkRedis(connection);
+    return { url, source, version, warnings, close: async () => {} };
   } finally {
     connection.disconnect();
   }

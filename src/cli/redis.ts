@@ -1,0 +1,16 @@
+/** The Redis of a command: the one that the configuration names, or the embedded one of its data folder. */
+import type { Logger } from "pino";
+import type { Config } from "../config/schema.ts";
+import { provideRedis, type RedisServer } from "../redis/provideRedis.ts";
+
+export async function openRedis(config: Config, log: Logger): Promise<RedisServer> {
+  const redis = await provideRedis({
+    redisUrl: config.redis_url,
+    dataDir: config.data_dir,
+    onProgress: (line) => log.info(line),
+    log,
+  });
+  // Below `infermill start` the supervisor has told it already.
+  if (process.send === undefined) for (const warning of redis.warnings) log.warn(warning);
+  return redis;
+}
