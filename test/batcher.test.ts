@@ -67,14 +67,14 @@ test("what is put back goes before others of its priority and is due at once", (
 test("several batches of a quick model travel in one message, one of a slow model", () => {
   const fill = () => {
     const batcher = batcherAt({ now: 0 }, 1, 0);
-    for (let index = 0; index < 20; index++) batcher.add(String(index), 2);
+    for (let index = 0; index < 40; index++) batcher.add(String(index), 2);
     return batcher;
   };
-  expect(fill().take({ isIdle: true, msPerPrediction: 1 }, 1)).toHaveLength(8);
+  expect(fill().take({ isIdle: true, msPerPrediction: 1 }, 1)).toHaveLength(32);
   expect(fill().take({ isIdle: true, msPerPrediction: 10 }, 1)).toHaveLength(4);
   expect(fill().take({ isIdle: true, msPerPrediction: 500 }, 1)).toHaveLength(1);
-  // Each of four engines gets its share of 20.
-  expect(fill().take({ isIdle: true, msPerPrediction: 1 }, 4)).toHaveLength(5);
+  // Each of four engines gets its share of 40.
+  expect(fill().take({ isIdle: true, msPerPrediction: 1 }, 4)).toHaveLength(10);
 });
 
 test("whatever comes in whatever order, each item leaves exactly once and no message breaks the batch size", () => {
@@ -101,7 +101,7 @@ test("whatever comes in whatever order, each item leaves exactly once and no mes
             const chunk = batcher.take({ isIdle: each.take, msPerPrediction: each.msPerPrediction }, engines);
             // More than one batch must be whole batches.
             if (chunk.length > maxBatchSize) expect(chunk.length % maxBatchSize).toBe(0);
-            expect(chunk.length).toBeLessThanOrEqual(Math.max(8, maxBatchSize));
+            expect(chunk.length).toBeLessThanOrEqual(Math.max(32, maxBatchSize));
             taken.push(...chunk);
           }
         }

@@ -607,7 +607,7 @@ describe("infermill models pull", () => {
     expect(server.requests.map((request) => request.path)).toEqual(["/web.onnx"]);
 
     const unknown = runInfermill(["models", "pull", "Wep"], { env });
-    expect((await unknown.exited).code).toBe(1);
+    expect((await unknown.exited).code).toBe(2);
     expect(unknown.output()).toContain("there is no model Wep; configured are: Hub, Own, Web");
   });
 
