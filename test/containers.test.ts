@@ -33,10 +33,10 @@ interface Service {
 }
 
 const { services, volumes } = parse(textOf("docker-compose.yml")) as {
-  services: Record<"redis" | "api" | "worker", Service>;
+  services: Record<"redis" | "api" | "worker" | "coordinator", Service>;
   volumes: Record<string, unknown>;
 };
-const { redis, api, worker } = services;
+const { redis, api, worker, coordinator } = services;
 
 /** The instructions of the Dockerfile, a stage each; lines that go on are joined. */
 const stages = textOf("Dockerfile")
@@ -76,8 +76,8 @@ describe("docker-compose.yml", () => {
     expect(redis.volumes).toContain("redis:/data");
   });
 
-  test("gives api and worker the same image, configuration, data and Redis, once it answers", () => {
-    for (const service of [api, worker]) {
+  test("gives api, worker and coordinator the same image, configuration, data and Redis, once it answers", () => {
+    for (const service of [api, worker, coordinator]) {
       expect(service.image).toBe("infermill");
       expect(service.environment).toEqual({ REDIS_URL: "redis://redis:6379" });
       expect(service.volumes).toEqual(["./config:/app/config:ro", "data:/data"]);
@@ -86,6 +86,8 @@ describe("docker-compose.yml", () => {
     expect(api.command).toEqual(["api"]);
     expect(worker.command).toEqual(["worker"]);
     expect(worker.healthcheck).toEqual({ disable: true });
+    expect(coordinator.command).toEqual(["coordinator"]);
+    expect(coordinator.healthcheck).toEqual({ disable: true });
     for (const { volumes: mounts } of Object.values(services))
       for (const name of mounts
         .map((mount) => mount.split(":")[0]!)
@@ -103,6 +105,7 @@ describe("docker-compose.yml", () => {
     for (const [service, file] of [
       [api, "src/cli/api.ts"],
       [worker, "src/cli/worker.ts"],
+      [coordinator, "src/cli/coordinator.ts"],
     ] as const) {
       const limitMs = Number(/STOP_LIMIT_MS = ([\d_]+)/.exec(textOf(file))![1]!.replaceAll("_", ""));
       expect(Number.parseInt(service.stop_grace_period!, 10) * 1000).toBeGreaterThan(limitMs);

@@ -65,11 +65,11 @@ describe.skipIf(whyNoRedis)("the dashboard", () => {
     }
   });
 
-  test("it shows every model's queue, and pages through 100,000 finished jobs quickly", async () => {
+  test("it shows every queue, and pages through 100,000 finished jobs quickly", async () => {
     const start = Date.now();
     const { body } = await queues("activeQueue=Echo&status=completed&page=1&jobsPerPage=20");
     expect(Date.now() - start).toBeLessThan(2000);
-    expect(body.queues.map((queue: Json) => queue.name)).toEqual(["Echo", "Tiny"]);
+    expect(body.queues.map((queue: Json) => queue.name)).toEqual(["Echo", "Tiny", "_bulk", "_webhooks"]);
     expect(body.queues[0].counts.completed).toBe(FINISHED);
     expect(body.queues[0].jobs).toHaveLength(20);
     expect(body.queues[0].pagination.pageCount).toBe(FINISHED / 20);

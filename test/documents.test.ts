@@ -44,8 +44,13 @@ const NOT_RUN: Readonly<Record<string, string>> = {
     "downloads libraries for a GPU",
   "npx infermill start --config colours/infermill.json":
     "runs until it is stopped; beforeAll starts the same",
+  "npx infermill start --config mil_config.json":
+    "runs until it is stopped; comingFromImil.test.ts starts the same",
   "npx infermill api": "runs until it is stopped; containers.test.ts starts the same",
   "npx infermill worker --models CocoObjectDetection": "as the line before",
+  "npx infermill coordinator": "as the line before",
+  "npx infermill bulk --resume bulk_01a2045acb0b743dbcced28f5d7e5370":
+    "goes on with a run that was interrupted, and there is none of this id",
   "docker compose up --build": "needs a container engine",
   "docker compose up --build --scale worker=3": "needs a container engine",
   "rm -rf ~/.cache/infermill/redis": "removes what other processes run",
@@ -203,7 +208,7 @@ describe.skipIf(whyNoRedis ?? whyNoCurl)("the commands of", () => {
 
   test("README.md are those of infermill --help", async () => {
     const { stdout } = await run("npx infermill --help");
-    const offered = [...stdout.matchAll(/^ {2}([a-z]+) [[<]/gm)].map(([, name]) => name);
+    const offered = [...stdout.matchAll(/^ {2}([a-z]+)(?: [[<]| {2,})/gm)].map(([, name]) => name);
     const told = tableOf("README.md", "Commands").map(([command]) => codeOf(command).split(" ")[1]);
     expect(told).toEqual(offered.filter((name) => name !== "help"));
   });
@@ -221,7 +226,9 @@ describe("the blocks of the documents", () => {
     const kinds: Readonly<Record<string, (info: string[]) => boolean>> = {
       "": () => true,
       bash: (info) => info.every((word) => /^\d{3}$/.test(word)),
-      json: ([kind]) => kind === "config" || kind === "answer",
+      json: ([kind]) => kind === "config" || kind === "answer" || kind === "mil",
+      js: ([file]) => file?.endsWith(".mjs") ?? false,
+      python: (info) => info.length === 0,
       ts: ([kind]) => kind === "part" || (kind?.endsWith(".ts") ?? false),
     };
     for (const { document, line, language, info } of blocks)
@@ -365,6 +372,7 @@ describe("the tables of the documents", () => {
     expect([
       ...tableFaults("Keys of the file", properties),
       ...tableFaults("Keys of a model", ofModel),
+      ...tableFaults("Keys of webhooks", properties["webhooks"]!.properties!),
     ]).toEqual([]);
   });
 
@@ -378,7 +386,10 @@ describe("the tables of the documents", () => {
 
   test("docs/configuration.md has every environment variable that overrides a key", () => {
     const { properties } = configJsonSchema() as { properties: Record<string, Property> };
-    const overrides = Object.entries(properties).flatMap(([key, { description = "" }]) => {
+    const nested = Object.entries(properties).flatMap(([section, { properties: inner }]) =>
+      Object.entries(inner ?? {}).map(([key, property]) => [`${section}.${key}`, property] as const),
+    );
+    const overrides = [...Object.entries(properties), ...nested].flatMap(([key, { description = "" }]) => {
       const variable = /Environment: (\w+)\./.exec(description)?.[1];
       return variable ? [[variable, key]] : [];
     });

@@ -27,7 +27,7 @@ async function makePictures(): Promise<Buffer[]> {
   );
   return Promise.all(
     Array.from({ length: PICTURES }, (_, index) =>
-      sharp(sources[index % sources.length]!, { raw: { width: 600, height: 600, channels: 3 } })
+      sharp(sources[index % sources.length], { raw: { width: 600, height: 600, channels: 3 } })
         .extract({ left: (index * 37) % 300, top: (index * 53) % 300, width: 300, height: 300 })
         .jpeg()
         .toBuffer(),

@@ -28,6 +28,7 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
       engines: [engine],
       description: { labels: ["cat"], picture: "optional" },
       batch_limit: 8,
+      capacity: 32,
       held: 0,
       stuck_ms: 0,
       totals: { batches: 4, predictions: 10, succeeded: 9, failed: 1 },

@@ -129,7 +129,9 @@ describe.skipIf(whyNoRedis)("problems", () => {
       "Mtp",
       "Tid",
     ]);
-    expect(body.detail).toContain('C_threshold must be a number or a number in a string, got "high"');
+    expect(body.detail).toContain(
+      'C_threshold must be a number from 0 to 1 (or one in a string), got "high"',
+    );
   });
 
   test("what IMIL's own client sends is taken", async () => {
@@ -157,14 +159,16 @@ describe.skipIf(whyNoRedis)("problems", () => {
   test("all faulty query parameters are named in one answer", async () => {
     const { status, body } = await send(
       "POST",
-      `${api.predictions()}?priority=urgent&ttl_ms=0&timeout_ms=soon&webhook=http://x&colour=red`,
+      `${api.predictions()}?priority=urgent&ttl_ms=0&timeout_ms=soon&webhook=nowhere&colour=red`,
       {},
     );
     expect(status).toBe(422);
     const faults = Object.fromEntries(body.errors.map((fault: Json) => [fault.key, fault.problem]));
     expect(Object.keys(faults)).toEqual(["priority", "ttl_ms", "timeout_ms", "webhook", "colour"]);
     expect(faults.priority).toBe('must be high, normal or low, got "urgent"');
-    expect(faults.webhook).toContain("not available yet");
+    expect(faults.webhook).toBe(
+      'must be an http:// or https:// URL of at most 2048 characters, got "nowhere"',
+    );
   });
 
   test.each(["61", "-1", "long"])("?wait=%s is refused with 422", async (wait) => {

@@ -1,10 +1,10 @@
-import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { runInfermill, SCRIPTED_LOADER, submit, until, type InfermillProcess } from "./support/infermill.ts";
+import { processesBelow, processNamed } from "./support/processes.ts";
 import { whyNoRedis } from "./support/redis.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "infermill-start-"));
@@ -21,21 +21,6 @@ function writeConfig(name: string, config: Record<string, unknown>): string {
 
 async function urlOf(infermill: InfermillProcess): Promise<string> {
   return (await infermill.printed(/is ready at (\S+)/))[1]!;
-}
-
-/** Processes whose command line or parent chain belongs to a data folder: Redis, and every descendant of `pid`. */
-function processesBelow(pid: number): number[] {
-  const table = execFileSync("ps", ["-A", "-o", "pid=,ppid="], { encoding: "utf8" });
-  const children = new Map<number, number[]>();
-  for (const [child, parent] of table
-    .trim()
-    .split("\n")
-    .map((line) => line.trim().split(/\s+/).map(Number))) {
-    children.set(parent!, [...(children.get(parent!) ?? []), child!]);
-  }
-  const below = (parent: number): number[] =>
-    (children.get(parent) ?? []).flatMap((child) => [child, ...below(child)]);
-  return below(pid);
 }
 
 function isAlive(pid: number): boolean {
@@ -103,8 +88,7 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
   test("an api that is killed is started again on its port", async () => {
     const infermill = runInfermill(["start", "--config", writeConfig("api", { port: await freePort() })]);
     const url = await urlOf(infermill);
-    const api = processesBelow(infermill.child.pid!).find((pid) => commandOf(pid).endsWith("main.js api"));
-    process.kill(api!, "SIGKILL");
+    process.kill(processNamed(infermill.child.pid!, /main\.js api$/), "SIGKILL");
     await until(
       async () => (await fetch(`${url}/health/live`).catch(() => undefined))?.ok,
       "the api's return",
@@ -159,10 +143,6 @@ test("faults of the configuration are listed together, those of loaders among th
     expect(infermill.output()).toContain(`models.${key} `);
   }
 });
-
-function commandOf(pid: number): string {
-  return execFileSync("ps", ["-o", "args=", "-p", String(pid)], { encoding: "utf8" }).trim();
-}
 
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");

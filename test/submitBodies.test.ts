@@ -137,6 +137,7 @@ describe.skipIf(whyNoRedis)("submitting", () => {
       engines: [],
       description: { labels: [], picture: "required" as const },
       batch_limit: 8,
+      capacity: 32,
       held: 0,
       stuck_ms: 0,
       totals: { batches: 0, predictions: 0, succeeded: 0, failed: 0 },
@@ -173,10 +174,15 @@ describe.skipIf(whyNoRedis)("submitting", () => {
     expect((await jobData(body.id)).request).toEqual({});
   });
 
+  test("image names pictures by URL, which are fetched only when they are predicted", async () => {
+    const { body } = await send("POST", api.predictions(), { image: "https://example.org/a.jpg?size=2" });
+    expect((await jobData(body.id)).inputs).toEqual([{ url: "https://example.org/a.jpg?size=2" }]);
+  });
+
   test.each([
     ["photos/../etc/passwd", "below its root"],
     ["elsewhere/a.jpg", "bulk_roots (photos)"],
-    ["https://example.org/a.jpg", "URL"],
+    ["https://user:secret@example.org/a.jpg", "user name or password"],
   ])("image %s is refused", async (image, reason) => {
     const { status, body } = await send("POST", api.predictions(), { image });
     expect(status).toBe(422);
@@ -362,16 +368,19 @@ describe.skipIf(whyNoRedis)("submitting", () => {
     const before = await api.storedInputs();
     const { hostname, port } = new URL(api.url);
     const slots = createNames(api.config.redis_prefix).slots("Echo");
-    for (const head of ["image/jpeg", "multipart/form-data; boundary=x"]) {
+    const heads = ["image/jpeg", "multipart/form-data; boundary=x"];
+    // What is small is written once it is whole, what is large as it arrives.
+    const cases = heads.flatMap((head) => [100, 1_500_000].map((sent) => ({ head, sent })));
+    for (const { head, sent } of cases) {
       const socket = connect(Number(port), hostname);
       socket.write(
-        `POST /v1/models/Echo/predictions HTTP/1.1\r\nHost: x\r\nContent-Type: ${head}\r\nContent-Length: 100000\r\n\r\n`,
+        `POST /v1/models/Echo/predictions HTTP/1.1\r\nHost: x\r\nContent-Type: ${head}\r\nContent-Length: 2000000\r\n\r\n`,
       );
-      socket.write(
-        '--x\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\nhalf a picture',
-      );
+      socket.write('--x\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n');
+      socket.write(Buffer.alloc(sent, "half a picture"));
       await expect.poll(() => connection.zcard(slots)).toBe(1);
-      await expect.poll(async () => (await api.storedInputs()).length).toBe(before.length + 1);
+      const isWritten = sent > 1_000_000;
+      if (isWritten) await expect.poll(async () => (await api.storedInputs()).length).toBe(before.length + 1);
       socket.destroy();
       await expect.poll(() => connection.zcard(slots)).toBe(0);
       await expect.poll(() => api.storedInputs()).toEqual(before);

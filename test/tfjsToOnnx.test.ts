@@ -44,7 +44,10 @@ describe("the demo models", () => {
     "the converted %s gives the numbers of the reference conversion",
     { timeout: 60_000 },
     async ([name, input], { skip }) => {
-      if (!sharedModels) return skip(noSharedModels);
+      if (!sharedModels) {
+        skip(noSharedModels);
+        return;
+      }
       const reference = await InferenceSession.create(
         path.join(sharedModels, "npm_human", `${name}.onnx`),
         singleThread,

@@ -3,9 +3,11 @@
  * store the inputs, add the job, give back what was not used. Whatever fails on
  * the way leaves neither a slot nor an input behind.
  */
+import { createHash } from "node:crypto";
 import type { Readable } from "node:stream";
 import { BadInputError, IdempotencyConflictError, type InfermillError } from "../errors.ts";
 import type { PredictionRequest } from "../loaders/dictionaries.ts";
+import type { Needs } from "../loaders/requestSchema.ts";
 import type { StoredInput } from "../queue/inputs.ts";
 import type { Prediction } from "../queue/jobs.ts";
 import { newPredictionId } from "../queue/names.ts";
@@ -86,13 +88,18 @@ async function storeInputs(
     // Under the client's id the inputs of its first submission may still wait.
     const inputsId = isIdempotent ? newPredictionId() : id;
     const { request, inputs } = await receive(async (index, source) => {
-      const input = await store.write(inputsId, index, source);
+      const input = await store.write(
+        inputsId,
+        index,
+        source,
+        isIdempotent ? createHash("sha256") : undefined,
+      );
       stored.push(input);
       if (input.bytes === 0) throw new BadInputError("the picture is empty: it has 0 bytes");
       return input;
     });
-    const { priority = "normal", ttlMs, timeoutMs } = options;
-    return { id, isIdempotent, request, inputs, priority, ttlMs, timeoutMs };
+    const { priority = "normal", ttlMs, timeoutMs, webhook } = options;
+    return { id, isIdempotent, request, inputs, priority, ttlMs, timeoutMs, webhook };
   };
 
   const submissions: Submission[] = [];
@@ -133,17 +140,12 @@ export function draftOf(parts: RequestParts, clientId: string | undefined): Draf
   };
 }
 
-/**
- * A request without a picture is refused at once where a live worker says that its model needs one; with no worker to
- * ask it is accepted, and its loader decides.
- * @throws BadInputError
- */
-export async function checkPictureCount(api: Api, model: string, count: number): Promise<void> {
-  if (count > 0) return;
+/** What every request of a model must bring, as a live worker says; with no worker to ask, its loader decides later. */
+export async function needsOf(api: Api, model: string): Promise<Needs | undefined> {
   const reports = await api.recentReports();
-  if (reports.some(({ models }) => models[model]?.description?.picture === "required")) {
-    throw new BadInputError(
-      `the model "${model}" needs a picture: send it as an image/* body, in multipart/form-data, or in Base_64 or image`,
-    );
+  for (const { models } of reports) {
+    const description = models[model]?.description;
+    if (description) return description;
   }
+  return undefined;
 }

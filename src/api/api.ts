@@ -2,6 +2,7 @@
 import type { Request, Response } from "express";
 import type { Logger } from "pino";
 import type { ZodOpenApiOperationObject } from "zod-openapi";
+import type { BulkRuns } from "../bulk/runs.ts";
 import type { Config } from "../config/schema.ts";
 import type { Predictions } from "../queue/predictions.ts";
 import type { WorkerReport } from "../queue/workers.ts";
@@ -10,6 +11,7 @@ import type { Metrics } from "./metrics.ts";
 export interface Api {
   readonly config: Config;
   readonly predictions: Predictions;
+  readonly bulk: BulkRuns;
   readonly log: Logger;
   readonly metrics: Metrics;
   /** Reports of the live workers, at most two seconds old. */
@@ -29,6 +31,6 @@ export interface Route {
 }
 
 /** A parameter of a route's path; the table says that it is there. */
-export function pathParameter(req: Request, name: "model" | "id"): string {
+export function pathParameter(req: Request, name: "model" | "id" | "run" | "delivery"): string {
   return String(req.params[name]);
 }

@@ -5,18 +5,19 @@ import { dirname, join } from "node:path";
 import express, { type Express, type RequestHandler } from "express";
 import helmet from "helmet";
 import type { Logger } from "pino";
+import type { BulkRuns } from "../bulk/runs.ts";
 import type { Config } from "../config/schema.ts";
 import { NotFoundError, PredictionNotFoundError } from "../errors.ts";
 import { isPredictionId } from "../queue/names.ts";
 import type { Predictions } from "../queue/predictions.ts";
 import type { WorkerReport } from "../queue/workers.ts";
-import type { Api } from "./api.ts";
+import type { Api, Route } from "./api.ts";
 import { createDashboard } from "./dashboard.ts";
 import { getDocsScript } from "./handlers/site.ts";
 import { createMetrics } from "./metrics.ts";
 import { createOpenApi } from "./openapi.ts";
 import { createProblemHandler, MethodNotAllowedError } from "./problems.ts";
-import { routes } from "./routes.ts";
+import { endpointRoutes, routes } from "./routes.ts";
 
 const DASHBOARD_PATH = "/dashboard";
 /** Workers report every two seconds. */
@@ -25,22 +26,25 @@ const REPORTS_AGE_MS = 2000;
 export interface AppOptions {
   config: Config;
   predictions: Predictions;
+  bulk: BulkRuns;
   log: Logger;
   /** Aborted to end every wait. Default: never. */
   closing?: AbortSignal;
 }
 
 export function createApp(options: AppOptions): Express {
-  const { config, predictions, log, closing = new AbortController().signal } = options;
+  const { config, predictions, bulk, log, closing = new AbortController().signal } = options;
   // Everyone who waits listens to it.
   setMaxListeners(0, closing);
+  const table = [...endpointRoutes(config), ...routes];
   const api: Api = {
     config,
     predictions,
+    bulk,
     log,
     metrics: createMetrics(config, predictions),
     recentReports: rememberBriefly(() => predictions.workers()),
-    openapi: createOpenApi(routes),
+    openapi: createOpenApi(table),
     closing,
   };
   const app = express();
@@ -61,17 +65,24 @@ export function createApp(options: AppOptions): Express {
     }
     next();
   });
-  for (const { method, path, handler } of routes) {
-    app[method](expressPath(path), (req, res) => handler(api, req, res));
+  app.param("Model", (req, _res, next, name: string) => {
+    // Whatever else has one part is no model's and ends in the 404 below.
+    if (req.method === "POST" || Object.hasOwn(config.models, name)) next();
+    else next("route");
+  });
+  app.use(DASHBOARD_PATH, createDashboard(predictions, bulk, DASHBOARD_PATH));
+  for (const path of new Set(table.map((route) => route.path))) {
+    const ofPath = table.filter((route) => route.path === path);
+    for (const { method, handler } of ofPath) {
+      app[method](expressPath(path), (req, res) => handler(api, req, res));
+    }
+    app.all(expressPath(path), refuseMethod(ofPath));
   }
-  for (const path of new Set(routes.map((route) => route.path)))
-    app.all(expressPath(path), refuseMethod(path));
 
   app.get("/docs/start.js", getDocsScript);
   for (const file of ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"]) {
     app.get(`/docs/${file}`, (_req, res) => res.sendFile(join(packageFolder("swagger-ui-dist"), file)));
   }
-  app.use(DASHBOARD_PATH, createDashboard(predictions, DASHBOARD_PATH));
   app.use((req) => {
     throw new NotFoundError(`there is no ${req.method} ${req.path}; GET /openapi.json lists what there is`);
   });
@@ -83,8 +94,8 @@ function expressPath(path: string): string {
   return path.replaceAll(/\{(\w+)\}/g, ":$1");
 }
 
-function refuseMethod(path: string): RequestHandler {
-  const methods = routes.filter((route) => route.path === path).map(({ method }) => method.toUpperCase());
+function refuseMethod(routesOfPath: readonly Route[]): RequestHandler {
+  const methods = routesOfPath.map(({ method }) => method.toUpperCase());
   const allowed = [...methods, ...(methods.includes("GET") ? ["HEAD"] : []), "OPTIONS"].join(", ");
   return (req, res) => {
     res.set("Allow", allowed);

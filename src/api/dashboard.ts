@@ -3,12 +3,13 @@ import { createBullBoard } from "@bull-board/api";
 import { BullMQAdapter } from "@bull-board/api/bullMQAdapter";
 import { ExpressAdapter } from "@bull-board/express";
 import type { RequestHandler } from "express";
+import type { BulkRuns } from "../bulk/runs.ts";
 import type { Predictions } from "../queue/predictions.ts";
 
 /** Longer texts in job data are shown shortened: masks in a request dictionary can be megabytes. */
 const LONGEST_TEXT = 500;
 
-export function createDashboard(predictions: Predictions, basePath: string): RequestHandler {
+export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePath: string): RequestHandler {
   const serverAdapter = new ExpressAdapter().setBasePath(basePath);
   const queues = [...predictions.queues].map(([model, queue]) => {
     const adapter = new BullMQAdapter(queue, {
@@ -25,8 +26,30 @@ export function createDashboard(predictions: Predictions, basePath: string): Req
     adapter.setFormatter("returnValue", shorten);
     return adapter;
   });
+  const { queue } = predictions.deliveries;
+  const deliveries = new BullMQAdapter(queue, {
+    // They are replayed through the api, which gives them all of their attempts again.
+    readOnlyMode: true,
+    allowRetries: false,
+    displayName: "webhooks",
+    externalJobUrl: ({ id }) => ({
+      href: `/v1/webhooks/deliveries/${encodeURIComponent(String(id))}`,
+      displayText: "delivery",
+    }),
+  });
+  deliveries.setFormatter("data", shorten);
+  const runs = new BullMQAdapter(bulk.queue, {
+    // A run is cancelled or deleted through the api, which knows its files.
+    readOnlyMode: true,
+    allowRetries: false,
+    displayName: "bulk runs",
+    externalJobUrl: ({ id }) => ({
+      href: `/v1/bulk/${encodeURIComponent(String(id))}`,
+      displayText: "bulk run",
+    }),
+  });
   createBullBoard({
-    queues,
+    queues: [...queues, runs, deliveries],
     serverAdapter,
     options: {
       uiConfig: { boardTitle: "infermill", hideDocsLink: true, miscLinks: [{ text: "API", url: "/docs" }] },

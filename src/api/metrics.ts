@@ -57,8 +57,15 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     registers,
   });
 
+  const webhooks = new Gauge({
+    name: "infermill_webhook_deliveries",
+    help: "Webhook deliveries on record by state; those that failed are tried no more.",
+    labelNames: ["state"],
+    registers,
+  });
+
   async function refresh(): Promise<void> {
-    for (const metric of [queue, engines, stuck, batches, outcomes]) metric.reset();
+    for (const metric of [queue, engines, stuck, batches, outcomes, webhooks]) metric.reset();
     const models = Object.keys(config.models);
     const [reports, ...depths] = await Promise.all([
       predictions.workers(),
@@ -68,6 +75,8 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
       for (const [state, number] of Object.entries(depths[index]!)) queue.set({ model, state }, number);
       for (const state of ["loading", "ready", "restarting", "failed"]) engines.set({ model, state }, 0);
     }
+    for (const [state, number] of Object.entries(await predictions.deliveries.count()))
+      webhooks.set({ state }, number);
     for (const { id: worker, models: served } of reports) {
       for (const [model, report] of Object.entries(served)) {
         for (const { state } of report.engines) engines.inc({ model, state });

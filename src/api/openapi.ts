@@ -1,6 +1,6 @@
 /** The OpenAPI 3.1 document, made from the table of routes and the schemas that check requests. */
-import { readFileSync } from "node:fs";
 import { createDocument, type ZodOpenApiPathsObject } from "zod-openapi";
+import { version } from "../version.ts";
 import type { Route } from "./api.ts";
 
 export function createOpenApi(routes: readonly Route[]): object {
@@ -10,17 +10,12 @@ export function createOpenApi(routes: readonly Route[]): object {
     openapi: "3.1.1",
     info: {
       title: "infermill",
-      version: packageVersion(),
+      version,
       description:
         "Batch inference through a job queue. Errors are application/problem+json with a stable code.",
       license: { name: "Apache-2.0", identifier: "Apache-2.0" },
     },
-    tags: [{ name: "predictions" }, { name: "models" }, { name: "operations" }],
+    tags: [{ name: "predictions" }, { name: "webhooks" }, { name: "models" }, { name: "operations" }],
     paths,
   });
-}
-
-function packageVersion(): string {
-  const file = new URL("../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
 }

@@ -6,29 +6,17 @@
 import { randomUUID } from "node:crypto";
 import type { NextFunction, Request, Response } from "express";
 import type { Logger } from "pino";
-import { BadInputError, InfermillError, QueueFullError, RedisUnavailableError } from "../errors.ts";
+import {
+  InfermillError,
+  InvalidRequestError,
+  QueueFullError,
+  RedisUnavailableError,
+  type Fault,
+} from "../errors.ts";
 
 const REDIS_RETRY_AFTER_SECONDS = 2;
 /** How long the rest of a refused body is read and dropped before the connection is cut. */
 const DRAIN_LIMIT_MS = 5000;
-
-/** One fault of a request. */
-export interface Fault {
-  /** The faulty key: of the dictionary, the query or a header. */
-  key: string;
-  /** "must be a number, got "high"" */
-  problem: string;
-}
-
-/** Several faults of one request, all told at once. */
-export class InvalidRequestError extends BadInputError {
-  readonly faults: readonly Fault[];
-
-  constructor(faults: readonly Fault[]) {
-    super(faults.map(({ key, problem }) => `${key} ${problem}`).join("; "));
-    this.faults = faults;
-  }
-}
 
 /** The body isn't what its Content-Type says. */
 export class MalformedBodyError extends InfermillError {
@@ -42,8 +30,8 @@ export class BodyTooLargeError extends InfermillError {
   override readonly title = "The body is too large";
   override readonly status = 413;
 
-  constructor(maxBytes: number) {
-    super(`the body must be at most ${maxBytes} bytes (max_body_bytes)`);
+  constructor(maxBytes: number, setting: "max_body_bytes" | "max_manifest_bytes" = "max_body_bytes") {
+    super(`the body must be at most ${maxBytes} bytes (${setting})`);
   }
 }
 
@@ -96,6 +84,13 @@ export function sendProblem(res: Response, problem: Problem, error?: InfermillEr
   res.status(problem.status).type("application/problem+json").send(JSON.stringify(problem));
 }
 
+type Extensions = (error: InfermillError) => Record<string, unknown>;
+
+/** Adds members to the body of whatever error this answer may become. */
+export function extendProblems(res: Response, extensions: Extensions): void {
+  res.locals["problemExtensions"] = extensions;
+}
+
 /** Express's error handler: everything that a route throws ends here. */
 export function createProblemHandler(log: Logger) {
   return (thrown: unknown, req: Request, res: Response, _next: NextFunction): void => {
@@ -106,14 +101,13 @@ export function createProblemHandler(log: Logger) {
       return;
     }
     dropRestOfBody(req, res);
+    const extend = (res.locals["problemExtensions"] ?? (() => ({}))) as Extensions;
     const error = knownError(thrown);
-    if (error) return sendProblem(res, problemOf(error), error);
+    if (error) return sendProblem(res, problemOf(error, extend(error)), error);
     const id = randomUUID();
     log.error({ err: thrown, id, method: req.method, path: req.path }, "unexpected error");
-    sendProblem(
-      res,
-      problemOf(new InfermillError(`something went wrong here; the log has more under ${id}`), { id }),
-    );
+    const unexpected = new InfermillError(`something went wrong here; the log has more under ${id}`);
+    sendProblem(res, problemOf(unexpected, { ...extend(unexpected), id }));
   };
 }
 

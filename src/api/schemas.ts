@@ -1,5 +1,8 @@
 /** What the api answers, as zod schemas: the OpenAPI document is made from them. */
 import { z } from "zod";
+import { WEBHOOK_EVENTS } from "../config/webhooks.ts";
+import { DELIVERY_STATUSES, type Delivery } from "../queue/deliveries.ts";
+import { BULK_STATUSES, type BulkRun } from "../bulk/spec.ts";
 import { STATUSES, type Prediction } from "../queue/jobs.ts";
 
 const time = (description: string) => z.string().nullable().meta({ description, format: "date-time" });
@@ -14,14 +17,53 @@ export const findingSchema = z
         "Box as fractions of the picture: {X, Y, W, H} with X, Y the top-left corner; {} where there is none.",
       example: { X: 0.1, Y: 0.2, W: 0.3, H: 0.4 },
     }),
+    Kp: z
+      .record(z.string(), z.array(z.number()))
+      .optional()
+      .meta({ description: 'Key points by number from "1": [x, y, z, score], as fractions of the picture.' }),
+    Info: z
+      .string()
+      .optional()
+      .meta({ description: "For a request of several pictures: the index of the picture, from 0." }),
   })
   .meta({ id: "Finding" });
 
+const echoed = z.unknown().optional().meta({ description: "As the request has it." });
+
 export const responseSchema = z
   .looseObject({
+    Tid: echoed,
+    Did: echoed,
+    Fid: echoed,
+    Ts: echoed,
+    Ts_ntp: echoed,
+    Msg_ver: echoed,
+    Inf_ver: echoed,
+    Ad: echoed,
+    Lfp: echoed,
+    Ffp: echoed,
+    Ltsize: echoed,
+    I_fn: echoed,
+    Prompt: echoed,
+    Hp: echoed,
+    Mtp: z
+      .array(
+        z.looseObject({
+          Stime: z.string().optional(),
+          Etime: z.string().optional(),
+          Src: z.string().optional(),
+        }),
+      )
+      .optional()
+      .meta({
+        description:
+          "The request's message travel path and one more step: start and end in UTC (YYYY-MM-DD,hh:mm:ss.mmm AM|PM) and the model.",
+      }),
     Fs: z.array(findingSchema).meta({ description: "What was found; [] where nothing was." }),
-    Rc: z.string().meta({ description: 'Response code, "200".' }),
-    Rm: z.string().meta({ description: 'Response message, "Success".' }),
+    Obase_64: z.array(z.string()).optional().meta({ description: "Output pictures as base64." }),
+    Img_url: z.array(z.string()).optional(),
+    Rc: z.string().meta({ description: 'Response code: "200", or the HTTP status of the error.' }),
+    Rm: z.string().meta({ description: 'Response message: "Success", or what went wrong.' }),
   })
   .meta({
     id: "PredictionResponse",
@@ -79,6 +121,10 @@ export const problemSchema = z
   })
   .meta({ id: "Problem", description: "RFC 9457." });
 
+export const imilProblemSchema = z
+  .intersection(problemSchema, responseSchema)
+  .meta({ id: "ImilProblem", description: "A problem that is a response dictionary too." });
+
 export const manyPredictionsSchema = z
   .object({
     predictions: z.array(z.union([predictionSchema, problemSchema])).meta({
@@ -86,6 +132,50 @@ export const manyPredictionsSchema = z
     }),
   })
   .meta({ id: "Predictions" });
+
+export const deliverySchema = z
+  .object({
+    id: z.string().meta({ description: "The webhook-id of every attempt." }),
+    url: z.string(),
+    status: z.enum(DELIVERY_STATUSES).meta({
+      description:
+        "pending until it was delivered, or failed in the last attempt; skipped where webhook_events leaves its event out.",
+    }),
+    event: z.enum(WEBHOOK_EVENTS).nullable(),
+    prediction: z.object({ model: z.string(), id: z.string() }).nullable(),
+    created_at: z.string().meta({ format: "date-time" }),
+    finished_at: time("When it was delivered or given up."),
+    next_attempt_at: time("When a delivery that failed is tried again."),
+    error: z.string().nullable().meta({ description: "Of the last attempt." }),
+    attempts: z.array(
+      z.object({
+        at: z.string().meta({ format: "date-time" }),
+        status: z.int().nullable().meta({ description: "HTTP status; null where there was no answer." }),
+        error: z.string().nullable(),
+        ms: z.int(),
+      }),
+    ),
+    links: z.object({ self: z.string(), replay: z.string() }),
+  })
+  .meta({ id: "Delivery" });
+
+deliverySchema satisfies z.ZodType<Delivery>;
+
+export const deliveriesOfPredictionSchema = z.object({
+  deliveries: z.array(deliverySchema).meta({ description: "One where it has a webhook, else none." }),
+});
+
+export const deliveriesSchema = z
+  .object({
+    deliveries: z.array(deliverySchema).meta({ description: "The newest first." }),
+    counts: z
+      .object({ pending: count, delivered: count, failed: count })
+      .meta({ description: "Of all that are on record; delivered includes skipped." }),
+    gone: z
+      .array(z.object({ url: z.string(), until: z.string().meta({ format: "date-time" }) }))
+      .meta({ description: "URLs that answered 410 and are left alone." }),
+  })
+  .meta({ id: "Deliveries" });
 
 export const modelSchema = z
   .object({
@@ -133,6 +223,45 @@ export const modelSchema = z
   .meta({ id: "Model" });
 
 export const modelsSchema = z.object({ models: z.array(modelSchema) }).meta({ id: "Models" });
+
+export const bulkRunSchema = z
+  .object({
+    id: z.string(),
+    model: z.string(),
+    status: z.enum(BULK_STATUSES).meta({
+      description:
+        "completed: every entry has its line, whether it succeeded or failed; failed: the run itself could not go on.",
+    }),
+    folder: z.string().nullable().meta({ description: "null for a manifest." }),
+    glob: z.string().nullable(),
+    priority: z.enum(["high", "normal", "low"]),
+    counts: z.object({
+      total: count.meta({ description: "While the folder is walked, what was found so far." }),
+      done: count,
+      succeeded: count,
+      failed: count,
+    }),
+    progress: z.number().nullable().meta({ description: "0 to 1; null until the folder is walked." }),
+    images_per_second: z
+      .number()
+      .nullable()
+      .meta({ description: "Of the last seconds; once it has ended, of the whole run." }),
+    eta_seconds: count.nullable(),
+    created_at: z.string().meta({ format: "date-time" }),
+    started_at: time("When a coordinator began."),
+    finished_at: time("When it ended."),
+    error: z
+      .object({ code: z.string(), title: z.string(), detail: z.string() })
+      .nullable()
+      .meta({ description: "Why the run itself failed." }),
+    links: z.object({ self: z.string(), results: z.string(), events: z.string(), cancel: z.string() }),
+  })
+  .meta({ id: "BulkRun" });
+
+// Fails to compile when the document and src/bulk no longer mean the same run.
+bulkRunSchema satisfies z.ZodType<BulkRun>;
+
+export const bulkRunsSchema = z.object({ runs: z.array(bulkRunSchema) }).meta({ id: "BulkRuns" });
 
 export const readinessSchema = z
   .object({

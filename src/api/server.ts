@@ -3,6 +3,8 @@ import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Logger } from "pino";
+import { openBulkRuns } from "../bulk/runs.ts";
+import { tellOfBulkRun } from "../bulk/webhook.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError } from "../errors.ts";
 import { openPredictions } from "../queue/predictions.ts";
@@ -23,12 +25,17 @@ export async function startApi(options: {
 }): Promise<RunningApi> {
   const { config, redisUrl, log } = options;
   const predictions = await openPredictions(config, redisUrl);
+  const bulk = await openBulkRuns(config, redisUrl, tellOfBulkRun(predictions.deliveries));
+  const closeQueues = async () => {
+    await bulk.close();
+    await predictions.close();
+  };
   const closing = new AbortController();
-  const server = createServer(createApp({ config, predictions, log, closing: closing.signal }));
+  const server = createServer(createApp({ config, predictions, bulk, log, closing: closing.signal }));
   try {
     await listen(server, config);
   } catch (error) {
-    await predictions.close();
+    await closeQueues();
     throw error;
   }
   return {
@@ -43,7 +50,7 @@ export async function startApi(options: {
       await closed;
       clearInterval(idle);
       clearTimeout(limit);
-      await predictions.close();
+      await closeQueues();
     },
   };
 }

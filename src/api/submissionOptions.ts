@@ -1,11 +1,14 @@
 /** How a prediction is to be run and answered: the query parameters and headers of a submission. */
 import type { Request } from "express";
 import { z } from "zod";
-import { BadInputError } from "../errors.ts";
+import type { Config } from "../config/schema.ts";
+import { PREDICTION_EVENTS, type WebhookEventType } from "../config/webhooks.ts";
+import { parseOutsideUrl } from "../egress/egress.ts";
+import { BadInputError, InvalidRequestError, type Fault } from "../errors.ts";
+import { faultOf } from "../loaders/requestSchema.ts";
+import type { Webhook } from "../queue/deliveries.ts";
 import { PRIORITIES, type Priority } from "../queue/jobs.ts";
 import { checkPredictionId, idOfIdempotencyKey } from "../queue/names.ts";
-import { InvalidRequestError } from "./problems.ts";
-import { faultOf } from "./requestDictionary.ts";
 
 export const LONGEST_WAIT_SECONDS = 60;
 /** Timers can't count further, about 25 days. */
@@ -29,6 +32,16 @@ export const submissionQuerySchema = z.object({
     .meta({ description: "Default: normal." }),
   ttl_ms: milliseconds("Longest wait in the queue; then the prediction expires."),
   timeout_ms: milliseconds("Longest run. Default: the model's timeout_ms."),
+  webhook: z.string({ error: "must be one URL" }).optional().meta({
+    description: "URL that is told of the end. Default: webhooks.url of the configuration, if any.",
+  }),
+  webhook_events: z
+    .string({ error: "must be a list separated by commas" })
+    .optional()
+    .meta({
+      description: `Ends to tell of, separated by commas: ${PREDICTION_EVENTS.join(", ")}. Default: all.`,
+      example: "prediction.succeeded,prediction.failed",
+    }),
 });
 
 export const waitQuerySchema = z.object({
@@ -40,8 +53,6 @@ export const waitQuerySchema = z.object({
     .meta({ description: "Seconds to wait for the prediction to end." }),
 });
 
-const LATER: ReadonlySet<string> = new Set(["webhook", "webhook_events"]);
-
 export interface SubmissionOptions {
   priority?: Priority | undefined;
   ttlMs?: number | undefined;
@@ -52,22 +63,29 @@ export interface SubmissionOptions {
   clientId?: string | undefined;
   /** Of the Idempotency-Key, where there is no id in the path. */
   idempotencyKey?: string | undefined;
+  webhook?: Webhook | undefined;
   /** Query parameters that are keys of the dictionary. */
   dictionary: Record<string, unknown>;
 }
 
 /**
+ * @param req with the query parameters and headers
  * @param takesDictionary whether other query parameters are keys of the dictionary, as with `image/*` bodies
  * @throws InvalidRequestError with all faults
  */
-export function readSubmissionOptions(req: Request, takesDictionary: boolean): SubmissionOptions {
-  const { priority, ttl_ms, timeout_ms, ...others } = req.query;
-  const checked = submissionQuerySchema.safeParse({ priority, ttl_ms, timeout_ms }, { reportInput: true });
+export function readSubmissionOptions(
+  req: Request,
+  takesDictionary: boolean,
+  config: Config,
+): SubmissionOptions {
+  const { priority, ttl_ms, timeout_ms, webhook, webhook_events, ...others } = req.query;
+  const query = { priority, ttl_ms, timeout_ms, webhook, webhook_events };
+  const checked = submissionQuerySchema.safeParse(query, { reportInput: true });
   const faults = checked.success ? [] : checked.error.issues.map(faultOf);
+  const given = { webhook: textOrNone(webhook), webhook_events: textOrNone(webhook_events) };
+  const hook = readWebhook(given, PREDICTION_EVENTS, config, faults);
   for (const key of Object.keys(others)) {
-    if (LATER.has(key))
-      faults.push({ key, problem: "is not available yet in this version: poll, wait or listen to events" });
-    else if (!takesDictionary)
+    if (!takesDictionary)
       faults.push({ key, problem: "is no query parameter here; keys of the dictionary go into the body" });
   }
   const idempotencyKey = req.get("Idempotency-Key");
@@ -83,8 +101,47 @@ export function readSubmissionOptions(req: Request, takesDictionary: boolean): S
     waitSeconds: preferredWait(req.get("Prefer")),
     clientId: id === undefined ? undefined : checkPredictionId(String(id)),
     idempotencyKey,
+    webhook: hook,
     dictionary: takesDictionary ? dictionaryOfQuery(others) : {},
   };
+}
+
+function textOrNone(value: unknown): string | undefined {
+  return typeof value === "string" ? value : undefined;
+}
+
+/**
+ * Where word goes: what the client named, else what the configuration names, else undefined.
+ * @param known events that there are for what is submitted
+ * @param faults is added to
+ */
+export function readWebhook(
+  given: { webhook?: string | undefined; webhook_events?: string | undefined },
+  known: readonly WebhookEventType[],
+  { webhooks }: Config,
+  faults: Fault[],
+): Webhook | undefined {
+  const url = given.webhook ?? webhooks.url;
+  if (given.webhook !== undefined) {
+    try {
+      parseOutsideUrl(given.webhook, "webhook");
+    } catch (error) {
+      faults.push({ key: "webhook", problem: (error as Error).message.replace(/^webhook /, "") });
+    }
+  }
+  const names = given.webhook_events?.split(",").map((name) => name.trim());
+  const unknown = names?.filter((name) => !known.includes(name as WebhookEventType)) ?? [];
+  if (unknown.length > 0) {
+    faults.push({
+      key: "webhook_events",
+      problem: `must be of ${known.join(", ")}, got ${JSON.stringify(unknown.join(",").slice(0, 200))}`,
+    });
+  }
+  if (names && url === undefined) {
+    faults.push({ key: "webhook_events", problem: "needs a webhook, which is the URL that is told" });
+  }
+  if (url === undefined) return undefined;
+  return { url, events: (names as WebhookEventType[] | undefined) ?? webhooks.events };
 }
 
 /** The id of the one prediction that a submission of several, or its only one, asks for; undefined for a new one. */

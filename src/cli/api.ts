@@ -1,21 +1,16 @@
 /** `infermill api`: the HTTP api in this process. */
 import { startApi } from "../api/server.ts";
 import { loadConfig } from "../config/load.ts";
-import { provideRedis } from "../redis/provideRedis.ts";
 import { announceReady, onStopSignal } from "./exit.ts";
-import { createLog } from "./log.ts";
+import { createLog, printWarning } from "./log.ts";
+import { openRedis } from "./redis.ts";
 
 const STOP_LIMIT_MS = 10_000;
 
 export async function runApi(options: { config?: string }): Promise<void> {
-  const config = await loadConfig({ file: options.config });
+  const config = await loadConfig({ file: options.config, onWarning: printWarning });
   const log = createLog("api", config.log_level);
-  const redis = await provideRedis({
-    redisUrl: config.redis_url,
-    dataDir: config.data_dir,
-    onProgress: (line) => log.info(line),
-    log,
-  });
+  const redis = await openRedis(config, log);
   const api = await startApi({ config, redisUrl: redis.url, log });
   onStopSignal(async () => {
     await api.close(STOP_LIMIT_MS);

@@ -5,6 +5,9 @@ export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
 export const EXIT_INTERRUPTED = 130;
 
+/** Longer than any process takes to stop in order. */
+const ORPHAN_LIMIT_MS = 45_000;
+
 /** The command line asks for something that there isn't. */
 export class UsageError extends InfermillError {
   override readonly code = "wrong_usage";
@@ -53,7 +56,12 @@ export function onStopSignal(stop: (reason: string) => Promise<void>): void {
   // Ctrl-C reaches the whole process group; below a supervisor it is the one who stops everything in order.
   process.on("SIGINT", () => isSupervised || stopOnce("SIGINT"));
   process.on("SIGTERM", () => stopOnce("SIGTERM"));
-  if (isSupervised) process.on("disconnect", () => stopOnce("the supervisor's end"));
+  if (!isSupervised) return;
+  process.on("disconnect", () => {
+    stopOnce("the supervisor's end");
+    // Redis may have gone with it, and stopping in order would wait for that for ever.
+    setTimeout(() => process.exit(EXIT_FAILED), ORPHAN_LIMIT_MS).unref();
+  });
 }
 
 /** Tells the supervisor, if there is one, that this process does its work now. */

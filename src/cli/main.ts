@@ -1,12 +1,10 @@
 #!/usr/bin/env node
 /** The command `infermill`. */
-import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
+import type { BulkOptions } from "./bulk.ts";
+import { version } from "../version.ts";
 import { EXIT_USAGE, exitWith } from "./exit.ts";
-
-const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
-  version: string;
-};
+import type { TestOptions } from "./test.ts";
 
 const CONFIG_OPTION = [
   "-c, --config <file>",
@@ -24,7 +22,7 @@ const program = new Command("infermill")
     "after",
     `
 Environment: INFERMILL_CONFIG, HOST, PORT, REDIS_URL, INFERMILL_DATA_DIR, LOG_LEVEL,
-             INFERMILL_CACHE_DIR, HF_ENDPOINT, HF_TOKEN
+             INFERMILL_WEBHOOK_SECRET, INFERMILL_CACHE_DIR, HF_ENDPOINT, HF_TOKEN
 Exit codes:  0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted`,
   );
 
@@ -51,11 +49,9 @@ program
 
 program
   .command("coordinator")
-  .description("start the coordinator only: it delivers webhooks")
+  .description("start the coordinator only: it delivers webhooks and works on bulk runs")
   .option(...CONFIG_OPTION)
-  .action(async (options: { config?: string }) =>
-    (await import("./coordinator.ts")).runCoordinator(options),
-  );
+  .action(async (options: { config?: string }) => (await import("./coordinator.ts")).runCoordinator(options));
 
 program
   .command("predict")
@@ -66,6 +62,36 @@ program
   .option("-r, --request <json>", "further keys of the request dictionary, such as '{\"C_threshold\":0.4}'")
   .action(async (picture: string, options: { config?: string; model: string; request?: string }) =>
     (await import("./predict.ts")).predict(picture, options),
+  );
+
+program
+  .command("test")
+  .description("run a request through a model some times here and now, without Redis, as IMIL's test.py")
+  .option("-m, --model <name>", "model of the configuration (default: its only one, or default_model)")
+  .option("--confidence <number>", "C_threshold, 0 to 1", "0.5")
+  .option("--iteration <count>", "how often it runs", "1")
+  .option("--image <file>", "JPEG, PNG or WebP file")
+  .option("--prompt <json>", 'text prompts, such as \'["fire","smoke"]\'')
+  .option(...CONFIG_OPTION)
+  .action(async (options: TestOptions) => (await import("./test.ts")).test(options));
+
+program
+  .command("bulk")
+  .description("run a model over every picture of a folder, with a line of JSON for each")
+  .argument("[folder]", "folder of pictures; with --server as <root>/<path> below the server's bulk_roots")
+  .option("-m, --model <name>", "model of the configuration")
+  .option("-o, --out <file>", "where the results go, a line a file (default: results.ndjson)")
+  .option("--annotate <folder>", "also draw copies of the pictures with what was found, into this folder")
+  .option("--glob <pattern>", "which files, such as '2024/**/*.jpg' (default: JPEG, PNG and WebP)")
+  .option("-r, --request <json>", "further keys of the request dictionary, such as '{\"C_threshold\":0.4}'")
+  .option(
+    "--server <url>",
+    "run it on this server (default: here, with Redis and a worker for the time of the run)",
+  )
+  .option("--resume <id>", "go on with a run that was interrupted")
+  .option(...CONFIG_OPTION)
+  .action(async (folder: string | undefined, options: BulkOptions) =>
+    (await import("./bulk.ts")).bulk(folder, options),
   );
 
 const models = program
@@ -87,6 +113,40 @@ models
   .action(async (names: string[], _options: unknown, command: Command) =>
     (await import("./modelsPull.ts")).pullModels(names, command.optsWithGlobals<{ config?: string }>()),
   );
+
+const webhooks = program
+  .command("webhooks")
+  .description("look after the webhook deliveries: list them, send them again, show the signing secret");
+
+webhooks
+  .command("list")
+  .description(
+    "list the deliveries that failed for good, the newest pending and delivered ones, and the gone URLs",
+  )
+  .option(...CONFIG_OPTION)
+  .option("--failed", "those that failed for good only")
+  .option("--json", "print JSON")
+  .action(async (options: { config?: string; failed?: boolean; json?: boolean }) =>
+    (await import("./webhooks.ts")).listWebhooks(options),
+  );
+
+webhooks
+  .command("replay")
+  .description("send deliveries again, with all their attempts before them")
+  .argument("[ids...]", "ids of the deliveries")
+  .option(...CONFIG_OPTION)
+  .option("--all-failed", "all that failed for good")
+  .action(async (ids: string[], options: { config?: string; allFailed?: boolean }, command: Command) => {
+    if ((ids.length === 0) !== (options.allFailed === true))
+      command.error("error: name the deliveries to send again, or --all-failed, and not both");
+    await (await import("./webhooks.ts")).replayWebhooks(ids, options);
+  });
+
+webhooks
+  .command("secret")
+  .description("print the secret that receivers verify signatures with; one is made where there is none")
+  .option(...CONFIG_OPTION)
+  .action(async (options: { config?: string }) => (await import("./webhooks.ts")).showWebhookSecret(options));
 
 try {
   await program.parseAsync();

@@ -1,9 +1,10 @@
 /** `infermill models`: what the configuration serves. */
 import { loadConfig } from "../config/load.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
+import { printWarning } from "./log.ts";
 
 export async function listModels(options: { config?: string; json?: boolean }): Promise<void> {
-  const config = await loadConfig({ file: options.config, check: checkLoaders });
+  const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   if (options.json) {
     console.log(JSON.stringify(config.models, null, 2));
     return;

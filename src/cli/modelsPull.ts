@@ -6,6 +6,7 @@ import { InfermillError, ModelNotFoundError } from "../errors.ts";
 import { formatBytes } from "../models/byteSize.ts";
 import { resolveModelPath } from "../models/sources.ts";
 import { EXIT_FAILED } from "./exit.ts";
+import { printWarning } from "./log.ts";
 
 /**
  * Fetches the sources of the named models, of all where none is named, and prints a line for each. One that fails
@@ -13,7 +14,7 @@ import { EXIT_FAILED } from "./exit.ts";
  */
 export async function pullModels(names: readonly string[], options: { config?: string }): Promise<void> {
   // Loader files and labels needn't be there yet: an image build pulls before it copies them.
-  const config = await loadConfig({ file: options.config });
+  const config = await loadConfig({ file: options.config, onWarning: printWarning });
   const known = Object.keys(config.models);
   const unknown = names.filter((name) => !known.includes(name));
   if (unknown.length > 0) {

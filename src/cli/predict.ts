@@ -1,16 +1,17 @@
 /** `infermill predict`: one picture through a model in this process, without Redis. */
 import { readFile } from "node:fs/promises";
 import { loadConfig } from "../config/load.ts";
-import { BadInputError } from "../errors.ts";
 import type { PredictionRequest } from "../loaders/dictionaries.ts";
 import { checkLoaders, openModel } from "../loaders/openLoader.ts";
 import { attachPictures } from "../loaders/requestPictures.ts";
+import { UsageError } from "./exit.ts";
+import { printWarning } from "./log.ts";
 
 export async function predict(
   picture: string,
   options: { config?: string; model: string; request?: string },
 ): Promise<void> {
-  const config = await loadConfig({ file: options.config, check: checkLoaders });
+  const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   const request = attachPictures(parseRequest(options.request), [await readPicture(picture)]);
   const loader = await openModel(config, options.model, (line) => console.error(line));
   try {
@@ -20,7 +21,8 @@ export async function predict(
   }
 }
 
-function parseRequest(text = "{}"): PredictionRequest {
+/** @throws BadInputError where it is no JSON object */
+export function parseRequest(text = "{}"): PredictionRequest {
   try {
     const request: unknown = JSON.parse(text);
     if (typeof request === "object" && request !== null && !Array.isArray(request))
@@ -28,12 +30,13 @@ function parseRequest(text = "{}"): PredictionRequest {
   } catch {
     // Falls through to the one message for both.
   }
-  throw new BadInputError(`--request must be a JSON object, got ${text}`);
+  throw new UsageError(`--request must be a JSON object, got ${text}`);
 }
 
-async function readPicture(path: string): Promise<Buffer> {
+/** @throws UsageError where there is no such file */
+export async function readPicture(path: string): Promise<Buffer> {
   return readFile(path).catch((error: NodeJS.ErrnoException) => {
-    throw new BadInputError(
+    throw new UsageError(
       error.code === "ENOENT" ? `there is no file ${path}` : `${path} can't be read: ${error.message}`,
       { cause: error },
     );

@@ -1,35 +1,32 @@
-/** `infermill start`: Redis, api and worker together, each in a process of its own, looked after by this one. */
+/** `infermill start`: Redis, api, worker and coordinator together, each in a process of its own, looked after by this one. */
 import { fileURLToPath } from "node:url";
 import { loadConfig } from "../config/load.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
-import { provideRedis } from "../redis/provideRedis.ts";
 import { printBanner } from "./banner.ts";
 import { onStopSignal } from "./exit.ts";
-import { createLog } from "./log.ts";
+import { createLog, printWarning } from "./log.ts";
+import { openRedis } from "./redis.ts";
 import { supervise } from "./supervisor.ts";
 
-/** How long the api and the worker may take for what they are doing when they are asked to stop. */
+/** How long each process may take for what it is doing when it is asked to stop. */
 const STOP_LIMIT_MS = 35_000;
 
 export async function start(options: { config?: string }): Promise<void> {
-  const config = await loadConfig({ file: options.config, check: checkLoaders });
+  const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   const log = createLog("infermill", config.log_level);
-  const redis = await provideRedis({
-    redisUrl: config.redis_url,
-    dataDir: config.data_dir,
-    onProgress: (line) => log.info(line),
-    log,
-  });
+  const redis = await openRedis(config, log);
   const script = fileURLToPath(
     new URL(import.meta.url.endsWith(".ts") ? "./main.ts" : "./main.js", import.meta.url),
   );
   const env = { ...process.env, INFERMILL_CONFIG: config.file, REDIS_URL: redis.url };
   const api = supervise("api", script, ["api"], { env, log });
   const worker = supervise("worker", script, ["worker"], { env, log });
+  const coordinator = supervise("coordinator", script, ["coordinator"], { env, log });
   const stopAll = async () => {
-    // First no new predictions, then those that run, Redis last.
+    // First no new predictions, then those that run, then the word of their ends, Redis last.
     await api.stop(STOP_LIMIT_MS);
     await worker.stop(STOP_LIMIT_MS);
+    await coordinator.stop(STOP_LIMIT_MS);
     await redis.close();
   };
   onStopSignal(async (reason) => {
@@ -38,7 +35,7 @@ export async function start(options: { config?: string }): Promise<void> {
     log.info("stopped");
   });
   try {
-    const [{ url }] = await Promise.all([api.ready, worker.ready]);
+    const [{ url }] = await Promise.all([api.ready, worker.ready, coordinator.ready]);
     await printBanner(String(url), redis);
   } catch (error) {
     await stopAll();

@@ -1,29 +1,23 @@
 /** `infermill worker`: a worker in this process. */
 import { loadConfig } from "../config/load.ts";
-import { ModelNotFoundError } from "../errors.ts";
 import { checkLoaders, resolveModelPaths } from "../loaders/openLoader.ts";
-import { provideRedis } from "../redis/provideRedis.ts";
 import { startWorker } from "../worker/worker.ts";
-import { announceReady, onStopSignal } from "./exit.ts";
-import { createLog } from "./log.ts";
+import { announceReady, onStopSignal, UsageError } from "./exit.ts";
+import { createLog, printWarning } from "./log.ts";
+import { openRedis } from "./redis.ts";
 
 const STOP_LIMIT_MS = 30_000;
 
 export async function runWorker(options: { config?: string; models?: string }): Promise<void> {
-  const config = await loadConfig({ file: options.config, check: checkLoaders });
+  const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   const log = createLog("worker", config.log_level);
   const known = Object.keys(config.models);
   const models = options.models?.split(",").map((name) => name.trim()) ?? known;
   const unknown = models.filter((name) => !known.includes(name));
   if (unknown.length > 0)
-    throw new ModelNotFoundError(`--models names ${unknown.join(", ")}; configured are: ${known.join(", ")}`);
+    throw new UsageError(`--models names ${unknown.join(", ")}; configured are: ${known.join(", ")}`);
 
-  const redis = await provideRedis({
-    redisUrl: config.redis_url,
-    dataDir: config.data_dir,
-    onProgress: (line) => log.info(line),
-    log,
-  });
+  const redis = await openRedis(config, log);
   const modelPaths = new Map<string, string[]>();
   for (const name of models)
     modelPaths.set(name, await resolveModelPaths(config, name, (line) => log.info(line)));

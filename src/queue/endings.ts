@@ -9,7 +9,7 @@ import type { Names } from "./names.ts";
 /** Announces the ends of predictions; those of one turn of the event loop in one message. */
 export type AnnounceEnding = (model: string, id: string) => void;
 
-export function createAnnouncer(redis: Redis, names: Names): AnnounceEnding {
+export function createAnnouncer(redis: Redis, names: Pick<Names, "endings">): AnnounceEnding {
   let endings: string[] = [];
   const publish = () => {
     redis.publish(names.endings, endings.join(" ")).catch(() => {});

@@ -22,6 +22,8 @@ export interface PredictionJobData {
   fingerprint?: string;
   /** Tells submissions with the same id apart. */
   submission?: string;
+  /** Id of the delivery that tells of its end. */
+  webhook?: string;
 }
 
 /** Where the time of a prediction went, in milliseconds. */
@@ -44,7 +46,18 @@ export interface Completion {
   engine: string;
 }
 
+/** The job's progress of a prediction that was ended without its worker; it outweighs how its job finished. */
+export interface EndMark {
+  ended: "cancelled" | "expired";
+  /** Unix time in ms. */
+  ended_on: number;
+}
+
 export type PredictionJob = Job<PredictionJobData, Completion>;
+
+export function endMarkOf({ progress }: PredictionJob): EndMark | undefined {
+  return typeof progress === "object" && "ended" in progress ? (progress as EndMark) : undefined;
+}
 
 export const STATUSES = ["queued", "running", "succeeded", "failed", "cancelled", "expired"] as const;
 export type Status = (typeof STATUSES)[number];

@@ -14,9 +14,26 @@ export interface Names {
   worker(workerId: string): string;
   /** Sorted set of worker ids by the time of their last heartbeat. */
   readonly workers: string;
+  /** Queue of the webhook deliveries; no model can have this name. */
+  readonly deliveryQueue: string;
+  /** Sorted set of webhook URLs that answered 410, by the time until which they are left alone. */
+  readonly goneWebhooks: string;
   /** Channel on which the end of every prediction is published. */
   readonly endings: string;
+  /** Prefix of BullMQ's keys for the lanes: the queue of each model that holds the predictions of bulk runs only. */
+  readonly lanePrefix: string;
+  /** Channel on which the end of every prediction of a bulk run is published. */
+  readonly laneEndings: string;
+  /** Hash with what is known of a bulk run. */
+  bulkRun(id: string): string;
+  /** Held by the one process that works on a bulk run. */
+  bulkOwner(id: string): string;
+  /** Sorted set of bulk run ids by the time of their creation. */
+  readonly bulkRuns: string;
 }
+
+/** Queue of the bulk runs themselves, one job a run. No model has this name. */
+export const BULK_QUEUE = "_bulk";
 
 export function createNames(prefix: string): Names {
   return {
@@ -26,13 +43,35 @@ export function createNames(prefix: string): Names {
     slots: (model) => `${prefix}:slots:${model}`,
     worker: (id) => `${prefix}:worker:${id}`,
     workers: `${prefix}:workers`,
+    deliveryQueue: "_webhooks",
+    goneWebhooks: `${prefix}:webhooks:gone`,
     endings: `${prefix}:endings`,
+    lanePrefix: `${prefix}:lane`,
+    laneEndings: `${prefix}:lane-endings`,
+    bulkRun: (id) => `${prefix}:bulk:${id}`,
+    bulkOwner: (id) => `${prefix}:bulk-owner:${id}`,
+    bulkRuns: `${prefix}:bulk-runs`,
   };
 }
 
 /** A new id; ids that are made one after the other sort in that order. */
 export function newPredictionId(): string {
   return `pred_${uuidv7().replaceAll("-", "")}`;
+}
+
+/** A new id of a bulk run; its predictions are `<id>-<index>`. */
+export function newBulkRunId(): string {
+  return `bulk_${uuidv7().replaceAll("-", "")}`;
+}
+
+/** Whether a bulk run can have this id: what else a client sends must not reach a file name. */
+export function isBulkRunId(id: string): boolean {
+  return /^bulk_[0-9a-f]{32}$/.test(id);
+}
+
+/** A new id of a delivery, which is also its `webhook-id`. */
+export function newDeliveryId(): string {
+  return `msg_${uuidv7().replaceAll("-", "")}`;
 }
 
 /** The id of the one prediction that a client's Idempotency-Key stands for. */

@@ -19,8 +19,10 @@ import {
 import type { PredictionRequest } from "../loaders/dictionaries.ts";
 import { connectRedis, reachRedis } from "./connections.ts";
 import { createAnnouncer, openEndings, type AnnounceEnding, type Endings, type Watch } from "./endings.ts";
+import { Deliveries, type Webhook } from "./deliveries.ts";
 import { createInputStore, type InputStore, type StoredInput } from "./inputs.ts";
 import {
+  endMarkOf,
   failedReason,
   failureOf,
   isFinal,
@@ -32,7 +34,7 @@ import {
   type Priority,
   type Status,
 } from "./jobs.ts";
-import { createNames, type Names } from "./names.ts";
+import { createNames, newDeliveryId, type Names } from "./names.ts";
 import { readResponse } from "./responses.ts";
 import { defineScripts, type Scripts } from "./scripts.ts";
 import { readWorkerReports, type WorkerReport } from "./workers.ts";
@@ -56,6 +58,8 @@ export interface Submission {
   ttlMs?: number | undefined;
   /** Longest run, in milliseconds. */
   timeoutMs?: number | undefined;
+  /** Where word of its end goes. */
+  webhook?: Webhook | undefined;
 }
 
 /** Room in a model's queue, held until it is used or given back. */
@@ -83,6 +87,7 @@ export class Predictions {
   readonly inputs: InputStore;
   /** BullMQ's queues by model name, for the dashboard. */
   readonly queues: ReadonlyMap<string, Queue>;
+  readonly deliveries: Deliveries;
   readonly #config: Config;
   readonly #redis: Redis;
   readonly #scripts: Scripts;
@@ -102,6 +107,7 @@ export class Predictions {
     this.names = names;
     this.queues = queues;
     this.inputs = createInputStore(config, names, redis);
+    this.deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
     this.#config = config;
     this.#redis = redis;
     this.#scripts = defineScripts(redis);
@@ -175,6 +181,16 @@ export class Predictions {
       const data = jobData(submission);
       const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
       const job: PredictionJob = new Job(queue, "predict", data, options, submission.id);
+      if (data.webhook && submission.webhook) {
+        const prediction = { model, id: submission.id };
+        const delivery = this.deliveries.jobFor(
+          data.webhook,
+          submission.webhook,
+          prediction,
+          data.expires_at,
+        );
+        adding.push(delivery.addJob(transaction as never));
+      }
       // The job takes the slot's place in one transaction, or the limit would not be exact.
       adding.push(job.addJob(transaction as never));
       transaction.zrem(this.names.slots(model), slot);
@@ -194,6 +210,7 @@ export class Predictions {
       if (!submission.isIdempotent) continue;
       const first = await this.#readJob(model, submission.id);
       if (first?.data.submission === data.submission) continue;
+      if (data.webhook) await this.deliveries.discard(data.webhook);
       if (first?.data.fingerprint !== data.fingerprint)
         refused.set(submission, idempotencyConflict(submission.id));
       else repeats.add(submission);
@@ -205,7 +222,7 @@ export class Predictions {
         if (error) return error;
         if (repeats.has(submission)) return this.read(model, submission.id);
         // What was just added needs no look into Redis to be described.
-        return this.#describe(model, added.get(submission)!, "prioritized", null, 0);
+        return this.#describe(model, added.get(submission)!, false);
       }),
     );
   }
@@ -227,19 +244,25 @@ export class Predictions {
 
   /** @throws PredictionNotFoundError */
   async read(model: string, id: string): Promise<Prediction> {
-    const queue = this.#queue(model);
-    return reachRedis(async () => {
-      const [job, state, mark] = await Promise.all([
-        Job.fromId(queue, id) as Promise<PredictionJob | undefined>,
-        queue.getJobState(id),
-        this.#redis.hmget(queue.toKey(id), "ended", "endedOn"),
-      ]);
-      if (!job) throw this.#notFound(model, id);
-      const ended = mark[0] as "cancelled" | "expired" | null;
-      if (!ended && !job.finishedOn && isOverdue(job) && (await this.#end(model, id, "expired")))
-        return this.read(model, id);
-      return this.#describe(model, job, state, ended, Number(mark[1]));
-    });
+    const job = await this.#readJob(model, id);
+    if (!job) throw this.#notFound(model, id);
+    const hasEnded = job.finishedOn !== undefined || endMarkOf(job) !== undefined;
+    if (!hasEnded && isOverdue(job) && (await this.#end(model, id, "expired"))) return this.read(model, id);
+    const isRunning = !hasEnded && (await reachRedis(() => this.#queue(model).getJobState(id))) === "active";
+    return this.#describe(model, job, isRunning);
+  }
+
+  /**
+   * The delivery that tells of a prediction's end, if there is one, and when the prediction expires, if ever.
+   * @throws PredictionNotFoundError
+   */
+  async webhookOf(
+    model: string,
+    id: string,
+  ): Promise<{ delivery: string | undefined; expiresAt: number | undefined }> {
+    const job = await this.#readJob(model, id);
+    if (!job) throw this.#notFound(model, id);
+    return { delivery: job.data.webhook, expiresAt: job.data.expires_at };
   }
 
   /** Begins to watch for the end of a prediction, which may not have been submitted yet. Call `stop()` in the end. */
@@ -346,9 +369,10 @@ export class Predictions {
       if (outcome === "missing") throw this.#notFound(model, id);
       if (outcome === "ended before" || outcome === "running") return false;
       this.#announceEnding(model, id);
+      const job = await this.#readJob(model, id);
+      if (job?.data.webhook) await this.deliveries.now(job.data.webhook);
       // The worker removes the inputs of what it runs.
-      if (outcome === "ended waiting")
-        await this.inputs.remove((await this.#readJob(model, id))?.data.inputs ?? []);
+      if (outcome === "ended waiting") await this.inputs.remove(job?.data.inputs ?? []);
       return true;
     });
   }
@@ -359,15 +383,10 @@ export class Predictions {
     );
   }
 
-  async #describe(
-    model: string,
-    job: PredictionJob,
-    state: string,
-    ended: "cancelled" | "expired" | null,
-    endedOn: number,
-  ): Promise<Prediction> {
+  async #describe(model: string, job: PredictionJob, isRunning: boolean): Promise<Prediction> {
     const id = job.id!;
-    const status = statusOf(job, state, ended);
+    const mark = endMarkOf(job);
+    const status = mark?.ended ?? statusOf(job, isRunning);
     const completion = status === "succeeded" ? job.returnvalue : null;
     const self = `/v1/models/${encodeURIComponent(model)}/predictions/${encodeURIComponent(id)}`;
     return {
@@ -376,7 +395,7 @@ export class Predictions {
       status,
       created_at: new Date(job.timestamp).toISOString(),
       started_at: toIsoTime(job.processedOn),
-      finished_at: isFinal(status) ? toIsoTime(ended ? endedOn : job.finishedOn) : null,
+      finished_at: isFinal(status) ? toIsoTime(mark?.ended_on ?? job.finishedOn) : null,
       attempts: job.attemptsStarted,
       result: completion && (await readResponse(this.#redis, completion)),
       error: errorOf(status, job),
@@ -408,11 +427,14 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
   );
   await Promise.all([...queues.values()].map((queue) => queue.waitUntilReady()));
   const endings = await openEndings(subscriber, names);
-  return new Predictions(config, names, redis, endings, queues, async () => {
+  const predictions = new Predictions(config, names, redis, endings, queues, async () => {
     await Promise.allSettled([...queues.values()].map((queue) => queue.close()));
+    await predictions.deliveries.close();
     redis.disconnect();
     subscriber.disconnect();
   });
+  await predictions.deliveries.queue.waitUntilReady();
+  return predictions;
 }
 
 function jobData({
@@ -422,12 +444,14 @@ function jobData({
   inputs,
   ttlMs,
   timeoutMs,
+  webhook,
 }: Submission): PredictionJobData {
   return {
     request,
     inputs: inputs.map(({ ref }) => ref),
     ...(ttlMs && { expires_at: Date.now() + ttlMs }),
     ...(timeoutMs && { timeout_ms: timeoutMs }),
+    ...(webhook && { webhook: newDeliveryId() }),
     ...(isIdempotent && {
       fingerprint: createHash("sha256")
         .update(stringify({ request, pictures: inputs.map(({ sha256 }) => sha256) }) ?? "")
@@ -441,9 +465,8 @@ function isOverdue(job: PredictionJob): boolean {
   return job.data.expires_at !== undefined && job.data.expires_at < Date.now();
 }
 
-function statusOf(job: PredictionJob, state: string, ended: "cancelled" | "expired" | null): Status {
-  if (ended) return ended;
-  if (!job.finishedOn) return state === "active" ? "running" : "queued";
+function statusOf(job: PredictionJob, isRunning: boolean): Status {
+  if (!job.finishedOn) return isRunning ? "running" : "queued";
   // Not by failedReason, which an earlier try leaves behind.
   if (job.returnvalue) return "succeeded";
   const { code } = failureOf(job.failedReason);

@@ -1,5 +1,5 @@
 /**
- * The two steps that must be one in Redis and that BullMQ has no call for.
+ * The steps that must be one in Redis and that BullMQ has no call for.
  * They touch BullMQ's waiting sets and the job's hash, in the layout of the
  * bullmq version that package.json pins.
  */
@@ -23,18 +23,19 @@ return granted`;
 
 /**
  * Ends a prediction without a worker: `cancelled` or `expired`. One that waits moves to the failed jobs at once. One
- * that runs is marked (cancelled only), and the mark outweighs whatever its worker finishes with later. What has
+ * that runs is marked (cancelled only) in the job's progress, and the mark outweighs whatever its worker finishes with later. What has
  * ended stays as it ended.
  */
 const END_PREDICTION = `
 local job, prioritized, delayed, wait, paused, failed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, status, reason, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call("EXISTS", job) == 0 then return "missing" end
-if redis.call("HEXISTS", job, "finishedOn") == 1 or redis.call("HEXISTS", job, "ended") == 1 then return "ended before" end
+local marked = string.sub(redis.call("HGET", job, "progress") or "", 1, 1) == "{"
+if marked or redis.call("HEXISTS", job, "finishedOn") == 1 then return "ended before" end
 local removed = redis.call("ZREM", prioritized, id) + redis.call("ZREM", delayed, id)
 if removed == 0 then removed = redis.call("LREM", wait, 1, id) + redis.call("LREM", paused, 1, id) end
 if removed == 0 and status ~= "cancelled" then return "running" end
-redis.call("HSET", job, "ended", status, "endedOn", now)
+redis.call("HSET", job, "progress", cjson.encode({ended = status, ended_on = tonumber(now)}))
 if removed > 0 then
   redis.call("HSET", job, "finishedOn", now, "failedReason", reason)
   redis.call("ZADD", failed, now, id)
@@ -42,9 +43,40 @@ if removed > 0 then
 end
 return "ended running"`;
 
+/** Forgets predictions of a lane that ended, with the responses that have a key of their own. */
+const REMOVE_ENDED = `
+local completed, failed, prefix = KEYS[1], KEYS[2], ARGV[1]
+for index = 2, #ARGV do
+  local job = prefix .. ARGV[index]
+  local fields = redis.call("HMGET", job, "finishedOn", "returnvalue")
+  if fields[1] then
+    local response = fields[2] and string.match(fields[2], '^{"response_key":"([^"]+)"')
+    if response then redis.call("UNLINK", response) end
+    redis.call("DEL", job)
+    if redis.call("ZREM", completed, ARGV[index]) == 0 then redis.call("ZREM", failed, ARGV[index]) end
+  end
+end`;
+
+/** Takes predictions of a lane that wait out of it, and leaves nothing of them. */
+const WITHDRAW = `
+local prioritized, delayed, wait, paused, prefix = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
+local withdrawn = {}
+for index = 2, #ARGV do
+  local id = ARGV[index]
+  local removed = redis.call("ZREM", prioritized, id) + redis.call("ZREM", delayed, id)
+  if removed == 0 then removed = redis.call("LREM", wait, 1, id) + redis.call("LREM", paused, 1, id) end
+  if removed > 0 then
+    redis.call("DEL", prefix .. id)
+    withdrawn[#withdrawn + 1] = id
+  end
+end
+return withdrawn`;
+
 interface ScriptedRedis extends Redis {
   reserveSlots(...keysAndArguments: (string | number)[]): Promise<number>;
   endPrediction(...keysAndArguments: (string | number)[]): Promise<EndOutcome>;
+  removeEnded(...keysAndArguments: string[]): Promise<void>;
+  withdraw(...keysAndArguments: string[]): Promise<string[]>;
 }
 
 export type EndOutcome = "missing" | "ended before" | "running" | "ended waiting" | "ended running";
@@ -64,11 +96,16 @@ export interface Scripts {
     id: string,
     how: { status: "cancelled" | "expired"; failedReason: string },
   ): Promise<EndOutcome>;
+  removeEnded(toKey: ToKey, ids: readonly string[]): Promise<void>;
+  /** @returns the ids of those that waited */
+  withdraw(toKey: ToKey, ids: readonly string[]): Promise<string[]>;
 }
 
 export function defineScripts(connection: Redis): Scripts {
   connection.defineCommand("reserveSlots", { numberOfKeys: 5, lua: RESERVE_SLOTS });
   connection.defineCommand("endPrediction", { numberOfKeys: 6, lua: END_PREDICTION });
+  connection.defineCommand("removeEnded", { numberOfKeys: 2, lua: REMOVE_ENDED });
+  connection.defineCommand("withdraw", { numberOfKeys: 4, lua: WITHDRAW });
   const redis = connection as ScriptedRedis;
   return {
     reserveSlots(slots, toKey, { limit, wanted, slotTtlMs, token }) {
@@ -86,6 +123,11 @@ export function defineScripts(connection: Redis): Scripts {
         failedReason,
         Date.now(),
       );
+    },
+    removeEnded: (toKey, ids) => redis.removeEnded(toKey("completed"), toKey("failed"), toKey(""), ...ids),
+    withdraw(toKey, ids) {
+      const waiting = [toKey("prioritized"), toKey("delayed"), toKey("wait"), toKey("paused")];
+      return redis.withdraw(...waiting, toKey(""), ...ids);
     },
   };
 }

@@ -28,6 +28,8 @@ export interface ModelReport {
   description: LoaderDescription | null;
   /** Most predictions that the model really runs together. */
   batch_limit: number | null;
+  /** Predictions that keep its engines busy while the next ones are at hand. */
+  capacity: number;
   /** Predictions that the worker holds at this moment. */
   held: number;
   /** Milliseconds for which it has held predictions without finishing one; 0 while it is idle or getting on. */

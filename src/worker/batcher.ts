@@ -67,13 +67,26 @@ export class Batcher<T> {
   /**
    * The predictions that go to an engine now; none while waiting for more is better.
    * @param engine whether it has nothing to do, and what it needs for one prediction in milliseconds (0 if unknown)
+   * @param below only those that are more urgent than this priority
    */
-  take(engine: { isIdle: boolean; msPerPrediction: number }, engines: number): T[] {
-    const count = this.#waiting.length;
+  take(engine: { isIdle: boolean; msPerPrediction: number }, engines: number, below = Infinity): T[] {
+    const count = this.#countBelow(below);
     const { maxBatchSize } = this.#options;
-    if (count >= maxBatchSize) return this.#shift(this.messageSize(count, engine.msPerPrediction, engines));
+    if (count >= maxBatchSize)
+      return this.#shift(Math.min(count, this.messageSize(count, engine.msPerPrediction, engines)));
     const mayWait = this.msUntilDue();
     return count > 0 && engine.isIdle && mayWait <= 0 ? this.#shift(count) : [];
+  }
+
+  /**
+   * Of those that are more urgent than `priority`, one batch, for an engine that is busy with the less urgent; none
+   * while waiting for more is better.
+   */
+  takeUrgent(priority: number): T[] {
+    const urgent = this.#waiting.slice(0, this.#countBelow(priority));
+    const { maxBatchSize, maxQueueDelayMs } = this.#options;
+    const isDue = urgent.some(({ since }) => since + maxQueueDelayMs <= this.#now());
+    return isDue || urgent.length >= maxBatchSize ? this.#shift(Math.min(urgent.length, maxBatchSize)) : [];
   }
 
   /** Milliseconds until an idle engine takes a batch that is not full; Infinity while nothing waits. */
@@ -98,6 +111,11 @@ export class Batcher<T> {
     const share = Math.ceil(count / engines);
     const batches = Math.floor(Math.min(MESSAGE_SIZE, quick, share) / maxBatchSize);
     return Math.max(1, batches) * maxBatchSize;
+  }
+
+  #countBelow(priority: number): number {
+    const count = this.#waiting.findIndex((waiting) => waiting.priority >= priority);
+    return count < 0 ? this.#waiting.length : count;
   }
 
   #shift(count: number): T[] {

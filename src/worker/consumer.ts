@@ -1,6 +1,6 @@
 /**
- * Consumes the queue of one model: fetch, batch, store, tell. Locks, stalls,
- * retries and priorities are BullMQ's; each job waits here for its own outcome,
+ * Consumes a queue of one model, its own or its lane: fetch, batch, store,
+ * tell. Locks, stalls, retries and priorities are BullMQ's; each job waits here for its own outcome,
  * whatever batch it ran in.
  */
 import type { Redis } from "ioredis";
@@ -9,7 +9,8 @@ import type { Logger } from "pino";
 import type { ModelConfig } from "../config/schema.ts";
 import { InfermillError, PredictionExpiredError, RetryableError, toInfermillError } from "../errors.ts";
 import { createAnnouncer } from "../queue/endings.ts";
-import type { InputStore } from "../queue/inputs.ts";
+import type { Deliveries } from "../queue/deliveries.ts";
+import type { InputStore, LocalInputRef } from "../queue/inputs.ts";
 import {
   failedReason,
   PRIORITIES,
@@ -21,6 +22,7 @@ import {
 import type { Names } from "../queue/names.ts";
 import { storeResponse } from "../queue/responses.ts";
 import { NotStartedError, type EnginePool } from "./enginePool.ts";
+import type { FetchInputs } from "./urlInputs.ts";
 
 /**
  * A worker that dies keeps its jobs locked for up to LOCK_MS, and a check every STALLED_CHECK_MS finds them: recovery
@@ -30,51 +32,67 @@ const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5000;
 /** Losing a worker is never a prediction's fault (only engines run models), so it may happen often. */
 const MOST_STALLS = 20;
+/** Predictions that wait for pictures from elsewhere take no room from the others, up to this number. */
+const MOST_FETCHING = 64;
 /** Removal by age is BullMQ's; the count bounds memory at high rates. */
 const MOST_KEPT = 1_000_000;
 
 export interface ConsumerOptions {
   modelName: string;
   model: ModelConfig;
+  /** Predictions of bulk runs come from a queue of their own, the model's lane. */
+  source: "queue" | "lane";
   pool: EnginePool;
   redis: Redis;
   names: Names;
   inputs: InputStore;
+  fetchInputs: FetchInputs;
+  deliveries: Deliveries;
   log: Logger;
 }
 
 export interface Consumer {
   /** Fetches as many jobs as the pool has use for; called from time to time, as engines turn out quick or slow. */
   adjust(): void;
-  /** Stops fetching, gives back what no engine has begun, waits up to `limitMs` for the rest. */
-  close(limitMs: number): Promise<void>;
+  /** Stops fetching; resolves when the pool has given back or finished all that was fetched. */
+  close(): Promise<void>;
 }
 
 export function startConsumer({
   modelName,
   model,
+  source,
   pool,
   redis,
   names,
   inputs,
+  fetchInputs,
+  deliveries,
   log,
 }: ConsumerOptions): Consumer {
+  let fetching = 0;
+
   async function runPrediction(job: PredictionJob, token?: string): Promise<Completion> {
+    let fetched: readonly LocalInputRef[] = [];
     try {
       if (job.data.expires_at && job.data.expires_at < Date.now())
         throw new PredictionExpiredError("it waited for longer than its ttl_ms");
+      const pictures = await fetchUrls(job);
+      fetched = pictures.fetched;
       const result = await pool.run({
         id: job.id!,
         request: job.data.request,
-        inputs: job.data.inputs,
+        inputs: pictures.refs,
         priority: job.priority || PRIORITIES.normal,
         timeoutMs: job.data.timeout_ms ?? model.timeout_ms,
       });
       const { response, timings, batchSize, engine, startedAt } = result;
+      const queue_ms = Math.max(0, startedAt - job.timestamp - pictures.ms);
+      const read_ms = timings.read_ms + pictures.ms;
       const key = names.response(modelName, job.id!, job.attemptsStarted);
       return {
         ...(await storeResponse(redis, response, key, model.result_ttl_seconds)),
-        timings: rounded({ queue_ms: Math.max(0, startedAt - job.timestamp), ...timings }),
+        timings: rounded({ ...timings, queue_ms, read_ms }),
         batch_size: batchSize,
         engine,
       };
@@ -84,12 +102,37 @@ export function startConsumer({
         throw new WaitingError();
       }
       throw jobError(toInfermillError(error, (detail, options) => new RetryableError(detail, options)));
+    } finally {
+      if (fetched.length > 0) inputs.remove(fetched).catch(warnOfInput(job));
+      // Before BullMQ ends the job, in case that this process dies then.
+      if (job.data.webhook) deliveries.soon(job.data.webhook).catch(warnOfWebhook(job));
     }
   }
 
+  async function fetchUrls({ data }: PredictionJob): ReturnType<FetchInputs> {
+    if (!data.inputs.some((ref) => "url" in ref)) return fetchInputs(data.inputs);
+    fetching++;
+    adjust();
+    try {
+      return await fetchInputs(data.inputs);
+    } finally {
+      fetching--;
+      adjust();
+    }
+  }
+
+  function adjust(): void {
+    worker.concurrency = pool.capacity + Math.min(fetching, MOST_FETCHING);
+  }
+
+  const warnOfInput = (job: PredictionJob) => (error: unknown) =>
+    log.warn({ err: error, prediction: job.id }, "input not removed");
+  const warnOfWebhook = (job: PredictionJob) => (error: unknown) =>
+    log.warn({ err: error, prediction: job.id }, "webhook not hurried up; it goes out a little later");
+
   const worker = new Worker<PredictionJobData, Completion>(modelName, runPrediction, {
     connection: redis,
-    prefix: names.queuePrefix,
+    prefix: source === "lane" ? names.lanePrefix : names.queuePrefix,
     concurrency: pool.capacity,
     lockDuration: LOCK_MS,
     stalledInterval: STALLED_CHECK_MS,
@@ -98,14 +141,13 @@ export function startConsumer({
     removeOnComplete: { age: model.result_ttl_seconds, count: MOST_KEPT },
     removeOnFail: { age: model.result_ttl_seconds, count: MOST_KEPT },
   });
-  const announceEnding = createAnnouncer(redis, names);
+  const announceEnding = createAnnouncer(redis, source === "lane" ? { endings: names.laneEndings } : names);
   // Told only once the end is in Redis, so that an input outlives every worker that may still need it.
   const finish = (job: PredictionJob | undefined) => {
     if (!job?.finishedOn) return;
     announceEnding(modelName, job.id!);
-    inputs
-      .remove(job.data.inputs)
-      .catch((error) => log.warn({ err: error, prediction: job.id }, "input not removed"));
+    if (job.data.webhook) deliveries.now(job.data.webhook).catch(warnOfWebhook(job));
+    inputs.remove(job.data.inputs).catch(warnOfInput(job));
   };
   worker.on("completed", finish);
   worker.on("failed", (job, error) => {
@@ -118,14 +160,8 @@ export function startConsumer({
   worker.on("error", (error) => log.warn({ model: modelName }, `queue: ${error.message}`));
 
   return {
-    adjust() {
-      worker.concurrency = pool.capacity;
-    },
-    async close(limitMs) {
-      const closed = worker.close();
-      await pool.close(limitMs);
-      await closed;
-    },
+    adjust,
+    close: () => worker.close(),
   };
 }
 

@@ -9,6 +9,7 @@ import { BadInputError, InfermillError, LoaderError, toInfermillError } from "..
 import type { BaseModelLoader, BatchTrace, Outcome } from "../loaders/BaseModelLoader.ts";
 import type { PredictionRequest } from "../loaders/dictionaries.ts";
 import { openLoader } from "../loaders/openLoader.ts";
+import { checkOutcomes } from "../loaders/outcomes.ts";
 import { attachPictures } from "../loaders/requestPictures.ts";
 import { connectRedis } from "../queue/connections.ts";
 import { readInputs, type InputSources } from "../queue/inputs.ts";
@@ -24,6 +25,8 @@ import {
 /** Outcomes that come quicker than this travel together. */
 const COALESCE_MS = 5;
 
+type Chunk = Extract<ToEngine, { type: "chunk" }>;
+
 /** A request whose inputs were read. */
 interface ReadMember {
   key: number;
@@ -38,7 +41,7 @@ let batchSlots: Semaphore;
 
 process.on("message", (message: ToEngine) => {
   if (message.type === "load") void load(message.spec);
-  if (message.type === "chunk") void runChunk(message.members);
+  if (message.type === "chunk") void runChunk(message);
   if (message.type === "close") void close();
 });
 // An engine never outlives its worker. Signals to the whole process group are the worker's to act on.
@@ -68,12 +71,12 @@ async function load(spec: EngineSpec): Promise<void> {
   }
 }
 
-async function runChunk(members: Member[]): Promise<void> {
+async function runChunk({ members, isUrgent }: Chunk): Promise<void> {
   underWay += members.length;
   const readable = await readMembers(members);
   for (let start = 0; start < readable.length; start += loader.batchLimit) {
     const batch = readable.slice(start, start + loader.batchLimit);
-    await batchSlots.acquire();
+    await batchSlots.acquire(isUrgent);
     void runBatch(batch).finally(() => batchSlots.release());
   }
 }
@@ -147,25 +150,6 @@ async function runBatch(batch: ReadMember[]): Promise<void> {
   );
 }
 
-function checkOutcomes(outcomes: unknown, expected: number): Outcome[] {
-  if (!Array.isArray(outcomes) || outcomes.length !== expected) {
-    const got = Array.isArray(outcomes) ? `${outcomes.length}` : typeof outcomes;
-    throw new LoaderError(
-      `predictRequests() must return an array of one outcome for each of its ${expected} requests, got ${got}`,
-    );
-  }
-  return outcomes.map((outcome) => {
-    if (
-      outcome instanceof Error ||
-      (typeof outcome === "object" && outcome !== null && !Array.isArray(outcome))
-    )
-      return outcome as Outcome;
-    return new LoaderError(
-      `the loader must return a response dictionary, got ${JSON.stringify(outcome) ?? typeof outcome}`,
-    );
-  });
-}
-
 let unsent: MemberOutcome[] = [];
 let lastSentAt = 0;
 let sendTimer: NodeJS.Timeout | undefined;
@@ -201,22 +185,23 @@ async function close(): Promise<void> {
   process.disconnect();
 }
 
-/** Lets `limit` callers go on at a time, in the order in which they came. */
+/** Lets `limit` callers go on at a time, the urgent first, else in the order in which they came. */
 class Semaphore {
   #free: number;
-  readonly #queue: (() => void)[] = [];
+  readonly #urgent: (() => void)[] = [];
+  readonly #others: (() => void)[] = [];
 
   constructor(limit: number) {
     this.#free = limit;
   }
 
-  async acquire(): Promise<void> {
+  async acquire(isUrgent: boolean): Promise<void> {
     if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#queue.push(resolve));
+    else await new Promise<void>((resolve) => (isUrgent ? this.#urgent : this.#others).push(resolve));
   }
 
   release(): void {
-    const next = this.#queue.shift();
+    const next = this.#urgent.shift() ?? this.#others.shift();
     if (next) next();
     else this.#free++;
   }

@@ -7,7 +7,8 @@ import type { Logger } from "pino";
 import { EngineLostError, InfermillError, LoaderError, PredictionTimeoutError } from "../errors.ts";
 import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
 import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
-import type { InputRef } from "../queue/inputs.ts";
+import type { LocalInputRef } from "../queue/inputs.ts";
+import { PRIORITIES } from "../queue/jobs.ts";
 import type { ModelReport } from "../queue/workers.ts";
 import { Batcher } from "./batcher.ts";
 import { EngineProcess } from "./engineProcess.ts";
@@ -18,11 +19,17 @@ const LONGEST_RESTART_DELAY_MS = 30_000;
 /** An engine that lived for this long starts anew with the first delay. */
 const STEADY_AFTER_MS = 60_000;
 
+/**
+ * For so long after a prediction of more than low priority, predictions of low priority leave the engines' second place
+ * free: the next one like it then waits for one batch at most. It costs them the overlap of decoding and running.
+ */
+const YIELD_MS = 2000;
+
 /** A prediction as the pool runs it. */
 export interface EngineTask {
   id: string;
   request: PredictionRequest;
-  inputs: InputRef[];
+  inputs: readonly LocalInputRef[];
   /** The lower the sooner, from 1. */
   priority: number;
   /** Longest run in milliseconds. */
@@ -73,6 +80,7 @@ export class EnginePool {
   #description: LoaderDescription | null = null;
   #batchLimit: number | null = null;
   #nextKey = 0;
+  #interactiveAt = 0;
   #progressAt = Date.now();
   #dueTimer: NodeJS.Timeout | undefined;
   readonly #restartTimers = new Set<NodeJS.Timeout>();
@@ -120,6 +128,7 @@ export class EnginePool {
         reject,
       };
       this.#held.set(held.key, held);
+      if (task.priority < PRIORITIES.low) this.#interactiveAt = Date.now();
       this.#batcher.add(held, task.priority);
       this.#dispatchSoon();
     });
@@ -130,6 +139,7 @@ export class EnginePool {
       engines: this.#engines.map((engine, index) => engine.report(this.#restarts[index]!)),
       description: this.#description,
       batch_limit: this.#batchLimit,
+      capacity: this.capacity,
       held: this.#held.size,
       stuck_ms: this.#held.size === 0 ? 0 : Date.now() - this.#progressAt,
       totals: { ...this.#totals, batches: Math.round(this.#totals.batches) },
@@ -275,6 +285,7 @@ export class EnginePool {
     const ready = this.#engines.filter((engine) => engine.hasRoom).sort((a, b) => a.inFlight - b.inFlight);
     // Twice, so that every engine has its first chunk before one gets a second.
     for (const engine of [...ready, ...ready]) this.#feed(engine);
+    for (const engine of this.#engines.toSorted((a, b) => a.inFlight - b.inFlight)) this.#feedUrgent(engine);
     const due = this.#batcher.msUntilDue();
     if (due > 0 && due < Infinity) this.#dueTimer = setTimeout(() => this.#dispatch(), due);
   }
@@ -288,7 +299,15 @@ export class EnginePool {
       engine.isExclusive = true;
       return;
     }
-    const chunk = this.#batcher.take(engine, this.#engines.length);
+    const isYielding = !engine.isIdle && Date.now() - this.#interactiveAt < YIELD_MS;
+    const chunk = this.#batcher.take(engine, this.#engines.length, isYielding ? PRIORITIES.low : Infinity);
+    if (chunk.length > 0) this.#hand(engine, chunk);
+  }
+
+  /** Interactive predictions don't wait until a bulk run leaves them room. */
+  #feedUrgent(engine: EngineProcess): void {
+    if (this.#suspects.length > 0 || engine.isIdle) return;
+    const chunk = this.#batcher.takeUrgent(engine.urgentBelow);
     if (chunk.length > 0) this.#hand(engine, chunk);
   }
 
@@ -298,6 +317,7 @@ export class EnginePool {
       held.engine = engine.id;
     }
     const members = chunk.map(({ key, task: { request, inputs } }) => ({ key, request, inputs }));
-    engine.run(members, Math.max(...chunk.map(({ task }) => task.timeoutMs)));
+    const timeoutMs = Math.max(...chunk.map(({ task }) => task.timeoutMs));
+    engine.run(members, timeoutMs, Math.min(...chunk.map(({ task }) => task.priority)));
   }
 }

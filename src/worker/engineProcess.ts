@@ -21,6 +21,9 @@ import {
 /** Chunks that an engine holds at a time: one that runs and one whose pictures are decoded meanwhile. */
 const WINDOW = 2;
 
+/** And one more that is more urgent than both: it runs next. */
+const URGENT_WINDOW = WINDOW + 1;
+
 /** How long an engine that is asked to close may take before it is killed. */
 const CLOSE_LIMIT_MS = 5000;
 
@@ -29,6 +32,8 @@ interface Chunk {
   keys: Set<number>;
   /** How long the engine may be silent while this chunk is its oldest. */
   timeoutMs: number;
+  /** Of its most urgent member. */
+  priority: number;
 }
 
 export interface EngineEvents {
@@ -91,11 +96,20 @@ export class EngineProcess {
     return this.#chunks.length;
   }
 
-  run(members: Member[], timeoutMs: number): void {
+  /** What is more urgent than this need not wait for room; 0 where nothing is. */
+  get urgentBelow(): number {
+    if (this.state !== "ready" || this.isExclusive || this.#chunks.length >= URGENT_WINDOW) return 0;
+    return Math.min(...this.#chunks.map(({ priority }) => priority));
+  }
+
+  run(members: Member[], timeoutMs: number, priority: number): void {
     if (this.isIdle) this.#busySince = performance.now();
-    this.#chunks.push({ keys: new Set(members.map(({ key }) => key)), timeoutMs });
+    const isUrgent = !this.isIdle && priority < this.urgentBelow;
+    const chunk = { keys: new Set(members.map(({ key }) => key)), timeoutMs, priority };
+    // It overtakes what waits in the engine, and not what runs.
+    this.#chunks.splice(isUrgent ? 1 : this.#chunks.length, 0, chunk);
     if (this.#chunks.length === 1) this.#watchSilence();
-    this.#send({ type: "chunk", members });
+    this.#send({ type: "chunk", members, isUrgent });
   }
 
   /** Ends the process in order; resolves when it has gone. */

@@ -3,7 +3,7 @@ import { InfermillError } from "../errors.ts";
 import type { BatchTrace, LoaderDescription } from "../loaders/BaseModelLoader.ts";
 import type { LoaderSpec } from "../loaders/openLoader.ts";
 import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
-import type { InputRef } from "../queue/inputs.ts";
+import type { LocalInputRef } from "../queue/inputs.ts";
 
 /** What an engine process needs: its loader, and where the inputs are. */
 export interface EngineSpec extends LoaderSpec {
@@ -15,13 +15,13 @@ export interface Member {
   /** Unique in its worker; a job's id isn't, as a job whose lock was lost comes again. */
   key: number;
   request: PredictionRequest;
-  inputs: InputRef[];
+  inputs: readonly LocalInputRef[];
 }
 
 export type ToEngine =
   | { type: "load"; spec: EngineSpec }
-  /** Predictions that travel together; the engine forms batches of them. */
-  | { type: "chunk"; members: Member[] }
+  /** Predictions that travel together; the engine forms batches of them. Urgent ones run before what has not begun. */
+  | { type: "chunk"; members: Member[]; isUrgent: boolean }
   | { type: "close" };
 
 export type FromEngine =

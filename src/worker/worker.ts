@@ -4,6 +4,7 @@ import { hostname } from "node:os";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { connectRedis } from "../queue/connections.ts";
+import { Deliveries } from "../queue/deliveries.ts";
 import { createInputStore } from "../queue/inputs.ts";
 import { createNames } from "../queue/names.ts";
 import {
@@ -15,6 +16,7 @@ import {
 import { startConsumer } from "./consumer.ts";
 import { planEngines } from "./enginePlan.ts";
 import { EnginePool } from "./enginePool.ts";
+import { createInputFetcher } from "./urlInputs.ts";
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
 
@@ -47,6 +49,8 @@ export async function startWorker({
   const names = createNames(config.redis_prefix);
   const redis = await connectRedis(redisUrl, "worker");
   const inputs = createInputStore(config, names, redis);
+  const fetchInputs = createInputFetcher(config, inputs);
+  const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
   const startedAt = new Date().toISOString();
   const pools = new Map(
@@ -73,9 +77,20 @@ export async function startWorker({
     redis.disconnect();
     throw error;
   }
-  const consumers = [...pools].map(([modelName, pool]) =>
-    startConsumer({ modelName, model: config.models[modelName]!, pool, redis, names, inputs, log }),
-  );
+  const consumers = [...pools].flatMap(([modelName, pool]) => {
+    const shared = {
+      modelName,
+      model: config.models[modelName]!,
+      pool,
+      redis,
+      names,
+      inputs,
+      fetchInputs,
+      deliveries,
+      log,
+    };
+    return [startConsumer({ ...shared, source: "queue" }), startConsumer({ ...shared, source: "lane" })];
+  });
   await beat();
   const heartbeat = setInterval(() => {
     for (const consumer of consumers) consumer.adjust();
@@ -92,7 +107,9 @@ export async function startWorker({
     async close(limitMs) {
       clearInterval(heartbeat);
       clearInterval(sweeper);
-      await Promise.all(consumers.map((consumer) => consumer.close(limitMs)));
+      const closed = consumers.map((consumer) => consumer.close());
+      await Promise.all([...pools.values()].map((pool) => pool.close(limitMs)));
+      await Promise.all(closed);
       await removeWorkerReport(redis, names, id).catch(() => {});
       redis.disconnect();
     },

@@ -9,7 +9,8 @@ import { Redis } from "ioredis";
 import { pino } from "pino";
 import { startApi } from "../../src/api/server.ts";
 import { configSchema, type Config } from "../../src/config/schema.ts";
-import { announceEnding } from "../../src/queue/endings.ts";
+import { Deliveries } from "../../src/queue/deliveries.ts";
+import { createAnnouncer } from "../../src/queue/endings.ts";
 import type { Completion, PredictionJob, PredictionJobData } from "../../src/queue/jobs.ts";
 import { createNames } from "../../src/queue/names.ts";
 
@@ -88,8 +89,15 @@ export function consume(
     }),
     { connection: redis, prefix: names.queuePrefix, concurrency: 10 },
   );
-  worker.on("completed", (job) => announceEnding(redis, names, model, job.id!));
-  worker.on("failed", (job) => job && announceEnding(redis, names, model, job.id!));
+  const announceEnding = createAnnouncer(redis, names);
+  const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
+  const finish = (job: PredictionJob | undefined) => {
+    if (!job) return;
+    announceEnding(model, job.id!);
+    if (job.data.webhook && job.finishedOn) void deliveries.now(job.data.webhook);
+  };
+  worker.on("completed", finish);
+  worker.on("failed", finish);
   return {
     async close() {
       await worker.close();

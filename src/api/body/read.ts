@@ -1,6 +1,7 @@
 /** Request bodies with a limit: which form one has, as a stream, as text, as JSON. */
 import { finished, Transform, type Readable } from "node:stream";
 import type { Request } from "express";
+import type { Config } from "../../config/schema.ts";
 import {
   BodyTooLargeError,
   ClientGoneError,
@@ -24,12 +25,6 @@ const LONGEST_TEXT_TO_SEARCH = 1_000_000;
  * @throws UnsupportedMediaTypeError, BodyTooLargeError
  */
 export function bodyForm(req: Request, maxBytes: number): BodyForm {
-  const encoding = req.headers["content-encoding"] ?? "identity";
-  if (encoding !== "identity") {
-    throw new UnsupportedMediaTypeError(
-      `the body must come without a Content-Encoding, got ${JSON.stringify(encoding)}`,
-    );
-  }
   const header = req.headers["content-type"] ?? "";
   const type = mediaType(header);
   const form = type.startsWith("image/") ? "image" : FORMS.get(type);
@@ -39,8 +34,54 @@ export function bodyForm(req: Request, maxBytes: number): BodyForm {
     );
   }
   if (form === "image") checkPictureType(type);
-  if (Number(req.headers["content-length"]) > maxBytes) throw new BodyTooLargeError(maxBytes);
+  checkTransfer(req, maxBytes);
   return form;
+}
+
+/**
+ * The body where it can be JSON only. One without a Content-Type is read as JSON too, as IMIL does.
+ * @throws UnsupportedMediaTypeError, BodyTooLargeError, MalformedBodyError
+ */
+export async function readJson(req: Request, maxBytes: number): Promise<unknown> {
+  const header = req.headers["content-type"] ?? "";
+  if (!["", "application/json"].includes(mediaType(header))) {
+    throw new UnsupportedMediaTypeError(
+      `Content-Type must be application/json, got ${JSON.stringify(header)}`,
+    );
+  }
+  checkTransfer(req, maxBytes);
+  return parseJson(await readText(limitBody(req, maxBytes)), "the body");
+}
+
+function checkTransfer(
+  req: Request,
+  maxBytes: number,
+  setting?: ConstructorParameters<typeof BodyTooLargeError>[1],
+): void {
+  const encoding = req.headers["content-encoding"] ?? "identity";
+  if (encoding !== "identity") {
+    throw new UnsupportedMediaTypeError(
+      `the body must come without a Content-Encoding, got ${JSON.stringify(encoding)}`,
+    );
+  }
+  if (Number(req.headers["content-length"]) > maxBytes) throw new BodyTooLargeError(maxBytes, setting);
+}
+
+/**
+ * Which of the two forms of a bulk run the body has.
+ * @throws UnsupportedMediaTypeError, BodyTooLargeError
+ */
+export function bulkForm(req: Request, config: Config): "folder" | "manifest" {
+  const header = req.headers["content-type"] ?? "";
+  const type = mediaType(header);
+  if (type === "application/x-ndjson") {
+    checkTransfer(req, config.max_manifest_bytes, "max_manifest_bytes");
+    return "manifest";
+  }
+  if (type === "application/json") return "folder";
+  throw new UnsupportedMediaTypeError(
+    `Content-Type must be application/json for a folder or application/x-ndjson for a manifest, got ${JSON.stringify(header)}`,
+  );
 }
 
 /** @throws UnsupportedMediaTypeError where a type names a picture that can't be decoded */
@@ -57,15 +98,21 @@ function mediaType(header: string): string {
 }
 
 /** The body as it arrives; the stream fails with BodyTooLargeError or ClientGoneError. */
-export function limitBody(req: Request, maxBytes: number): Readable {
+export function limitBody(
+  req: Request,
+  maxBytes: number,
+  setting?: ConstructorParameters<typeof BodyTooLargeError>[1],
+): Readable {
   let received = 0;
   const limited = new Transform({
     transform(chunk: Buffer, _encoding, done) {
       received += chunk.length;
-      if (received > maxBytes) done(new BodyTooLargeError(maxBytes));
+      if (received > maxBytes) done(new BodyTooLargeError(maxBytes, setting));
       else done(null, chunk);
     },
   });
+  // Whoever reads meets the error all the same; without a listener it would end the process if nobody reads yet.
+  limited.on("error", () => {});
   // pipe() alone would leave the stream waiting for ever when its client goes away.
   finished(req, { writable: false }, (error) => {
     if (error) limited.destroy(new ClientGoneError("the client went away", { cause: error }));

@@ -1,8 +1,8 @@
 /** `GET …/predictions/{id}`: the prediction as it is, or with `?wait=N` when it ends. */
 import type { Request, Response } from "express";
 import { pathParameter, type Api } from "../api.ts";
-import { InvalidRequestError } from "../problems.ts";
-import { faultOf } from "../requestDictionary.ts";
+import { InvalidRequestError } from "../../errors.ts";
+import { faultOf } from "../../loaders/requestSchema.ts";
 import { waitQuerySchema } from "../submissionOptions.ts";
 import { sendPrediction } from "./sendPrediction.ts";
 import { abortWhenGone } from "./waiting.ts";

@@ -1,7 +1,7 @@
 /** Many requests in one body: each is accepted or refused by itself, and the answer keeps their order. */
 import type { Request, Response } from "express";
 import { BadInputError, InfermillError, QueueFullError } from "../../errors.ts";
-import { acceptPredictions, checkPictureCount, draftOf, type Draft } from "../accept.ts";
+import { acceptPredictions, draftOf, needsOf, type Draft } from "../accept.ts";
 import { pathParameter, type Api } from "../api.ts";
 import { parseJson } from "../body/read.ts";
 import { problemOf, sendProblem } from "../problems.ts";
@@ -59,8 +59,7 @@ export async function submitMany(
 
   async function toDraft(entry: unknown, index: number, place: number): Promise<Draft> {
     const value = countedBy === "line" ? parseJson(String(entry), `line ${placeOf(place)}`) : entry;
-    const parts = readDictionary(value, config);
-    await checkPictureCount(api, model, parts.pictures.length + parts.references.length);
+    const parts = readDictionary(value, config, model, await needsOf(api, model));
     return draftOf(parts, clientIdOf(options, index));
   }
 

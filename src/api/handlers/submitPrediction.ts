@@ -1,9 +1,10 @@
 /** `POST …/predictions` and `PUT …/predictions/{id}`: one prediction, in any of the body forms, or many. */
 import type { Request, Response } from "express";
 import { BadInputError, InfermillError } from "../../errors.ts";
+import type { Needs } from "../../loaders/requestSchema.ts";
 import { isFinal } from "../../queue/jobs.ts";
 import { newPredictionId } from "../../queue/names.ts";
-import { acceptPredictions, checkPictureCount, draftOf, type Draft } from "../accept.ts";
+import { acceptPredictions, draftOf, needsOf, type Draft } from "../accept.ts";
 import { pathParameter, type Api } from "../api.ts";
 import { receiveMultipart } from "../body/multipart.ts";
 import { bodyForm, limitBody, parseJson, readText } from "../body/read.ts";
@@ -17,7 +18,7 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
   const { config } = api;
   const model = pathParameter(req, "model");
   const form = bodyForm(req, config.max_body_bytes);
-  const options = readSubmissionOptions(req, form === "image");
+  const options = readSubmissionOptions(req, form === "image", config);
   const draft = await draftOfBody();
   if (draft) await submitOne(api, req, res, draft, options);
 
@@ -31,24 +32,27 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
       await submitMany(api, req, res, body as unknown[], options, form === "ndjson" ? "line" : "index");
       return undefined;
     }
-    const parts = readDictionary(body, config);
-    await checkPictureCount(api, model, parts.pictures.length + parts.references.length);
-    return draftOf(parts, clientIdOf(options));
+    return draftOf(readDictionary(body, config, model, await needsOf(api, model)), clientIdOf(options));
   }
 
   async function receiveImage(store: Parameters<Draft["receive"]>[0]) {
-    const { request } = readDictionary(options.dictionary, config);
+    const { request } = readDictionary(options.dictionary, config, model, await needsBeside(1));
     return { request, inputs: [await store(0, limitBody(req, config.max_body_bytes))] };
   }
 
   async function receiveForm(store: Parameters<Draft["receive"]>[0]) {
     const limits = { maxBytes: config.max_body_bytes, maxPictures: config.max_pictures_per_request };
     const { dictionary, inputs } = await receiveMultipart(req, limits, store);
-    const parts = readDictionary(dictionary, config);
+    const parts = readDictionary(dictionary, config, model, await needsBeside(inputs.length));
     if (inputs.length > 0) refusePicturesInside(parts);
-    await checkPictureCount(api, model, inputs.length + parts.pictures.length + parts.references.length);
     const inside = await draftOf(parts, undefined).receive(store);
     return { request: inside.request, inputs: [...inputs, ...inside.inputs] };
+  }
+
+  /** What a dictionary must bring beside the pictures that came outside of it. */
+  async function needsBeside(pictures: number): Promise<Needs | undefined> {
+    const needs = await needsOf(api, model);
+    return needs && pictures > 0 ? { ...needs, picture: "optional" } : needs;
   }
 }
 

@@ -1,0 +1,121 @@
+/**
+ * A manifest as it arrives: one JSON object a line, each checked as a prediction
+ * of its own would be. Nothing runs while a line has a fault.
+ */
+import { z } from "zod";
+import { splitLines } from "../../bulk/lines.ts";
+import type { BulkEntry } from "../../bulk/spec.ts";
+import type { Config } from "../../config/schema.ts";
+import { BadInputError, InfermillError, InvalidRequestError, type Fault } from "../../errors.ts";
+import { decodeBase64 } from "../../loaders/requestPictures.ts";
+import { faultOf, type Needs } from "../../loaders/requestSchema.ts";
+import { parseJson } from "../body/read.ts";
+import { readDictionary } from "../requestDictionary.ts";
+
+/** With more faulty lines than this the rest is not read. */
+const MOST_FAULTS = 100;
+
+export const manifestLineSchema = z
+  .strictObject({
+    custom_id: z.string().max(512).optional().meta({ description: "Comes back in the results." }),
+    image: z
+      .union([z.string(), z.array(z.string())], { error: "must be a string, or a list of them" })
+      .optional()
+      .meta({
+        description:
+          "The picture: <root>/<path> below bulk_roots, an http(s) URL, or the bytes as base64 or data: URL.",
+      }),
+    request: z
+      .record(z.string(), z.unknown())
+      .default({})
+      .meta({ description: "Further keys of the request dictionary." }),
+  })
+  .meta({ id: "ManifestLine" });
+
+/**
+ * The entries of a manifest, none after the first fault.
+ * @throws InvalidRequestError at its end with the faults of all lines, as `line 3: image`
+ */
+export async function* readManifest(
+  body: AsyncIterable<Buffer>,
+  config: Config,
+  model: string,
+  needs: Needs | undefined,
+): AsyncGenerator<BulkEntry> {
+  const faults: Fault[] = [];
+  let count = 0;
+  for await (const { text, number } of splitLines(body, config.max_body_bytes)) {
+    if (text.trim() === "") continue;
+    count++;
+    try {
+      const entry = readLine(text, config, model, needs);
+      if (faults.length === 0) yield entry;
+    } catch (error) {
+      faults.push(...faultsOfLine(error, number));
+      if (faults.length >= MOST_FAULTS) break;
+    }
+  }
+  if (faults.length > 0) throw new InvalidRequestError(faults);
+  if (count === 0) throw new BadInputError("the manifest must hold at least one line, got none");
+}
+
+function readLine(text: string, config: Config, model: string, needs: Needs | undefined): BulkEntry {
+  const checked = manifestLineSchema.safeParse(parseJson(text, "it"), { reportInput: true });
+  if (!checked.success) throw new InvalidRequestError(checked.error.issues.map(faultOf));
+  const { custom_id, image, request } = checked.data;
+  if (image !== undefined && ("image" in request || "Base_64" in request))
+    throw new BadInputError("a line's pictures stand either in image or inside request, not in both");
+  const { key, pictures } = placeOf(image, config);
+  const parts = readDictionary({ ...request, ...(key && { [key]: image }) }, config, model, needs);
+  const base64 = parts.pictures.length > 0 ? (pictures ?? [request["Base_64"]].flat()) : [];
+  return {
+    ...(custom_id !== undefined && { custom_id }),
+    ...(Object.keys(parts.request).length > 0 && { request: parts.request }),
+    ...(parts.references.length > 0 && { refs: parts.references.map(({ ref }) => ref) }),
+    ...(base64.length > 0 && { base64: base64.map(String) }),
+  };
+}
+
+/** Whether a line's `image` names its pictures or is them. */
+function placeOf(
+  image: string | string[] | undefined,
+  config: Config,
+): { key?: "image" | "Base_64"; pictures?: string[] } {
+  if (image === undefined) return {};
+  const pictures = [image].flat();
+  const areNames = pictures.map((text) => isName(text, config));
+  if (areNames.every(Boolean)) return { key: "image" };
+  if (!areNames.some(Boolean)) return { key: "Base_64", pictures };
+  throw new InvalidRequestError([{ key: "image", problem: "must hold either names or base64, got both" }]);
+}
+
+function isName(text: string, { bulk_roots }: Config): boolean {
+  if (/^https?:/i.test(text)) return true;
+  if (/^data:/i.test(text)) return false;
+  const root = text.split("/", 1)[0]!;
+  if (text.includes("/") && Object.hasOwn(bulk_roots, root)) return true;
+  if (isPicture(text)) return false;
+  const known = Object.keys(bulk_roots).join(", ") || "none is configured";
+  throw new InvalidRequestError([
+    {
+      key: "image",
+      problem: `must be <root>/<path> with a root of bulk_roots (${known}), an http(s) URL, or a JPEG, PNG or WebP as base64, got ${JSON.stringify(text.slice(0, 80))}`,
+    },
+  ]);
+}
+
+function isPicture(base64: string): boolean {
+  try {
+    const start = decodeBase64(base64.slice(0, 64), "image").toString("latin1");
+    return start.startsWith("\xff\xd8\xff") || start.startsWith("\x89PNG") || start.startsWith("RIFF");
+  } catch {
+    return false;
+  }
+}
+
+function faultsOfLine(error: unknown, number: number): Fault[] {
+  if (!(error instanceof InfermillError) || error.status >= 500) throw error;
+  if (!(error instanceof InvalidRequestError))
+    return [{ key: `line ${number}`, problem: error.message.replace(/^it /, "") }];
+  return error.faults.map(({ key, problem }) => ({ key: `line ${number}: ${key}`, problem }));
+}

@@ -1,0 +1,134 @@
+/** What a bulk run is asked to do: the JSON body that names a folder, or the query parameters beside a manifest. */
+import type { Request } from "express";
+import { z } from "zod";
+import { createMatcher } from "../../bulk/walk.ts";
+import { realFolder } from "../../bulk/entry.ts";
+import type { BulkSpec } from "../../bulk/spec.ts";
+import type { Config } from "../../config/schema.ts";
+import { BULK_EVENTS } from "../../config/webhooks.ts";
+import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
+import { checkRequest, faultOf } from "../../loaders/requestSchema.ts";
+import { PRIORITIES, type Priority } from "../../queue/jobs.ts";
+import { newBulkRunId } from "../../queue/names.ts";
+import { needsOf } from "../accept.ts";
+import type { Api } from "../api.ts";
+import { readWebhook } from "../submissionOptions.ts";
+
+const priority = z
+  .enum(Object.keys(PRIORITIES) as [Priority, ...Priority[]], { error: "must be high, normal or low" })
+  .default("low")
+  .meta({
+    description: "Against other predictions; low lets every interactive one of normal priority go first.",
+  });
+const webhook = z.string({ error: "must be one URL" }).optional().meta({
+  description: "URL that is told of the end. Default: webhooks.url of the configuration, if any.",
+});
+const eventsText = `Ends to tell of: ${BULK_EVENTS.join(", ")}. Default: both.`;
+
+export const bulkFolderSchema = z
+  .strictObject({
+    model: z.string().meta({ description: "Name of a configured model." }),
+    folder: z.string().min(1).meta({
+      description: "A folder below one of the configuration's bulk_roots, as <root> or <root>/<path>.",
+      example: "photos/2024",
+    }),
+    glob: z.string().optional().meta({
+      description:
+        'Which files, by their path below the folder; a pattern without "/" is matched with the name alone. Default: JPEG, PNG and WebP by their extension.',
+      example: "**/*.jpg",
+    }),
+    request: z
+      .record(z.string(), z.unknown())
+      .default({})
+      .meta({ description: "Keys for the request dictionary of every file.", example: { C_threshold: 0.4 } }),
+    priority,
+    webhook,
+    webhook_events: z
+      .union([z.array(z.string()), z.string()])
+      .optional()
+      .meta({ description: eventsText }),
+  })
+  .meta({ id: "BulkFolder" });
+
+export const manifestQuerySchema = z.strictObject({
+  model: z
+    .string({ error: "must name a configured model" })
+    .meta({ description: "Name of a configured model." }),
+  priority,
+  webhook,
+  webhook_events: z
+    .string()
+    .optional()
+    .meta({ description: `${eventsText} Separated by commas.` }),
+});
+
+/** @throws InvalidRequestError with all faults, ModelNotFoundError, BadInputError */
+export async function readFolderRequest(api: Api, body: unknown): Promise<BulkSpec> {
+  const { config } = api;
+  const asked = check(bulkFolderSchema, body);
+  const [root, ...path] = asked.folder.split("/").filter((part) => part !== "" && part !== ".");
+  if (
+    root === undefined ||
+    asked.folder.startsWith("/") ||
+    path.includes("..") ||
+    asked.folder.includes("\0")
+  ) {
+    const known = Object.keys(config.bulk_roots).join(", ") || "none is configured";
+    throw new BadInputError(
+      `folder must be <root>/<path> with a root of bulk_roots (${known}), got ${JSON.stringify(asked.folder.slice(0, 200))}`,
+    );
+  }
+  const source = { kind: "folder" as const, root, folder: path.join("/"), glob: asked.glob };
+  await realFolder(source, config.bulk_roots);
+  createMatcher(asked.glob);
+  const needs = await needsOf(api, asked.model);
+  checkRequest(asked.request, asked.model, needs && { ...needs, picture: "optional" });
+  for (const key of ["Base_64", "image"])
+    if (key in asked.request)
+      throw new BadInputError(`request can't hold ${key}: the files are the pictures`);
+  return specOf(api, asked, source, asked.request);
+}
+
+/** @throws InvalidRequestError with all faults, ModelNotFoundError */
+export function readManifestQuery(api: Api, req: Request): BulkSpec {
+  return specOf(api, check(manifestQuerySchema, req.query), { kind: "manifest" }, {});
+}
+
+function specOf(
+  { config, predictions }: Api,
+  asked: {
+    model: string;
+    priority: Priority;
+    webhook?: string | undefined;
+    webhook_events?: string | string[] | undefined;
+  },
+  source: BulkSpec["source"],
+  request: BulkSpec["request"],
+): BulkSpec {
+  predictions.model(asked.model);
+  const given = { webhook: asked.webhook, webhook_events: asked.webhook_events?.toString() };
+  const faults: Fault[] = [];
+  const hook = readWebhook(given, BULK_EVENTS, config, faults);
+  if (faults.length > 0) throw new InvalidRequestError(faults);
+  return {
+    id: newBulkRunId(),
+    model: asked.model,
+    source,
+    request,
+    priority: asked.priority,
+    created: Date.now(),
+    webhook: hook,
+  };
+}
+
+function check<S extends z.ZodType>(schema: S, value: unknown): z.output<S> {
+  const checked = schema.safeParse(value, { reportInput: true });
+  if (checked.success) return checked.data;
+  throw new InvalidRequestError(
+    checked.error.issues.flatMap((issue) =>
+      issue.code === "unrecognized_keys"
+        ? issue.keys.map((key) => ({ key, problem: "is no key that is known here" }))
+        : [faultOf(issue)],
+    ),
+  );
+}

@@ -1,0 +1,79 @@
+/** `/v1/bulk`: start a bulk run over a folder or a manifest, list the runs, read one, cancel or delete it. */
+import type { Request, Response } from "express";
+import { z } from "zod";
+import type { BulkRuns } from "../../bulk/runs.ts";
+import { hasEnded, type BulkRun } from "../../bulk/spec.ts";
+import { InvalidRequestError } from "../../errors.ts";
+import { faultOf } from "../../loaders/requestSchema.ts";
+import { needsOf } from "../accept.ts";
+import { pathParameter, type Api } from "../api.ts";
+import { bulkForm, limitBody, readJson } from "../body/read.ts";
+import { readManifest } from "../bulk/manifest.ts";
+import { readFolderRequest, readManifestQuery } from "../bulk/request.ts";
+
+/** How long a cancellation is waited for; a coordinator looks once a second. */
+const CANCEL_WAIT_MS = 5000;
+const CANCEL_LOOK_MS = 100;
+
+export async function createBulkRun(api: Api, req: Request, res: Response): Promise<void> {
+  const { bulk, config } = api;
+  const form = bulkForm(req, config);
+  const spec =
+    form === "folder"
+      ? await readFolderRequest(api, await readJson(req, config.max_body_bytes))
+      : readManifestQuery(api, req);
+  if (form === "folder") {
+    await bulk.create(spec);
+  } else {
+    const body = limitBody(req, config.max_manifest_bytes, "max_manifest_bytes");
+    await bulk.create(spec, readManifest(body, config, spec.model, await needsOf(api, spec.model)));
+  }
+  await bulk.enqueue(spec);
+  const run = await bulk.read(spec.id);
+  res.status(202).set("Location", run.links.self).set("Retry-After", "1").json(run);
+}
+
+export const bulkListQuerySchema = z.object({
+  limit: z.coerce
+    .number({ error: "must be a number" })
+    .int({ error: "must be a whole number" })
+    .min(1, { error: "must be 1 or more" })
+    .max(1000, { error: "must be at most 1000" })
+    .default(100)
+    .meta({ description: "Most runs to list; the newest come first." }),
+});
+
+export async function listBulkRuns({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const checked = bulkListQuerySchema.safeParse(req.query, { reportInput: true });
+  if (!checked.success) throw new InvalidRequestError(checked.error.issues.map(faultOf));
+  res.json({ runs: await bulk.list(checked.data.limit) });
+}
+
+export async function getBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const run = await bulk.read(pathParameter(req, "run"));
+  if (!hasEnded(run.status)) res.set("Retry-After", "1");
+  res.json(run);
+}
+
+export async function deleteBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const id = pathParameter(req, "run");
+  const { status } = await bulk.read(id);
+  if (hasEnded(status)) {
+    await bulk.remove(id);
+    res.status(204).end();
+    return;
+  }
+  await bulk.cancel(id);
+  const run = await readOnceEnded(bulk, id);
+  res.status(hasEnded(run.status) ? 200 : 202).json(run);
+}
+
+/** A run has ended once what was running at the cancellation is written down. */
+async function readOnceEnded(bulk: BulkRuns, id: string): Promise<BulkRun> {
+  const deadline = Date.now() + CANCEL_WAIT_MS;
+  for (;;) {
+    const run = await bulk.read(id);
+    if (hasEnded(run.status) || Date.now() > deadline) return run;
+    await new Promise((resolve) => setTimeout(resolve, CANCEL_LOOK_MS));
+  }
+}

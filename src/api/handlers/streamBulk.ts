@@ -1,0 +1,82 @@
+/** `GET /v1/bulk/{run}/results` and `…/events`: the outcomes as NDJSON and the progress as server-sent events, until the run ends. */
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Request, Response } from "express";
+import { z } from "zod";
+import { followResults } from "../../bulk/resultsFile.ts";
+import { hasEnded } from "../../bulk/spec.ts";
+import { InvalidRequestError } from "../../errors.ts";
+import { faultOf } from "../../loaders/requestSchema.ts";
+import { pathParameter, type Api } from "../api.ts";
+import { abortWhenGone } from "./waiting.ts";
+
+const HEARTBEAT_MS = 15_000;
+/** A run's progress is told about once a second. */
+const LOOK_INTERVAL_MS = 1000;
+
+export const resultsQuerySchema = z.object({
+  status: z
+    .enum(["succeeded", "failed"], { error: "must be succeeded or failed" })
+    .optional()
+    .meta({ description: "Only entries that ended like this." }),
+  after: z.coerce
+    .number({ error: "must be the number of a line" })
+    .int({ error: "must be the number of a line" })
+    .min(0, { error: "must be 0 or more" })
+    .default(0)
+    .meta({ description: "Continues behind this `line`." }),
+  follow: z
+    .enum(["true", "false"], { error: "must be true or false" })
+    .default("true")
+    .meta({ description: "Whether to go on until the run has ended; false sends what is there now." }),
+});
+
+export async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
+  const checked = resultsQuerySchema.safeParse(req.query, { reportInput: true });
+  if (!checked.success) throw new InvalidRequestError(checked.error.issues.map(faultOf));
+  const { status, after, follow } = checked.data;
+  const id = pathParameter(req, "run");
+  const spec = await bulk.readSpec(id);
+  res.set({ "Content-Type": "application/x-ndjson", "Cache-Control": "no-store", "X-Accel-Buffering": "no" });
+  res.flushHeaders();
+  const gone = abortWhenGone(res, closing);
+  try {
+    const lines = followResults(bulk.resultsFile(spec), {
+      after,
+      status,
+      signal: gone.signal,
+      hasEnded: async () => follow === "false" || hasEnded((await bulk.read(id)).status),
+    });
+    for await (const text of lines) {
+      if (!res.write(text)) await Promise.race([once(res, "drain"), once(res, "close")]);
+    }
+    res.end();
+  } finally {
+    gone.stop();
+  }
+}
+
+/** Progress is a state, not a log: who comes again gets what changed since its Last-Event-ID, in one event. */
+export async function streamBulkEvents({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
+  const id = pathParameter(req, "run");
+  let run = await bulk.read(id);
+  res.set({ "Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no" });
+  res.flushHeaders();
+  const heartbeat = setInterval(() => res.write(": still here\n\n"), HEARTBEAT_MS);
+  const gone = abortWhenGone(res, closing);
+  try {
+    let told = req.get("Last-Event-ID");
+    for (;;) {
+      const eventId = `${run.status}-${run.counts.total}-${run.counts.done}`;
+      if (eventId !== told) res.write(`id: ${eventId}\nevent: progress\ndata: ${JSON.stringify(run)}\n\n`);
+      told = eventId;
+      if (hasEnded(run.status) || gone.signal.aborted) break;
+      await sleep(LOOK_INTERVAL_MS, undefined, { signal: gone.signal }).catch(() => {});
+      run = await bulk.read(id);
+    }
+    res.end();
+  } finally {
+    clearInterval(heartbeat);
+    gone.stop();
+  }
+}

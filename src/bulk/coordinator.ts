@@ -1,0 +1,156 @@
+/**
+ * Works on the bulk runs of the service: takes one after the other from their
+ * queue, a few side by side. A run whose coordinator died is found by stall
+ * detection and taken over by another.
+ */
+import { Job, UnrecoverableError, WaitingError, Worker } from "bullmq";
+import type { Logger } from "pino";
+import type { Config } from "../config/schema.ts";
+import { InfermillError, RedisUnavailableError, toInfermillError } from "../errors.ts";
+import { openLanes } from "../queue/bulkLane.ts";
+import { connectRedis } from "../queue/connections.ts";
+import { Deliveries } from "../queue/deliveries.ts";
+import { failedReason } from "../queue/jobs.ts";
+import { BULK_QUEUE, createNames } from "../queue/names.ts";
+import { readWorkerReports } from "../queue/workers.ts";
+import { BulkRunNotFoundError } from "./runFolder.ts";
+import { RunTakenOverError } from "./resultsFile.ts";
+import { openBulkRuns, type BulkRuns, type BulkState } from "./runs.ts";
+import { hasEnded } from "./spec.ts";
+import { tellOfBulkRun } from "./webhook.ts";
+import { workOnRun, type WorkOptions } from "./work.ts";
+
+/** Runs that one coordinator works on side by side; each has its own window in Redis. */
+const PARALLEL_RUNS = 4;
+/** A coordinator that dies keeps its runs for up to LOCK_MS, and a check every STALLED_CHECK_MS finds them. */
+const LOCK_MS = 10_000;
+const STALLED_CHECK_MS = 5000;
+/** Losing a coordinator is never a run's fault. */
+const MOST_STALLS = 1000;
+const SWEEP_INTERVAL_MS = 10 * 60_000;
+/** Workers report every two seconds. */
+const REPORTS_AGE_MS = 2000;
+
+export interface BulkCoordinatorOptions {
+  config: Config;
+  redisUrl: string;
+  log: Logger;
+}
+
+export interface BulkCoordinator {
+  /** Lets go of the runs; another coordinator, or this one after its next start, goes on with them. */
+  close(): Promise<void>;
+}
+
+export async function startBulkCoordinator(options: BulkCoordinatorOptions): Promise<BulkCoordinator> {
+  const { config, redisUrl, log } = options;
+  const tools = await openBulkTools(options);
+  const redis = await connectRedis(redisUrl, "worker");
+  const closing = new AbortController();
+
+  async function work(job: Job, token?: string): Promise<void> {
+    const id = job.id!;
+    try {
+      const spec = await tools.runs.folder(id).readSpec();
+      await tools.runs.register(spec, 0);
+      const run = await tools.runs.read(id);
+      // Ended, but its coordinator died before the queue knew.
+      if (hasEnded(run.status)) return void (await tools.runs.end(id, "completed"));
+      const outcome = await workOnRun(spec, {
+        ...tools,
+        config,
+        log,
+        signal: closing.signal,
+        onHeartbeat: (state) => void job.updateProgress(progressOf(state)).catch(() => {}),
+      });
+      if (outcome !== "released") return await job.updateProgress(progressOf(await tools.runs.read(id)));
+    } catch (error) {
+      await fail(job, error, tools.runs, log);
+    }
+    await job.moveToWait(token);
+    throw new WaitingError();
+  }
+
+  const worker = new Worker(BULK_QUEUE, work, {
+    connection: redis,
+    prefix: createNames(config.redis_prefix).queuePrefix,
+    concurrency: PARALLEL_RUNS,
+    lockDuration: LOCK_MS,
+    stalledInterval: STALLED_CHECK_MS,
+    maxStalledCount: MOST_STALLS,
+    runRetryDelay: 1000,
+  });
+  worker.on("error", (error) => log.warn(`bulk: ${error.message}`));
+  worker.on("stalled", (run) => log.warn({ run }, "taken over from a lost coordinator"));
+  const sweep = async () => {
+    const count = await tools.runs.sweep().catch(() => 0);
+    if (count > 0) log.info({ count }, "removed bulk runs that are older than bulk_ttl_seconds");
+  };
+  void sweep();
+  const sweeper = setInterval(() => void sweep(), SWEEP_INTERVAL_MS);
+
+  return {
+    async close() {
+      clearInterval(sweeper);
+      closing.abort();
+      await worker.close();
+      redis.disconnect();
+      await tools.close();
+    },
+  };
+}
+
+export type BulkTools = Pick<WorkOptions, "runs" | "lanes" | "capacityOf"> & { close(): Promise<void> };
+
+/** What it takes to work on runs, in the coordinator and on the command line. */
+export async function openBulkTools({
+  config,
+  redisUrl,
+}: Pick<BulkCoordinatorOptions, "config" | "redisUrl">): Promise<BulkTools> {
+  const names = createNames(config.redis_prefix);
+  const redis = await connectRedis(redisUrl, "producer");
+  const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
+  const runs = await openBulkRuns(config, redisUrl, tellOfBulkRun(deliveries));
+  const lanes = await openLanes(config, redisUrl);
+  let reports = readWorkerReports(redis, names);
+  let readAt = Date.now();
+  return {
+    runs,
+    lanes,
+    async capacityOf(model) {
+      if (Date.now() - readAt > REPORTS_AGE_MS) {
+        readAt = Date.now();
+        reports = readWorkerReports(redis, names);
+      }
+      const known = await reports.catch(() => []);
+      return known.reduce((sum, { models }) => sum + (models[model]?.capacity ?? 0), 0);
+    },
+    async close() {
+      await runs.close();
+      await lanes.close();
+      await deliveries.close();
+      redis.disconnect();
+    },
+  };
+}
+
+/** The dashboard draws a ring from the number `progress`. */
+function progressOf(state: BulkState | { counts: { total: number; succeeded: number; failed: number } }) {
+  const { total, succeeded, failed } = "counts" in state ? state.counts : state;
+  const done = succeeded + failed;
+  const rate = "rate" in state ? Math.round(state.rate * 10) / 10 : undefined;
+  return { progress: total > 0 ? Math.floor((100 * done) / total) : 0, total, done, succeeded, failed, rate };
+}
+
+/** Decides whether BullMQ tries the run again; the last fault ends it. */
+async function fail(job: Job, thrown: unknown, runs: BulkRuns, log: Logger): Promise<never> {
+  if (thrown instanceof BulkRunNotFoundError) throw new UnrecoverableError(thrown.message);
+  const error = toInfermillError(thrown, (detail, cause) => new InfermillError(detail, cause));
+  log.error({ run: job.id, err: thrown }, `the bulk run can't go on: ${error.message}`);
+  const mayPass = error instanceof RunTakenOverError || error instanceof RedisUnavailableError;
+  const isBadInput = error.status < 500 && !mayPass;
+  const isLast = job.attemptsMade + 1 >= (job.opts.attempts ?? 1);
+  if (!isBadInput && !isLast) throw error;
+  await runs.end(job.id!, "failed", undefined, error.toSummary());
+  throw new UnrecoverableError(failedReason(error));
+}

@@ -1,0 +1,91 @@
+/** One entry of a bulk run: from the folder or the manifest, to a prediction, to its line in the results. */
+import { realpath, stat } from "node:fs/promises";
+import { join, sep } from "node:path";
+import type { Config } from "../config/schema.ts";
+import { BadInputError } from "../errors.ts";
+import { decodeBase64 } from "../loaders/requestPictures.ts";
+import type { LaneEnding, LaneSubmission } from "../queue/bulkLane.ts";
+import type { InputRef } from "../queue/inputs.ts";
+import type { BulkEntry, BulkResult, BulkSpec } from "./spec.ts";
+import { walkFolder } from "./walk.ts";
+
+/** An entry whose prediction is in the lane. */
+export interface InFlight {
+  submission: LaneSubmission;
+  /** What its line is recognised by. */
+  label: Pick<BulkResult, "path" | "custom_id">;
+  /** Pictures that came inside the manifest: stored for this prediction only. */
+  ownPictures: Buffer[];
+}
+
+export function entrySubmission(id: string, entry: BulkEntry, spec: BulkSpec): InFlight {
+  if (typeof entry === "string") {
+    const submission = { id, request: spec.request, inputs: [referTo(spec, entry)] };
+    return { submission, label: { path: entry }, ownPictures: [] };
+  }
+  const { custom_id, request, refs = [], base64 = [] } = entry;
+  return {
+    submission: { id, request: { ...spec.request, ...request }, inputs: [...refs] },
+    label: custom_id === undefined ? {} : { custom_id },
+    ownPictures: base64.map((text) => decodeBase64(text, "image")),
+  };
+}
+
+function referTo({ source }: BulkSpec, path: string): InputRef {
+  if (source.kind !== "folder") throw new Error("a manifest's entries name their files themselves");
+  if (source.root === undefined) return { path: join(source.folder, path) };
+  return { root: source.root, path: source.folder === "" ? path : `${source.folder}/${path}` };
+}
+
+/** The line of an entry that has ended; the results file adds its number. */
+export function resultOf(
+  index: number,
+  { label }: Pick<InFlight, "label">,
+  ending: LaneEnding,
+): Omit<BulkResult, "line"> {
+  const { status, ...outcome } = ending;
+  return { index, status, ...label, ...outcome };
+}
+
+/** The files of the run's folder, as they are found, until `stop`. */
+export async function* listFolder(
+  { source }: BulkSpec,
+  config: Config,
+  stop: AbortSignal,
+  onFound: () => void,
+): AsyncGenerator<string> {
+  if (source.kind !== "folder") throw new Error("a manifest's entries are written when it arrives");
+  const { folder, within } = await realFolder(source, config.bulk_roots);
+  for await (const path of walkFolder(folder, { glob: source.glob, within })) {
+    if (stop.aborted) return;
+    onFound();
+    yield path;
+  }
+}
+
+/**
+ * The real folder that a run is to walk, and the one that it must not leave.
+ * @throws BadInputError where there is none, or a link leads out of its root
+ */
+export async function realFolder(
+  { root, folder }: { root?: string | undefined; folder: string },
+  roots: Readonly<Record<string, string>>,
+): Promise<{ folder: string; within: string | undefined }> {
+  const name = root === undefined ? folder : [root, folder].filter(Boolean).join("/");
+  const base = root === undefined ? undefined : Object.hasOwn(roots, root) ? roots[root] : undefined;
+  if (root !== undefined && base === undefined) {
+    const known = Object.keys(roots).join(", ") || "none is configured";
+    throw new BadInputError(
+      `folder must begin with a root of bulk_roots (${known}), got ${JSON.stringify(name)}`,
+    );
+  }
+  const missing = (cause: unknown) => {
+    throw new BadInputError(`there is no folder ${name}`, { cause });
+  };
+  const within = base === undefined ? undefined : await realpath(base).catch(missing);
+  const real = await realpath(within === undefined ? folder : join(within, folder)).catch(missing);
+  if (within !== undefined && real !== within && !real.startsWith(within + sep))
+    throw new BadInputError(`${name} leads out of its bulk root`);
+  if (!(await stat(real)).isDirectory()) throw new BadInputError(`${name} must be a folder, it is a file`);
+  return { folder: real, within };
+}

@@ -1,0 +1,101 @@
+/** The sign of life of whoever works on a bulk run: claims it, tells how it stands, hears what is to become of it. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
+import { RedisUnavailableError } from "../errors.ts";
+import { RunTakenOverError } from "./resultsFile.ts";
+import type { BulkRuns, BulkState } from "./runs.ts";
+
+const HEARTBEAT_MS = 1000;
+/** Longer than the owner of a run that died is waited for. */
+const CLAIM_LIMIT_MS = 15_000;
+/** The rate is that of so many heartbeats. */
+const RATE_BEATS = 15;
+
+/** `release`: this process stops; `cancel`: the run was cancelled; `taken`: another process owns it. */
+export type Order = "go on" | "cancel" | "taken" | "release";
+
+export interface Heartbeat {
+  order(): Order;
+  /** Aborted when the order is another than to go on. */
+  readonly stop: AbortSignal;
+  end(): Promise<void>;
+}
+
+interface HeartbeatOptions {
+  runs: BulkRuns;
+  log: Logger;
+  signal: AbortSignal;
+  onHeartbeat?: ((state: BulkState) => void) | undefined;
+}
+
+/**
+ * @param state read at every beat, and given its rate
+ * @throws RunTakenOverError where another process keeps the run
+ */
+export async function startHeartbeat(
+  id: string,
+  state: BulkState,
+  { runs, log, signal, onHeartbeat }: HeartbeatOptions,
+): Promise<Heartbeat> {
+  const stop = new AbortController();
+  const ended = new AbortController();
+  let order: Order = "go on";
+  const obey = (given: Order) => {
+    if (given === "go on" || order !== "go on") return;
+    order = given;
+    stop.abort();
+  };
+  const release = () => obey("release");
+
+  const samples: { at: number; done: number }[] = [];
+  const measure = () => {
+    samples.push({ at: performance.now(), done: state.succeeded + state.failed });
+    if (samples.length > RATE_BEATS) samples.shift();
+    const [first, last] = [samples[0]!, samples.at(-1)!];
+    const seconds = (last.at - first.at) / 1000;
+    // What a resumed run had done before is nobody's rate.
+    state.rate = seconds > 0 ? (last.done - first.done) / seconds : 0;
+  };
+
+  async function claim(): Promise<void> {
+    const deadline = Date.now() + CLAIM_LIMIT_MS;
+    while (!signal.aborted) {
+      const answer = await runs.heartbeat(id, state).catch(ignoreOutage);
+      if (answer === "taken" && Date.now() > deadline)
+        throw new RunTakenOverError(`another process works on ${id}; end it first, or wait until it is done`);
+      if (answer !== undefined && answer !== "taken") return obey(answer);
+      await sleep(HEARTBEAT_MS, undefined, { signal }).catch(() => {});
+    }
+  }
+
+  function ignoreOutage(error: unknown): undefined {
+    if (!(error instanceof RedisUnavailableError)) throw error;
+    log.debug(`bulk: ${error.message}`);
+  }
+
+  async function beat(): Promise<void> {
+    while (!ended.signal.aborted) {
+      await sleep(HEARTBEAT_MS, undefined, { signal: ended.signal }).catch(() => {});
+      measure();
+      const answer = await runs.heartbeat(id, state).catch(ignoreOutage);
+      if (answer) obey(answer);
+      onHeartbeat?.(state);
+    }
+  }
+
+  await claim();
+  if (signal.aborted) release();
+  signal.addEventListener("abort", release);
+  measure();
+  const beating = beat();
+  beating.catch((error: unknown) => log.error({ err: error }, "a bulk run's heartbeat failed"));
+  return {
+    order: () => order,
+    stop: stop.signal,
+    async end() {
+      signal.removeEventListener("abort", release);
+      ended.abort();
+      await beating;
+    },
+  };
+}

@@ -1,0 +1,181 @@
+/**
+ * results.ndjson: one line for each entry that has ended, in the order in which
+ * they ended, appended only. The file itself says what is done, so that whoever
+ * goes on with a run neither misses nor doubles a line.
+ */
+import { open, truncate, type FileHandle } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+import { InfermillError } from "../errors.ts";
+import { readLines } from "./lines.ts";
+import type { BulkCounts, BulkResult } from "./spec.ts";
+
+/** Lines are given to the disk itself at most this often: a power cut costs what ended in this time, to be run again. */
+const SYNC_INTERVAL_MS = 1000;
+/** How often a reader looks for new lines. */
+const LOOK_INTERVAL_MS = 250;
+/** How many of the entries that ended last are told at the opening. */
+const LAST_COUNT = 2048;
+
+const LINE_BEGINNING = /^\{"index":(\d+),"status":"(succeeded|failed)","line":(\d+)/;
+
+/** Another process appended to the file: this one must let go of the run. */
+export class RunTakenOverError extends InfermillError {
+  override readonly code = "run_taken_over";
+}
+
+export interface ResultsFile {
+  isDone(index: number): boolean;
+  counts(): Omit<BulkCounts, "total">;
+  /** Indices of the entries that ended last, as the file was opened. */
+  readonly last: readonly number[];
+  /**
+   * Appends a line for each, all in one write.
+   * @throws RunTakenOverError where the file isn't as this process left it
+   */
+  append(results: readonly Omit<BulkResult, "line">[]): Promise<BulkResult[]>;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the results of a run of `total` entries to append to; cuts off what a killed process wrote of a line.
+ * @throws InfermillError where the file holds something else
+ */
+export async function openResults(path: string, total: number): Promise<ResultsFile> {
+  const done = new Uint8Array(Math.ceil(total / 8));
+  const counts = { succeeded: 0, failed: 0 };
+  const last: number[] = [];
+  let lines = 0;
+  let size = 0;
+
+  const note = (index: number, status: BulkResult["status"]) => {
+    done[index >> 3]! |= 1 << (index & 7);
+    counts[status]++;
+    lines++;
+  };
+  const isDone = (index: number) => (done[index >> 3]! & (1 << (index & 7))) !== 0;
+
+  await (await open(path, "a")).close();
+  for await (const { text, number, end, isWhole } of readLines(path)) {
+    const [, index, status] = LINE_BEGINNING.exec(text) ?? [];
+    if (!isWhole) break;
+    if (status === undefined || Number(index) >= total || isDone(Number(index))) {
+      throw new InfermillError(
+        `${path}: line ${number} is none of this run's results; give the file back as it was, or remove it and start the run anew`,
+      );
+    }
+    note(Number(index), status as BulkResult["status"]);
+    size = end;
+    last.push(Number(index));
+    if (last.length > 2 * LAST_COUNT) last.splice(0, LAST_COUNT);
+  }
+  await truncate(path, size);
+  const file = await open(path, "a");
+  let syncedAt = Date.now();
+
+  return {
+    isDone,
+    counts: () => ({ ...counts }),
+    last: last.slice(-LAST_COUNT),
+
+    async append(results) {
+      await refuseForeignSize(file, size, path);
+      const whole: BulkResult[] = [];
+      let text = "";
+      for (const { index, status, ...others } of results) {
+        note(index, status);
+        const result = { index, status, line: lines, ...others };
+        whole.push(result);
+        text += `${JSON.stringify(result)}\n`;
+      }
+      const bytes = Buffer.from(text);
+      await file.writeFile(bytes);
+      size += bytes.length;
+      if (Date.now() - syncedAt > SYNC_INTERVAL_MS) {
+        syncedAt = Date.now();
+        await file.datasync();
+      }
+      return whole;
+    },
+
+    async close() {
+      await file.datasync();
+      await file.close();
+    },
+  };
+}
+
+async function refuseForeignSize(file: FileHandle, expected: number, path: string): Promise<void> {
+  const { size, nlink } = await file.stat();
+  if (size === expected && nlink > 0) return;
+  throw new RunTakenOverError(
+    `${path} should be ${expected} bytes long, it is ${nlink === 0 ? "gone" : size}: another process works on it`,
+  );
+}
+
+export interface FollowOptions {
+  /** Lines to skip. */
+  after?: number | undefined;
+  /** Only entries that ended like this. */
+  status?: BulkResult["status"] | undefined;
+  /** Whether the run has ended, so that no lines will follow. */
+  hasEnded: () => Promise<boolean>;
+  signal?: AbortSignal | undefined;
+}
+
+/** The lines that are there and, until the run has ended, those that follow; some at a time, each with its break. */
+export async function* followResults(path: string, options: FollowOptions): AsyncGenerator<string> {
+  const { after = 0, status, hasEnded, signal } = options;
+  let line = 0;
+  for await (const block of followBlocks(path, hasEnded, signal)) {
+    const lines = block.split("\n");
+    lines.pop();
+    const wanted = lines.filter((text) => {
+      line++;
+      return line > after && (status === undefined || LINE_BEGINNING.exec(text)?.[2] === status);
+    });
+    if (wanted.length > 0) yield `${wanted.join("\n")}\n`;
+  }
+}
+
+const BLOCK_BYTES = 256 * 1024;
+
+/** Whole lines of a file that grows, in blocks. */
+async function* followBlocks(
+  path: string,
+  hasEnded: () => Promise<boolean>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<string> {
+  let file: FileHandle | undefined;
+  let buffer = Buffer.allocUnsafe(BLOCK_BYTES);
+  let position = 0;
+  let isLast = false;
+  try {
+    while (!signal?.aborted) {
+      file ??= await openIfThere(path);
+      const bytesRead = (await file?.read(buffer, 0, buffer.length, position))?.bytesRead ?? 0;
+      // What a killed process wrote of a line is cut off later, so that only whole lines count.
+      const end = buffer.subarray(0, bytesRead).lastIndexOf(10) + 1;
+      if (end > 0) {
+        position += end;
+        yield buffer.toString("utf8", 0, end);
+      } else if (bytesRead === buffer.length) {
+        buffer = Buffer.allocUnsafe(2 * buffer.length);
+      } else if (isLast) {
+        return;
+      } else {
+        // Asked before the last look, since lines may come until the end is known.
+        isLast = await hasEnded();
+        if (!isLast) await sleep(LOOK_INTERVAL_MS, undefined, { signal }).catch(() => {});
+      }
+    }
+  } finally {
+    await file?.close();
+  }
+}
+
+async function openIfThere(path: string): Promise<FileHandle | undefined> {
+  return open(path, "r").catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+}

@@ -1,0 +1,317 @@
+/**
+ * The bulk runs as a whole: start, read, list, cancel, remove. What was asked
+ * for and what came out are files of the run's folder; Redis holds how each run
+ * stands, who works on it, and the queue of those that wait for a coordinator.
+ */
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import { Queue } from "bullmq";
+import type { Redis } from "ioredis";
+import type { Config } from "../config/schema.ts";
+import type { ErrorSummary } from "../errors.ts";
+import { connectRedis, reachRedis } from "../queue/connections.ts";
+import { BULK_QUEUE, createNames, type Names } from "../queue/names.ts";
+import { noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
+import {
+  folderName,
+  hasEnded,
+  type BulkCounts,
+  type BulkEntry,
+  type BulkRun,
+  type BulkSpec,
+  type BulkStatus,
+} from "./spec.ts";
+
+/** How long the owner of a run may be silent before another process may take it over. */
+const OWNER_TTL_MS = 10_000;
+/** A run that can't go on is tried again this often, in case that its fault passes. */
+const ATTEMPTS = 5;
+const RETRY_DELAY_MS = 5000;
+
+/** What the owner of a run tells of it. */
+export interface BulkState extends BulkCounts {
+  status: "walking" | "running";
+  /** Entries per second over the last seconds; 0 while unknown. */
+  rate: number;
+}
+
+/** Renewed by its owner, taken by another when the owner was silent for too long. Answers whether to stop. */
+const HEARTBEAT = `
+local owner, run = KEYS[1], KEYS[2]
+local held = redis.call("GET", owner)
+if held and held ~= ARGV[1] then return "taken" end
+redis.call("SET", owner, ARGV[1], "PX", ARGV[2])
+redis.call("HSETNX", run, "started", ARGV[3])
+redis.call("HSET", run, unpack(ARGV, 4))
+return redis.call("HGET", run, "cancel") and "cancel" or "go on"`;
+
+/** The first end of a run stays. */
+const END = `
+local owner, run = KEYS[1], KEYS[2]
+if redis.call("EXISTS", run) == 0 or redis.call("HSETNX", run, "finished", ARGV[2]) == 0 then return end
+redis.call("HSET", run, unpack(ARGV, 3))
+if redis.call("GET", owner) == ARGV[1] then redis.call("DEL", owner) end`;
+
+const RELEASE = `if redis.call("GET", KEYS[1]) == ARGV[1] then redis.call("DEL", KEYS[1]) end`;
+
+interface ScriptedRedis extends Redis {
+  bulkHeartbeat(...keysAndArguments: (string | number)[]): Promise<"taken" | "cancel" | "go on">;
+  bulkEnd(...keysAndArguments: (string | number)[]): Promise<void>;
+  bulkRelease(...keysAndArguments: string[]): Promise<void>;
+}
+
+/** Is told of every run that ended, at least once; `run.status` says how. */
+export type OnRunEnded = (run: BulkRun, spec: BulkSpec) => Promise<void>;
+
+export class BulkRuns {
+  /** BullMQ's queue of the runs, for the dashboard. */
+  readonly queue: Queue;
+  readonly #config: Config;
+  readonly #names: Names;
+  readonly #redis: ScriptedRedis;
+  readonly #onEnded: OnRunEnded | undefined;
+  readonly #token = randomUUID();
+
+  /** Use `openBulkRuns`. */
+  constructor(config: Config, redis: Redis, onEnded: OnRunEnded | undefined) {
+    this.#config = config;
+    this.#names = createNames(config.redis_prefix);
+    redis.defineCommand("bulkHeartbeat", { numberOfKeys: 2, lua: HEARTBEAT });
+    redis.defineCommand("bulkEnd", { numberOfKeys: 2, lua: END });
+    redis.defineCommand("bulkRelease", { numberOfKeys: 1, lua: RELEASE });
+    this.#redis = redis as ScriptedRedis;
+    this.#onEnded = onEnded;
+    this.queue = new Queue(BULK_QUEUE, { connection: redis, prefix: this.#names.queuePrefix });
+    this.queue.on("error", () => {});
+  }
+
+  folder(id: string): RunFolder {
+    return openRunFolder(this.#config, id);
+  }
+
+  resultsFile(spec: BulkSpec): string {
+    return spec.results_file ?? join(this.folder(spec.id).path, "results.ndjson");
+  }
+
+  /**
+   * Writes the run down; a coordinator takes it once it is enqueued.
+   * @param entries of a manifest; a folder is walked by whoever works on the run
+   */
+  async create(spec: BulkSpec, entries?: AsyncIterable<BulkEntry>): Promise<void> {
+    const folder = this.folder(spec.id);
+    try {
+      await folder.writeSpec(spec);
+      const total = (entries && (await folder.writeEntries(entries))) ?? 0;
+      await this.register(spec, total);
+    } catch (error) {
+      await folder.remove();
+      throw error;
+    }
+  }
+
+  /** Makes the run known in Redis, where it isn't yet. */
+  async register(spec: BulkSpec, total: number): Promise<void> {
+    const fields = { spec: JSON.stringify(spec), status: "queued", total, succeeded: 0, failed: 0, rate: 0 };
+    await reachRedis(async () => {
+      if (await this.#redis.exists(this.#names.bulkRun(spec.id))) return;
+      await this.#redis
+        .multi()
+        .hset(this.#names.bulkRun(spec.id), fields)
+        .zadd(this.#names.bulkRuns, spec.created, spec.id)
+        .exec();
+    });
+  }
+
+  async enqueue({ id, model, source }: BulkSpec): Promise<void> {
+    await reachRedis(() =>
+      this.queue.add(
+        model,
+        { id, model, source },
+        {
+          jobId: id,
+          attempts: ATTEMPTS,
+          backoff: { type: "exponential", delay: RETRY_DELAY_MS },
+          removeOnComplete: { age: this.#config.bulk_ttl_seconds },
+          removeOnFail: { age: this.#config.bulk_ttl_seconds },
+        },
+      ),
+    );
+  }
+
+  /** @throws BulkRunNotFoundError */
+  async read(id: string): Promise<BulkRun> {
+    return describeRun(await this.#fields(id));
+  }
+
+  /** @throws BulkRunNotFoundError */
+  async readSpec(id: string): Promise<BulkSpec> {
+    return JSON.parse((await this.#fields(id))["spec"]!) as BulkSpec;
+  }
+
+  /** The newest first. */
+  async list(limit: number): Promise<BulkRun[]> {
+    return reachRedis(async () => {
+      const ids = await this.#redis.zrevrange(this.#names.bulkRuns, 0, limit - 1);
+      const pipeline = this.#redis.pipeline();
+      for (const id of ids) pipeline.hgetall(this.#names.bulkRun(id));
+      const replies = (await pipeline.exec()) ?? [];
+      return replies.flatMap(([, fields]) => {
+        const known = fields as Record<string, string>;
+        return known["spec"] ? [describeRun(known)] : [];
+      });
+    });
+  }
+
+  /** Asks the coordinator to stop a run, or ends it here where none works on it. What is done stays. */
+  async cancel(id: string): Promise<void> {
+    await this.#fields(id);
+    await reachRedis(() => this.#redis.hset(this.#names.bulkRun(id), "cancel", 1));
+    const job = await reachRedis(() => this.queue.getJob(id));
+    // It can't be removed while a coordinator holds it.
+    const isFree = await job?.remove().then(
+      () => true,
+      () => false,
+    );
+    if (isFree) await this.end(id, "cancelled");
+  }
+
+  /** Removes an ended run, its files and all. */
+  async remove(id: string): Promise<void> {
+    await this.folder(id).remove();
+    await reachRedis(async () => {
+      await this.#redis
+        .multi()
+        .del(this.#names.bulkRun(id), this.#names.bulkOwner(id))
+        .zrem(this.#names.bulkRuns, id)
+        .exec();
+      await (await this.queue.getJob(id))?.remove().catch(() => {});
+    });
+  }
+
+  /** Removes the runs that ended longer ago than `bulk_ttl_seconds`; answers how many. */
+  async sweep(): Promise<number> {
+    const before = Date.now() - this.#config.bulk_ttl_seconds * 1000;
+    let removed = 0;
+    const ids = await reachRedis(() => this.#redis.zrangebyscore(this.#names.bulkRuns, "-inf", before));
+    for (const id of ids) {
+      const fields = await reachRedis(() => this.#redis.hgetall(this.#names.bulkRun(id)));
+      // A run of the command line that was interrupted has no end; its last sign of life counts.
+      const lastSign = Number(fields["finished"] ?? fields["updated"] ?? 0);
+      const isQueued = fields["finished"] === undefined && (await this.queue.getJob(id)) !== undefined;
+      if (isQueued || lastSign > before) continue;
+      await this.remove(id);
+      removed++;
+    }
+    return removed;
+  }
+
+  /**
+   * Tells how a run stands, and claims it: of several processes only the first is told to go on, until it was silent
+   * for OWNER_TTL_MS.
+   */
+  async heartbeat(id: string, state: BulkState): Promise<"taken" | "cancel" | "go on"> {
+    const { status, total, succeeded, failed, rate } = state;
+    const now = Date.now();
+    const fields = { status, total, succeeded, failed, rate: rate.toFixed(2), updated: now };
+    return reachRedis(() =>
+      this.#redis.bulkHeartbeat(
+        this.#names.bulkOwner(id),
+        this.#names.bulkRun(id),
+        this.#token,
+        OWNER_TTL_MS,
+        now,
+        ...Object.entries(fields).flat(),
+      ),
+    );
+  }
+
+  /** Lets go of a run without ending it. */
+  async release(id: string): Promise<void> {
+    await reachRedis(() => this.#redis.bulkRelease(this.#names.bulkOwner(id), this.#token));
+  }
+
+  /** Ends a run; what it ended as first stays. Who listens is told, again where it is ended again after a crash. */
+  async end(
+    id: string,
+    status: "completed" | "cancelled" | "failed",
+    counts?: BulkCounts,
+    error?: ErrorSummary,
+  ): Promise<BulkRun> {
+    const fields = { status, ...counts, ...(error && { error: JSON.stringify(error) }) };
+    await reachRedis(() =>
+      this.#redis.bulkEnd(
+        this.#names.bulkOwner(id),
+        this.#names.bulkRun(id),
+        this.#token,
+        Date.now(),
+        ...Object.entries(fields).flat(),
+      ),
+    );
+    const known = await this.#fields(id);
+    const run = describeRun(known);
+    await this.#onEnded?.(run, JSON.parse(known["spec"]!) as BulkSpec);
+    return run;
+  }
+
+  /** Makes an ended run one that goes on: a failed one, or an interrupted one of the command line. */
+  async reopen(id: string): Promise<void> {
+    await reachRedis(() => this.#redis.hdel(this.#names.bulkRun(id), "finished", "cancel", "error"));
+  }
+
+  async close(): Promise<void> {
+    await this.queue.close();
+    this.#redis.disconnect();
+  }
+
+  async #fields(id: string): Promise<Record<string, string>> {
+    const fields = await reachRedis(() => this.#redis.hgetall(this.#names.bulkRun(id)));
+    if (!fields["spec"]) throw noSuchRun(id);
+    return fields;
+  }
+}
+
+/** @param onEnded called by the process that ends a run */
+export async function openBulkRuns(
+  config: Config,
+  redisUrl: string,
+  onEnded?: OnRunEnded,
+): Promise<BulkRuns> {
+  return new BulkRuns(config, await connectRedis(redisUrl, "producer"), onEnded);
+}
+
+function describeRun(fields: Record<string, string | undefined>): BulkRun {
+  const spec = JSON.parse(fields["spec"]!) as BulkSpec;
+  const status = fields["status"] as BulkStatus;
+  const [total, succeeded, failed] = ["total", "succeeded", "failed"].map((key) =>
+    Number(fields[key] ?? 0),
+  ) as [number, number, number];
+  const done = succeeded + failed;
+  const isOver = hasEnded(status);
+  const started = Number(fields["started"] ?? 0);
+  const finished = Number(fields["finished"] ?? 0);
+  const seconds = (finished - started) / 1000;
+  const rate = isOver ? (started && seconds > 0 ? done / seconds : 0) : Number(fields["rate"] ?? 0);
+  const self = `/v1/bulk/${spec.id}`;
+  return {
+    id: spec.id,
+    model: spec.model,
+    status,
+    folder: folderName(spec),
+    glob: (spec.source.kind === "folder" && spec.source.glob) || null,
+    priority: spec.priority,
+    counts: { total, done, succeeded, failed },
+    progress: status === "queued" || status === "walking" ? null : total === 0 ? 1 : round(done / total, 4),
+    images_per_second: rate > 0 ? round(rate, 1) : null,
+    eta_seconds: status === "running" && rate > 0 ? Math.ceil((total - done) / rate) : null,
+    created_at: new Date(spec.created).toISOString(),
+    started_at: started ? new Date(started).toISOString() : null,
+    finished_at: finished ? new Date(finished).toISOString() : null,
+    error: fields["error"] ? (JSON.parse(fields["error"]) as ErrorSummary) : null,
+    links: { self, results: `${self}/results`, events: `${self}/events`, cancel: self },
+  };
+}
+
+function round(value: number, places: number): number {
+  const factor = 10 ** places;
+  return Math.round(value * factor) / factor;
+}

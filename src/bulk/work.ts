@@ -1,0 +1,315 @@
+/**
+ * The work on one bulk run: write its entries down, keep a window of them in
+ * the model's lane, append how each one ended. Whoever starts this again after
+ * a crash, here or elsewhere, goes on where the results end.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
+import type { Config } from "../config/schema.ts";
+import { RedisUnavailableError } from "../errors.ts";
+import type { Lane, LaneEnding, Lanes } from "../queue/bulkLane.ts";
+import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
+import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
+import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.ts";
+import { readEntries } from "./runFolder.ts";
+import type { BulkRuns, BulkState } from "./runs.ts";
+import type { BulkEntry, BulkSpec } from "./spec.ts";
+
+/** What ends within this time, up to this part of the window, is written down and replaced in the lane together. */
+const GATHER_MS = 250;
+const GATHER_PART = 1 / 4;
+/** How often the whole window is looked at, since word of an ending can be lost. */
+const LOOK_INTERVAL_MS = 2000;
+/** The workers hold their capacity, as much again waits for them, and the rest bridges the time between two looks. */
+const WINDOW_CAPACITIES = 3;
+/** While no worker tells how much it can take. */
+const SMALLEST_WINDOW = 64;
+const LARGEST_WINDOW = 4096;
+/** Inputs that came inside a manifest and are stored side by side. */
+const PARALLEL_WRITES = 16;
+const REDIS_RETRY_MS = 500;
+/** How long a cancelled run waits for the predictions that run at this moment. */
+const CANCEL_LIMIT_MS = 30_000;
+const CANCEL_LOOK_MS = 50;
+
+export interface WorkOptions {
+  config: Config;
+  runs: BulkRuns;
+  lanes: Lanes;
+  /** Predictions that the live workers of a model hold to keep their engines busy; 0 without a worker. */
+  capacityOf: (model: string) => Promise<number>;
+  log: Logger;
+  /** Aborted to let go of the run, for this process or another to go on with. */
+  signal: AbortSignal;
+  /** Is told how the run stands, about once a second. */
+  onHeartbeat?: ((state: BulkState) => void) | undefined;
+}
+
+/**
+ * @returns how the run ended, or "released" when `signal` was aborted first
+ * @throws RunTakenOverError where another process works on it, or what keeps the run from going on
+ */
+export async function workOnRun(
+  spec: BulkSpec,
+  options: WorkOptions,
+): Promise<"completed" | "cancelled" | "released"> {
+  const { runs, log } = options;
+  const state: BulkState = { status: "walking", total: 0, succeeded: 0, failed: 0, rate: 0 };
+  const heartbeat = await startHeartbeat(spec.id, state, options);
+  try {
+    if (await writeEntries(spec, state, options, heartbeat.stop)) {
+      const results = await openResults(runs.resultsFile(spec), state.total);
+      try {
+        await new RunWork(spec, options, state, results, heartbeat).run();
+      } finally {
+        await results.close();
+      }
+    }
+  } finally {
+    await heartbeat.end();
+  }
+  const order = heartbeat.order();
+  if (order === "taken") throw new RunTakenOverError(`another process works on ${spec.id}`);
+  if (order === "release") {
+    await runs.release(spec.id).catch(() => {});
+    return "released";
+  }
+  const status = order === "cancel" ? "cancelled" : "completed";
+  const { total, succeeded, failed } = state;
+  await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed }));
+  return status;
+}
+
+/** @returns whether all entries stand in the run's folder; not where it was stopped before */
+async function writeEntries(
+  spec: BulkSpec,
+  state: BulkState,
+  { config, runs }: WorkOptions,
+  stop: AbortSignal,
+): Promise<boolean> {
+  const folder = runs.folder(spec.id);
+  const total =
+    (await folder.countEntries()) ??
+    (await folder.writeEntries(
+      listFolder(spec, config, stop, () => state.total++),
+      stop,
+    ));
+  if (total === undefined) return false;
+  state.status = "running";
+  state.total = total;
+  return true;
+}
+
+/** Where Redis is away, the run waits for it. */
+async function persistently<T>(log: Logger, work: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof RedisUnavailableError)) throw error;
+      log.debug(`bulk: ${error.message}`);
+      await sleep(REDIS_RETRY_MS);
+    }
+  }
+}
+
+class RunWork {
+  readonly #spec: BulkSpec;
+  readonly #options: WorkOptions;
+  readonly #state: BulkState;
+  readonly #results: ResultsFile;
+  readonly #heartbeat: Heartbeat;
+  readonly #lane: Lane;
+  readonly #entries: AsyncGenerator<{ index: number; text: string }>;
+  readonly #inFlight = new Map<number, InFlight>();
+  /** Of those in flight, what is said to have ended. */
+  readonly #heard = new Set<number>();
+  /** In flight, but not in Redis: to be submitted, again where it was lost. */
+  #unsubmitted: number[] = [];
+  /** Written down, and to be forgotten by Redis. */
+  #written: string[];
+  #window = SMALLEST_WINDOW;
+  /** At the beginning: what another coordinator left in the lane may have ended. */
+  #lookAt = 0;
+  #wake = () => {};
+
+  constructor(
+    spec: BulkSpec,
+    options: WorkOptions,
+    state: BulkState,
+    results: ResultsFile,
+    heartbeat: Heartbeat,
+  ) {
+    this.#spec = spec;
+    this.#options = options;
+    this.#state = state;
+    this.#results = results;
+    this.#heartbeat = heartbeat;
+    this.#lane = options.lanes.lane(spec.model);
+    this.#entries = readEntries(options.runs.folder(spec.id).entriesFile);
+    this.#written = results.last.map((index) => this.#idOf(index));
+    Object.assign(state, results.counts());
+  }
+
+  /** Until every entry has its line, or the run is to stop. */
+  async run(): Promise<void> {
+    const { lanes, log } = this.#options;
+    const { stop } = this.#heartbeat;
+    const listening = lanes.listen((id) => this.#hear(id));
+    const wake = () => this.#wake();
+    stop.addEventListener("abort", wake);
+    try {
+      while (!stop.aborted) {
+        try {
+          await this.#fillWindow();
+          if (this.#inFlight.size === 0) break;
+          await this.#waitForEndings();
+          await this.#collect();
+        } catch (error) {
+          if (!(error instanceof RedisUnavailableError)) throw error;
+          log.debug(`bulk: ${error.message}`);
+          this.#lookAt = 0;
+          await sleep(REDIS_RETRY_MS);
+        }
+      }
+      if (this.#heartbeat.order() === "cancel") await this.#withdraw();
+      if (this.#written.length > 0) await this.#lane.remove(this.#written).catch(() => {});
+    } finally {
+      stop.removeEventListener("abort", wake);
+      listening.stop();
+      await this.#entries.return(undefined);
+    }
+  }
+
+  #idOf(index: number): string {
+    return `${this.#spec.id}-${index}`;
+  }
+
+  #hear(id: string): void {
+    if (!id.startsWith(this.#spec.id)) return;
+    const index = Number(id.slice(this.#spec.id.length + 1));
+    if (!this.#inFlight.has(index)) return;
+    this.#heard.add(index);
+    this.#wake();
+  }
+
+  async #fillWindow(): Promise<void> {
+    const spec = this.#spec;
+    while (this.#inFlight.size < this.#window) {
+      const next = await this.#entries.next();
+      if (next.done) break;
+      const { index, text } = next.value;
+      if (this.#results.isDone(index)) continue;
+      const entry = JSON.parse(text) as BulkEntry;
+      this.#inFlight.set(index, entrySubmission(this.#idOf(index), entry, spec));
+      this.#unsubmitted.push(index);
+    }
+    if (this.#unsubmitted.length === 0) return;
+    // A second submission of what Redis knows already changes nothing, so a fault on the way needs no care.
+    const submissions = this.#unsubmitted.map((index) => this.#inFlight.get(index)!);
+    await this.#storeInputs(submissions);
+    await this.#lane.submit(
+      submissions.map(({ submission }) => submission),
+      spec.priority,
+    );
+    this.#unsubmitted = [];
+  }
+
+  async #storeInputs(submissions: readonly InFlight[]): Promise<void> {
+    const { inputs } = this.#options.lanes;
+    const own = submissions.filter(({ ownPictures }) => ownPictures.length > 0);
+    for (let start = 0; start < own.length; start += PARALLEL_WRITES) {
+      await Promise.all(
+        own.slice(start, start + PARALLEL_WRITES).map(async ({ submission, ownPictures }) => {
+          const refs = [];
+          for (const [index, bytes] of ownPictures.entries())
+            refs.push((await inputs.write(submission.id, index, bytes)).ref);
+          submission.inputs = refs;
+        }),
+      );
+    }
+  }
+
+  /** Until something ended and what ends right after it, or it is time to look. */
+  async #waitForEndings(): Promise<void> {
+    await this.#waitUntil(() => this.#heard.size > 0, this.#lookAt - Date.now());
+    if (this.#heard.size === 0) return;
+    // The end of a run need not wait for more than there is.
+    const enough = Math.min(this.#inFlight.size, GATHER_PART * this.#window);
+    await this.#waitUntil(() => this.#heard.size >= enough, GATHER_MS);
+  }
+
+  /** Waits for word of endings, at most `ms` and never beyond `stop`. */
+  async #waitUntil(isMet: () => boolean, ms: number): Promise<void> {
+    const { stop } = this.#heartbeat;
+    if (isMet() || ms <= 0 || stop.aborted) return;
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wake = () => {
+        if (isMet() || stop.aborted) resolve();
+      };
+      timer = setTimeout(resolve, ms);
+    });
+    this.#wake = () => {};
+    clearTimeout(timer);
+  }
+
+  async #collect(): Promise<void> {
+    const isLook = Date.now() >= this.#lookAt;
+    const indices = isLook ? [...this.#inFlight.keys()] : [...this.#heard];
+    this.#heard.clear();
+    if (isLook) {
+      this.#lookAt = Date.now() + LOOK_INTERVAL_MS;
+      await this.#resizeWindow();
+    }
+    const endings = await this.#lane.read(indices.map((index) => this.#idOf(index)));
+    const ended: [number, LaneEnding][] = [];
+    for (const [at, ending] of endings.entries()) {
+      if (ending === "missing") this.#unsubmitted.push(indices[at]!);
+      else if (ending !== "under way") ended.push([indices[at]!, ending]);
+    }
+    await this.#writeDown(ended);
+    await this.#lane.remove(this.#written);
+    this.#written = [];
+  }
+
+  async #writeDown(ended: readonly [number, LaneEnding][]): Promise<void> {
+    if (ended.length === 0) return;
+    await this.#results.append(
+      ended.map(([index, ending]) => resultOf(index, this.#inFlight.get(index)!, ending)),
+    );
+    Object.assign(this.#state, this.#results.counts());
+    for (const [index] of ended) this.#forget(index);
+    this.#written.push(...ended.map(([index]) => this.#idOf(index)));
+  }
+
+  #forget(index: number): void {
+    const { submission, ownPictures } = this.#inFlight.get(index)!;
+    this.#inFlight.delete(index);
+    // A look may have found what is heard of only now.
+    this.#heard.delete(index);
+    // The worker has removed them, unless they were stored again for a prediction that had ended.
+    if (ownPictures.length > 0) this.#options.lanes.inputs.remove(submission.inputs).catch(() => {});
+  }
+
+  async #resizeWindow(): Promise<void> {
+    const wanted = WINDOW_CAPACITIES * (await this.#options.capacityOf(this.#spec.model));
+    this.#window = Math.min(LARGEST_WINDOW, Math.max(SMALLEST_WINDOW, wanted));
+  }
+
+  /** Takes back what waits, and writes down what was running. */
+  async #withdraw(): Promise<void> {
+    const { log } = this.#options;
+    const ids = new Map([...this.#inFlight.keys()].map((index) => [this.#idOf(index), index]));
+    const withdrawn = await persistently(log, () => this.#lane.withdraw([...ids.keys()]));
+    for (const id of withdrawn) this.#forget(ids.get(id)!);
+    for (const index of this.#unsubmitted) if (this.#inFlight.has(index)) this.#forget(index);
+    const deadline = Date.now() + CANCEL_LIMIT_MS;
+    while (this.#inFlight.size > 0 && Date.now() < deadline) {
+      this.#lookAt = 0;
+      await persistently(log, () => this.#collect());
+      for (const index of this.#unsubmitted.splice(0)) if (this.#inFlight.has(index)) this.#forget(index);
+      if (this.#inFlight.size > 0) await sleep(CANCEL_LOOK_MS);
+    }
+  }
+}

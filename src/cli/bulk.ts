@@ -1,0 +1,197 @@
+/** `infermill bulk`: one model over every file of a folder, here with a stack of its own, or on a server. */
+import { open, realpath, stat } from "node:fs/promises";
+import { resolve } from "node:path";
+import { openRunFolder } from "../bulk/runFolder.ts";
+import type { BulkSpec } from "../bulk/spec.ts";
+import { createMatcher } from "../bulk/walk.ts";
+import { loadConfig } from "../config/load.ts";
+import type { Config } from "../config/schema.ts";
+import { InfermillError } from "../errors.ts";
+import type { PredictionRequest } from "../loaders/dictionaries.ts";
+import { checkLoaders } from "../loaders/openLoader.ts";
+import { checkRequest } from "../loaders/requestSchema.ts";
+import { newBulkRunId } from "../queue/names.ts";
+import { workHere } from "./bulkHere.ts";
+import { followOnServer, startOnServer } from "./bulkServer.ts";
+import { EXIT_INTERRUPTED, UsageError } from "./exit.ts";
+import { printWarning } from "./log.ts";
+import { parseRequest } from "./predict.ts";
+
+export interface BulkOptions {
+  config?: string;
+  model?: string;
+  out?: string;
+  annotate?: string;
+  glob?: string;
+  request?: string;
+  server?: string;
+  resume?: string;
+}
+
+export async function bulk(folder: string | undefined, options: BulkOptions): Promise<void> {
+  if ((folder === undefined) === (options.resume === undefined))
+    throw new UsageError("name a folder, or with --resume the run to go on with, and not both");
+  if (folder !== undefined && options.model === undefined)
+    throw new UsageError("name the model: --model <name>");
+  const interruption = interruptible();
+  const exitCode =
+    options.server === undefined
+      ? await bulkHere(folder, options, interruption)
+      : await bulkOnServer(options.server, folder, options, interruption);
+  process.exit(exitCode);
+}
+
+async function bulkHere(
+  folder: string | undefined,
+  options: BulkOptions,
+  signal: AbortSignal,
+): Promise<number> {
+  const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
+  const spec =
+    folder === undefined
+      ? await readSpecToResume(config, options)
+      : await writeNewSpec(config, folder, options.model!, options);
+  const exitCode = await workHere(config, spec, signal);
+  if (exitCode === EXIT_INTERRUPTED) tellHowToResume(spec.id, { "--config": options.config });
+  return exitCode;
+}
+
+async function bulkOnServer(
+  server: string,
+  folder: string | undefined,
+  options: BulkOptions,
+  signal: AbortSignal,
+): Promise<number> {
+  if (options.annotate !== undefined)
+    throw new UsageError("--annotate needs the pictures on this machine: leave it out with --server");
+  if (!/^https?:\/\//.test(server))
+    throw new UsageError(`--server must be an http:// or https:// URL, got ${server}`);
+  if (folder === undefined && options.out === undefined)
+    throw new UsageError("with --resume and --server name the results file to go on with: --out <file>");
+  const request = readRequest(options);
+  const out = folder === undefined ? resolve(options.out!) : await createResultsFile(options.out);
+  const { model, glob } = options;
+  const id =
+    options.resume ?? (await startOnServer(server, { model: model!, folder: folder!, glob, request }));
+  const exitCode = await followOnServer(server, id, out, signal);
+  if (exitCode === EXIT_INTERRUPTED) {
+    tellHowToResume(id, { "--server": server, "--out": out });
+    console.error(
+      `The run goes on at the server; to cancel it: curl -X DELETE ${new URL(`/v1/bulk/${id}`, server).href}`,
+    );
+  }
+  return exitCode;
+}
+
+async function writeNewSpec(
+  config: Config,
+  folder: string,
+  model: string,
+  options: BulkOptions,
+): Promise<BulkSpec> {
+  if (!Object.hasOwn(config.models, model)) {
+    const known = Object.keys(config.models).join(", ");
+    throw new UsageError(`there is no model "${model}"; configured are: ${known}`);
+  }
+  const source = { kind: "folder" as const, folder: await readableFolder(folder), glob: options.glob };
+  asUsage(() => createMatcher(options.glob));
+  const request = asUsage(() => checkRequest(readRequest(options), model));
+  const annotate = options.annotate === undefined ? undefined : resolve(options.annotate);
+  if (annotate === source.folder)
+    throw new UsageError(
+      "--annotate must be another folder than that of the pictures, or it would overwrite them",
+    );
+  const spec: BulkSpec = {
+    id: newBulkRunId(),
+    model,
+    source,
+    request,
+    priority: "low",
+    created: Date.now(),
+    results_file: await createResultsFile(options.out),
+    ...(annotate !== undefined && { annotate_folder: annotate }),
+  };
+  await openRunFolder(config, spec.id).writeSpec(spec);
+  return spec;
+}
+
+async function readSpecToResume(config: Config, { resume }: BulkOptions): Promise<BulkSpec> {
+  const spec = await Promise.resolve(resume!)
+    .then((id) => openRunFolder(config, id).readSpec())
+    .catch((error: unknown) => {
+      if (error instanceof InfermillError)
+        throw new UsageError(
+          `${error.message} in ${config.data_dir}; name the configuration that it was started with`,
+        );
+      throw error;
+    });
+  if (spec.results_file === undefined)
+    throw new UsageError(
+      `${spec.id} is a run of a server, which goes on with it by itself; follow it with --server`,
+    );
+  return spec;
+}
+
+function readRequest({ request }: BulkOptions): PredictionRequest {
+  const keys = asUsage(() => parseRequest(request));
+  for (const key of ["Base_64", "image"])
+    if (key in keys) throw new UsageError(`--request can't hold ${key}: the files are the pictures`);
+  return keys;
+}
+
+async function readableFolder(folder: string): Promise<string> {
+  const real = await realpath(folder).catch(() => undefined);
+  if (real !== undefined && (await stat(real)).isDirectory()) return real;
+  throw new UsageError(
+    real === undefined ? `there is no folder ${folder}` : `${folder} is a file, not a folder`,
+  );
+}
+
+/** A new, empty file: the one that is named, else the first free one of results.ndjson, results-2.ndjson, … */
+async function createResultsFile(named: string | undefined): Promise<string> {
+  for (let number = 1; ; number++) {
+    const file = resolve(named ?? (number === 1 ? "results.ndjson" : `results-${number}.ndjson`));
+    try {
+      await (await open(file, "wx")).close();
+      return file;
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      if (code !== "EEXIST") throw new UsageError(`the results can't be written: ${message}`);
+      if (named !== undefined)
+        throw new UsageError(
+          `${named} is there already; name another --out, or go on with its run by --resume <id>`,
+        );
+    }
+  }
+}
+
+/** The first SIGINT or SIGTERM aborts, a second SIGINT ends the process at once. */
+function interruptible(): AbortSignal {
+  const interruption = new AbortController();
+  process.on("SIGINT", () => {
+    if (interruption.signal.aborted) process.exit(EXIT_INTERRUPTED);
+    interruption.abort();
+  });
+  process.on("SIGTERM", () => interruption.abort());
+  return interruption.signal;
+}
+
+function tellHowToResume(id: string, options: Record<string, string | undefined>): void {
+  const given = Object.entries(options).flatMap(([name, value]) =>
+    value === undefined ? [] : [name, quote(value)],
+  );
+  console.error(`Interrupted. To go on: ${["infermill bulk --resume", id, ...given].join(" ")}`);
+}
+
+function quote(text: string): string {
+  return /^[\w./:@-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+function asUsage<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof InfermillError) throw new UsageError(error.message, { cause: error });
+    throw error;
+  }
+}

@@ -1,0 +1,159 @@
+/** A bulk run with a stack of its own: Redis, a worker for the one model, and the coordinator in this process. */
+import { rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Logger } from "pino";
+import { annotatePicture, canWriteLabels } from "../annotate/annotate.ts";
+import { openBulkTools, type BulkTools } from "../bulk/coordinator.ts";
+import { readLines } from "../bulk/lines.ts";
+import { followResults } from "../bulk/resultsFile.ts";
+import type { BulkResult, BulkSpec } from "../bulk/spec.ts";
+import { workOnRun } from "../bulk/work.ts";
+import type { Config } from "../config/schema.ts";
+import { resolveModelPaths } from "../loaders/openLoader.ts";
+import { provideRedis } from "../redis/provideRedis.ts";
+import { showBulkProgress } from "./bulkProgress.ts";
+import { BulkSummary } from "./bulkSummary.ts";
+import { EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE } from "./exit.ts";
+import { createLog } from "./log.ts";
+import { supervise } from "./supervisor.ts";
+
+const STOP_LIMIT_MS = 30_000;
+/** Copies that are drawn side by side. */
+const PARALLEL_COPIES = 2;
+
+/** @returns the exit code */
+export async function workHere(config: Config, spec: BulkSpec, signal: AbortSignal): Promise<number> {
+  const tell = (line: string) => console.error(line);
+  // A log would tear the bar.
+  const level = process.env["LOG_LEVEL"] ? config.log_level : "warn";
+  const log = createLog("bulk", level);
+  await resolveModelPaths(config, spec.model, tell);
+  const redis = await provideRedis({
+    redisUrl: config.redis_url,
+    dataDir: config.data_dir,
+    onProgress: tell,
+    log,
+  });
+  const script = fileURLToPath(
+    new URL(import.meta.url.endsWith(".ts") ? "./main.ts" : "./main.js", import.meta.url),
+  );
+  const env = { ...process.env, INFERMILL_CONFIG: config.file, REDIS_URL: redis.url, LOG_LEVEL: level };
+  const worker = supervise("worker", script, ["worker", "--models", spec.model], { env, log });
+  const tools = await openBulkTools({ config, redisUrl: redis.url });
+  try {
+    tell(
+      `${spec.id}: ${spec.model} over ${spec.source.kind === "folder" ? spec.source.folder : "a manifest"}`,
+    );
+    await Promise.race([worker.ready, once(signal)]);
+    return await work(config, spec, tools, log, signal);
+  } finally {
+    await worker.stop(STOP_LIMIT_MS);
+    await tools.close();
+    await redis.close();
+  }
+}
+
+async function work(
+  config: Config,
+  spec: BulkSpec,
+  tools: BulkTools,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<number> {
+  const { runs } = tools;
+  await runs.sweep();
+  await runs.register(spec, 0);
+  await runs.reopen(spec.id);
+  const resultsFile = runs.resultsFile(spec);
+  const before = await countLines(resultsFile);
+  const startedAt = performance.now();
+  let isOver = false;
+  const summary = new BulkSummary();
+  const reading = readAlong(config, spec, resultsFile, summary, async () => isOver, signal);
+  const progress = showBulkProgress();
+  const outcome = await workOnRun(spec, {
+    ...tools,
+    config,
+    log,
+    signal,
+    onHeartbeat: progress.update,
+  }).finally(() => (isOver = true));
+  const seconds = (performance.now() - startedAt) / 1000;
+  await reading;
+  progress.end();
+  const { counts } = await runs.read(spec.id);
+  if (counts.total === 0 && outcome === "completed") {
+    await runs.remove(spec.id);
+    await rm(resultsFile, { force: true });
+    return tellOfNothing(spec);
+  }
+  const session = { done: counts.done - before, seconds };
+  if (outcome === "released") {
+    console.error(`${counts.done} of ${counts.total} done; the results so far: ${resultsFile}`);
+    return EXIT_INTERRUPTED;
+  }
+  console.log(summary.format(counts.total, session, resultsFile));
+  if (spec.annotate_folder !== undefined) console.log(`annotated      ${spec.annotate_folder}`);
+  return outcome === "completed" && counts.failed === 0 ? 0 : EXIT_FAILED;
+}
+
+/** Counts what comes out, and draws the copies that were asked for. */
+async function readAlong(
+  config: Config,
+  spec: BulkSpec,
+  resultsFile: string,
+  summary: BulkSummary,
+  hasEnded: () => Promise<boolean>,
+  signal: AbortSignal,
+): Promise<void> {
+  const isAnnotating = spec.annotate_folder !== undefined;
+  if (isAnnotating && !(await canWriteLabels()))
+    console.error(
+      "infermill: warning: no font is installed, so that boxes come without labels (on Debian: apt-get install fonts-dejavu-core)",
+    );
+  for await (const lines of followResults(resultsFile, { hasEnded, signal })) {
+    const results = lines
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line) as BulkResult);
+    for (const result of results) summary.add(result);
+    for (let start = 0; isAnnotating && start < results.length && !signal.aborted; start += PARALLEL_COPIES) {
+      const some = results.slice(start, start + PARALLEL_COPIES);
+      await Promise.all(some.map((result) => annotate(config, spec, result)));
+    }
+  }
+}
+
+async function annotate(config: Config, spec: BulkSpec, { path, result }: BulkResult): Promise<void> {
+  const { source, annotate_folder: folder } = spec;
+  if (path === undefined || !result || folder === undefined || source.kind !== "folder") return;
+  const copy = join(folder, path);
+  // Made before the run was interrupted.
+  const made = await stat(copy).catch(() => undefined);
+  if (made && made.mtimeMs > spec.created) return;
+  await annotatePicture(join(source.folder, path), result.Fs, copy, config.max_picture_pixels).catch(
+    (error: Error) => console.error(`infermill: warning: ${error.message}`),
+  );
+}
+
+function tellOfNothing({ source }: BulkSpec): number {
+  if (source.kind === "folder")
+    console.error(
+      `infermill: ${source.folder} holds no file ${source.glob === undefined ? "that ends in .jpg, .jpeg, .png or .webp; choose others with --glob" : `that matches ${source.glob}`}`,
+    );
+  return EXIT_USAGE;
+}
+
+async function countLines(file: string): Promise<number> {
+  let count = 0;
+  for await (const { isWhole } of readLines(file)) if (isWhole) count++;
+  return count;
+}
+
+function once(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}

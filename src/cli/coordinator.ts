@@ -1,0 +1,35 @@
+/** `infermill coordinator`: the work that belongs to no single model, in this process: bulk runs and webhook deliveries. */
+import { startBulkCoordinator } from "../bulk/coordinator.ts";
+import { loadConfig } from "../config/load.ts";
+import { startWebhookDelivery } from "../webhooks/delivery.ts";
+import { announceReady, onStopSignal } from "./exit.ts";
+import { createLog } from "./log.ts";
+import { openRedis } from "./redis.ts";
+
+const STOP_LIMIT_MS = 20_000;
+
+/** What the coordinator runs; `close` gives work in progress up to `limitMs`. */
+interface RunningService {
+  close(limitMs: number): Promise<void>;
+}
+
+export async function runCoordinator(options: { config?: string }): Promise<void> {
+  const config = await loadConfig({ file: options.config });
+  const log = createLog("coordinator", config.log_level);
+  const redis = await openRedis(config, log);
+  const services: RunningService[] = [];
+  const stop = async () => {
+    await Promise.all(services.map((service) => service.close(STOP_LIMIT_MS)));
+    await redis.close();
+  };
+  try {
+    services.push(await startWebhookDelivery({ config, redisUrl: redis.url, log }));
+    services.push(await startBulkCoordinator({ config, redisUrl: redis.url, log }));
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  onStopSignal(stop);
+  log.info("working on bulk runs, delivering webhooks");
+  announceReady();
+}
