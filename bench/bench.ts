@@ -3,13 +3,14 @@
  * Options: `--json`, `--rounds <n>` (10), `--seconds <s>` of each measurement (3), `--rows <a,b>`, `--model <file.onnx>`.
  */
 import { execFileSync, fork, spawn, type ChildProcess } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Queue } from "bullmq";
 import sharp from "sharp";
+import type { BulkRun } from "../src/bulk/spec.ts";
 import { loadConfig } from "../src/config/load.ts";
 import type { Config } from "../src/config/schema.ts";
 import { openLoader, resolveModelPaths, type LoaderSpec } from "../src/loaders/openLoader.ts";
@@ -26,7 +27,7 @@ const { values: options } = parseArgs({
     json: { type: "boolean", default: false },
     rounds: { type: "string", default: "10" },
     seconds: { type: "string", default: "3" },
-    rows: { type: "string", default: "http,noop,latency,memory" },
+    rows: { type: "string", default: "bulk,http,noop,latency,memory,flat" },
     model: { type: "string" },
     concurrency: { type: "string", default: "32" },
   },
@@ -36,6 +37,8 @@ const SECONDS = Number(options.seconds);
 const CORES = availableParallelism();
 const BATCH = 8;
 const NOOP_BACKLOG = 5000;
+const FEW_FILES = 1000;
+const MANY_FILES = 100_000;
 const MAIN = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
 
 interface Row {
@@ -65,16 +68,130 @@ const picture = await makePicture();
 const model = chooseModel();
 try {
   const wanted = new Set(options.rows.split(","));
+  if (wanted.has("bulk")) await measureBulk();
   if (wanted.has("http")) await measureHttp();
   if (wanted.has("noop")) await measureNoop();
   if (wanted.has("latency")) await measureLatency();
   if (wanted.has("memory")) await measureMemory();
+  if (wanted.has("flat")) await measureFlatness();
   report();
 } finally {
   for (const child of children) child.kill("SIGTERM");
   await redis.close();
 }
 process.exit();
+
+/** Images per second of whole bulk runs, from the call until the end, against the raw loop. */
+async function measureBulk(): Promise<void> {
+  const raw = await startRawLoops(await configFor("raw", "files", 1));
+  const server = await startServer("files");
+  const rate = await raw.rate();
+  const count = Math.max(200, Math.ceil(2 * rate * SECONDS));
+  linkPictures("bulk", count);
+  await runBulk(server.url, "bulk");
+  const runs: { raw: number; bulk: number }[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const run = { raw: await raw.rate(), bulk: count / (await runBulk(server.url, "bulk")) };
+    say(`bulk round ${round + 1}: raw ${run.raw.toFixed(1)}, bulk ${run.bulk.toFixed(1)} images/s`);
+    runs.push(run);
+  }
+  const value = median(runs.map((run) => run.bulk / run.raw));
+  rows.push({
+    figure: "bulk folder run ÷ raw loop",
+    value,
+    aim: "≥ 0.95",
+    met: value >= 0.95,
+    detail: `${median(runs.map((run) => run.bulk)).toFixed(1)} against ${median(runs.map((run) => run.raw)).toFixed(1)} images/s, runs of ${count} files`,
+  });
+  for (const child of [...raw.children, server.child]) await end(child);
+}
+
+/** Resident memory during a long bulk run of a model that does nothing, against short ones. */
+async function measureFlatness(): Promise<void> {
+  const server = await startServer("files", "noop");
+  const tiny = await sharp(picture).resize(32).jpeg().toBuffer();
+  linkPictures("few", FEW_FILES, tiny);
+  linkPictures("many", MANY_FILES, tiny);
+  const runFew = async (times: number) => {
+    for (let run = 0; run < times; run++) await runBulk(server.url, "few");
+  };
+  // The heaps of young processes grow whatever they do.
+  await runFew(20);
+  const few = watchMemory(server.child.pid!);
+  await runFew(20);
+  const fewSamples = few.stop();
+  const many = watchMemory(server.child.pid!);
+  const seconds = await runBulk(server.url, "many");
+  const manySamples = many.stop();
+  for (const name of ["api", "worker", "coordinator"]) {
+    const mib = (samples: Map<string, number[]>) => median(samples.get(name)!) / 2 ** 20;
+    const value = mib(manySamples) / mib(fewSamples);
+    rows.push({
+      figure: `memory of the ${name}, bulk run of ${MANY_FILES} files ÷ of ${FEW_FILES}`,
+      value,
+      aim: "≤ 1.1",
+      met: value <= 1.1,
+      detail: `${mib(manySamples).toFixed(0)} against ${mib(fewSamples).toFixed(0)} MiB, ${(MANY_FILES / seconds).toFixed(0)} entries/s`,
+    });
+  }
+  await end(server.child);
+}
+
+/** A folder below the bulk root with so many hard links of one picture. */
+function linkPictures(name: string, count: number, bytes = readFileSync(picture)): void {
+  // A file system allows some ten thousand links of one file, so each subfolder has a first of its own.
+  let first = "";
+  for (let index = 0; index < count; index++) {
+    const below = join(folder, "photos", name, String(Math.floor(index / 1000)));
+    const file = join(below, `${index}.jpg`);
+    if (index % 1000 !== 0) {
+      linkSync(first, file);
+      continue;
+    }
+    mkdirSync(below, { recursive: true });
+    writeFileSync(file, bytes);
+    first = file;
+  }
+}
+
+/** Runs a model over a folder; answers the seconds from the call until the end. */
+async function runBulk(url: string, name: string): Promise<number> {
+  const startedAt = performance.now();
+  const answer = await fetch(`${url}/v1/bulk`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ model: "Bench", folder: `photos/${name}` }),
+  });
+  const { id } = (await answer.json()) as { id: string };
+  for (;;) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const run = (await (await fetch(`${url}/v1/bulk/${id}`)).json()) as BulkRun;
+    if (run.status === "running" || run.status === "walking" || run.status === "queued") continue;
+    if (run.status !== "completed" || run.counts.failed > 0) throw new Error(JSON.stringify(run));
+    await fetch(`${url}/v1/bulk/${id}`, { method: "DELETE" });
+    return (performance.now() - startedAt) / 1000;
+  }
+}
+
+/** Samples of the resident memory in bytes of each process that a supervisor started, by its name, until `stop()`. */
+function watchMemory(supervisor: number): { stop(): Map<string, number[]> } {
+  const samples = new Map<string, number[]>(["api", "worker", "coordinator"].map((name) => [name, []]));
+  const look = () => {
+    const children = readFileSync(`/proc/${supervisor}/task/${supervisor}/children`, "utf8");
+    for (const pid of children.trim().split(" ")) {
+      const name = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").at(-2)!;
+      const pages = Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]);
+      samples.get(name)?.push(pages * 4096);
+    }
+  };
+  const timer = setInterval(look, 100);
+  return {
+    stop() {
+      clearInterval(timer);
+      return samples;
+    },
+  };
+}
 
 /** Images per second over HTTP, uploads, with either input store, against the raw loop. */
 async function measureHttp(): Promise<void> {
@@ -352,15 +469,18 @@ async function startRawLoops(config: Config): Promise<{ children: ChildProcess[]
   };
 }
 
-async function startServer(inputs: "files" | "redis"): Promise<{ url: string; child: ChildProcess }> {
-  const config = await configFor(`server-${inputs}`, inputs);
+async function startServer(
+  inputs: "files" | "redis",
+  name = `server-${inputs}`,
+): Promise<{ url: string; child: ChildProcess }> {
+  const config = await configFor(name, inputs);
   const child = spawn(process.execPath, [MAIN, "start", "--config", config.file], {
     env: { ...process.env, REDIS_URL: redis.url },
     stdio: ["ignore", "pipe", "inherit"],
   });
   children.push(child);
   let output = "";
-  for await (const chunk of child.stdout!) {
+  for await (const chunk of child.stdout) {
     output += chunk as string;
     const url = /is ready at (\S+)/.exec(output)?.[1];
     if (url) return { url, child };
