@@ -103,7 +103,7 @@ async function measureBulk(): Promise<void> {
     met: value >= 0.95,
     detail: `${median(runs.map((run) => run.bulk)).toFixed(1)} against ${median(runs.map((run) => run.raw)).toFixed(1)} images/s, runs of ${count} files`,
   });
-  for (const child of [...raw.children, server.child]) await end(child);
+  for (const child of [...raw.loops, server.child]) await end(child);
 }
 
 /** Resident memory during a long bulk run of a model that does nothing, against short ones. */
@@ -177,7 +177,7 @@ async function runBulk(url: string, name: string): Promise<number> {
 function watchMemory(supervisor: number): { stop(): Map<string, number[]> } {
   const samples = new Map<string, number[]>(["api", "worker", "coordinator"].map((name) => [name, []]));
   const look = () => {
-    const children = readFileSync(`/proc/${supervisor}/task/${supervisor}/children`, "utf8");
+    const pids = readFileSync(`/proc/${supervisor}/task/${supervisor}/children`, "utf8");
     for (const pid of children.trim().split(" ")) {
       const name = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").at(-2)!;
       const pages = Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]);
@@ -234,7 +234,7 @@ async function measureHttp(): Promise<void> {
       detail: `${median(runs.map((run) => run[store])).toFixed(1)} against ${rawMedian.toFixed(1)} images/s`,
     });
   }
-  for (const child of [...raw.children, files.child, inRedis.child, client]) await end(child);
+  for (const child of [...raw.loops, files.child, inRedis.child, client]) await end(child);
 }
 
 /** Predictions per second of a model that does nothing, from a backlog, against a plain BullMQ worker. */
@@ -456,12 +456,12 @@ async function specFor(config: Config): Promise<LoaderSpec> {
   };
 }
 
-async function startRawLoops(config: Config): Promise<{ children: ChildProcess[]; rate(): Promise<number> }> {
+async function startRawLoops(config: Config): Promise<{ loops: ChildProcess[]; rate(): Promise<number> }> {
   const spec = await specFor(config);
   const loops = Array.from({ length: CORES }, () => forkTs("rawLoop.ts"));
   await Promise.all(loops.map((loop) => ask(loop, { spec, files: [picture], batch: BATCH })));
   return {
-    children: loops,
+    loops,
     rate: async () => {
       const answers = await Promise.all(loops.map((loop) => ask(loop, { seconds: SECONDS })));
       return answers.reduce((sum, { rate }) => sum + (rate as number), 0);
@@ -508,8 +508,12 @@ function forkTs(file: string, args: string[] = []): ChildProcess {
 
 function ask(child: ChildProcess, message: object): Promise<Record<string, unknown>> {
   return new Promise((resolve, reject) => {
-    child.once("message", (answer) => resolve(answer as Record<string, unknown>));
-    child.once("exit", (code) => reject(new Error(`a bench process exited with code ${code}`)));
+    const fail = (code: number | null) => reject(new Error(`a bench process exited with code ${code}`));
+    child.once("exit", fail);
+    child.once("message", (answer) => {
+      child.off("exit", fail);
+      resolve(answer as Record<string, unknown>);
+    });
     child.send(message);
   });
 }

@@ -71,7 +71,7 @@ describe.skipIf(whyNoRedis)("infermill bulk", () => {
       { cwd: folder },
     );
     expect(await bulk.exited).toEqual({ code: 0, signal: null });
-    const byPath = new Map(linesOf(out).map((line) => [line.path, line]));
+    const byPath = new Map(linesOf(out).map((line) => [line.path!, line]));
     expect([...byPath.keys()].toSorted()).toEqual(["march-pastoral.jpg", "nagasaki-boats.jpg"]);
     expect(
       byPath.get("march-pastoral.jpg")!.result!.Fs.filter(({ Lb }) => Lb === "sheep").length,
@@ -146,7 +146,7 @@ describe.skipIf(whyNoRedis)("infermill bulk", () => {
     expect(await second.exited).toEqual({ code: 0, signal: null });
     expect(
       linesOf(out)
-        .map(({ path }) => path)
+        .map(({ path }) => path!)
         .toSorted(),
     ).toEqual(Array.from({ length: SLOW_PICTURES }, (_, index) => `${index}.jpg`).toSorted());
   });

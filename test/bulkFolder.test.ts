@@ -60,7 +60,7 @@ describe.skipIf(whyNoRedis)("a bulk run over a folder", () => {
     const pictures = new Map<string, Buffer>();
     for (let index = 0; index < PICTURES; index++) {
       const size = 80 + ((index * 13) % 160);
-      const crop = sharp(sources[index % 2]!).extract({
+      const crop = sharp(sources[index % 2]).extract({
         left: (index * 31) % 600,
         top: (index * 17) % 200,
         width: size,

@@ -141,7 +141,7 @@ function drawTag(text: string, { x, y, width, height }: Rect, colour: string, fo
 }
 
 function textOf({ Lb, Cs }: Finding): string {
-  const letters = [...Lb];
+  const letters = Array.from(Lb);
   const label = letters.length > LONGEST_LABEL ? `${letters.slice(0, LONGEST_LABEL - 1).join("")}…` : Lb;
   return `${label} ${Cs.toFixed(2)}`;
 }
@@ -151,7 +151,7 @@ function tagHeight(fontSize: number): number {
 }
 
 function tagSize(text: string, fontSize: number): Size {
-  const ems = [...text].reduce((sum, letter) => sum + emsOf(letter), 0);
+  const ems = Array.from(text).reduce((sum, letter) => sum + emsOf(letter), 0);
   return { width: Math.ceil((ems + 0.8) * fontSize), height: tagHeight(fontSize) };
 }
 
@@ -169,7 +169,7 @@ function round(value: number): number {
 
 function escape(text: string): string {
   return text
-    .replaceAll(/[\u0000-\u0008\u000b\u000c\u000e-\u001f]/g, "")
+    .replaceAll(/\p{Cc}/gu, "")
     .replaceAll("&", "&amp;")
     .replaceAll("<", "&lt;")
     .replaceAll(">", "&gt;");

@@ -77,7 +77,7 @@ async function work(
     config,
     log,
     signal,
-    onHeartbeat: progress.update,
+    onHeartbeat: (state) => progress.update(state),
   }).finally(() => (isOver = true));
   const seconds = (performance.now() - startedAt) / 1000;
   await reading;

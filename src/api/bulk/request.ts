@@ -4,7 +4,6 @@ import { z } from "zod";
 import { createMatcher } from "../../bulk/walk.ts";
 import { realFolder } from "../../bulk/entry.ts";
 import type { BulkSpec } from "../../bulk/spec.ts";
-import type { Config } from "../../config/schema.ts";
 import { BULK_EVENTS } from "../../config/webhooks.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
 import { checkRequest, faultOf } from "../../loaders/requestSchema.ts";
