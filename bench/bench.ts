@@ -178,7 +178,7 @@ function watchMemory(supervisor: number): { stop(): Map<string, number[]> } {
   const samples = new Map<string, number[]>(["api", "worker", "coordinator"].map((name) => [name, []]));
   const look = () => {
     const pids = readFileSync(`/proc/${supervisor}/task/${supervisor}/children`, "utf8");
-    for (const pid of children.trim().split(" ")) {
+    for (const pid of pids.trim().split(" ")) {
       const name = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").at(-2)!;
       const pages = Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]);
       samples.get(name)?.push(pages * 4096);

@@ -4,14 +4,15 @@
  * stands, who works on it, and the queue of those that wait for a coordinator.
  */
 import { randomUUID } from "node:crypto";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import type { ErrorSummary } from "../errors.ts";
 import { connectRedis, reachRedis } from "../queue/connections.ts";
-import { BULK_QUEUE, createNames, type Names } from "../queue/names.ts";
-import { noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
+import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
+import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
 import {
   folderName,
   hasEnded,
@@ -40,6 +41,8 @@ const HEARTBEAT = `
 local owner, run = KEYS[1], KEYS[2]
 local held = redis.call("GET", owner)
 if held and held ~= ARGV[1] then return "taken" end
+-- Ended or removed by another process while this one was asleep.
+if redis.call("EXISTS", run) == 0 or redis.call("HEXISTS", run, "finished") == 1 then return "taken" end
 redis.call("SET", owner, ARGV[1], "PX", ARGV[2])
 redis.call("HSETNX", run, "started", ARGV[3])
 redis.call("HSET", run, unpack(ARGV, 4))
@@ -200,6 +203,19 @@ export class BulkRuns {
       const isQueued = fields["finished"] === undefined && (await this.queue.getJob(id)) !== undefined;
       if (isQueued || lastSign > before) continue;
       await this.remove(id);
+      removed++;
+    }
+    return removed + (await this.#sweepFolders(before));
+  }
+
+  /** Folders of runs that Redis has lost. */
+  async #sweepFolders(before: number): Promise<number> {
+    const parent = bulkFolder(this.#config);
+    let removed = 0;
+    for (const id of (await readdir(parent).catch(() => [])).filter(isBulkRunId)) {
+      const { mtimeMs } = await stat(join(parent, id)).catch(() => ({ mtimeMs: Infinity }));
+      if (mtimeMs > before || (await reachRedis(() => this.#redis.exists(this.#names.bulkRun(id))))) continue;
+      await this.folder(id).remove();
       removed++;
     }
     return removed;

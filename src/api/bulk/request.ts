@@ -31,7 +31,7 @@ export const bulkFolderSchema = z
       description: "A folder below one of the configuration's bulk_roots, as <root> or <root>/<path>.",
       example: "photos/2024",
     }),
-    glob: z.string().optional().meta({
+    glob: z.string().max(1000).optional().meta({
       description:
         'Which files, by their path below the folder; a pattern without "/" is matched with the name alone. Default: JPEG, PNG and WebP by their extension.',
       example: "**/*.jpg",
