@@ -54,16 +54,6 @@ test("a higher priority goes first, arrival decides within one", () => {
   expect(batcher.take(idle, 1)).toEqual(["normal 2", "low"]);
 });
 
-test("what is put back goes before others of its priority and is due at once", () => {
-  const batcher = batcherAt({ now: 0 }, 8, 1000);
-  batcher.add("late", 2);
-  batcher.putBack([
-    { item: "back 1", priority: 2 },
-    { item: "back 2", priority: 2 },
-  ]);
-  expect(batcher.take(idle, 1)).toEqual(["back 1", "back 2", "late"]);
-});
-
 test("several batches of a quick model travel in one message, one of a slow model", () => {
   const fill = () => {
     const batcher = batcherAt({ now: 0 }, 1, 0);
@@ -110,4 +100,33 @@ test("whatever comes in whatever order, each item leaves exactly once and no mes
       },
     ),
   );
+});
+
+test("an engine that is busy with the less urgent is handed the more urgent alone", () => {
+  const batcher = batcherAt({ now: 0 }, 2, 0);
+  for (const item of ["bulk 1", "bulk 2"]) batcher.add(item, 3);
+  expect(batcher.takeUrgent(3)).toEqual([]);
+  for (const item of ["a", "b", "c"]) batcher.add(item, 2);
+  expect(batcher.takeUrgent(2)).toEqual([]);
+  expect(batcher.takeUrgent(3)).toEqual(["a", "b"]);
+  expect(batcher.takeUrgent(3)).toEqual(["c"]);
+  expect(batcher.take(idle, 1)).toEqual(["bulk 1", "bulk 2"]);
+});
+
+test("the more urgent, too, waits for its batch to fill", () => {
+  const clock = { now: 0 };
+  const batcher = batcherAt(clock, 2, 10);
+  batcher.add("a", 2);
+  expect(batcher.takeUrgent(3)).toEqual([]);
+  clock.now = 10;
+  expect(batcher.takeUrgent(3)).toEqual(["a"]);
+});
+
+test("where the less urgent are to leave room, they make no batch full", () => {
+  const batcher = batcherAt({ now: 0 }, 2, 0);
+  batcher.add("a", 2);
+  batcher.add("bulk", 3);
+  expect(batcher.take(busy, 1, 3)).toEqual([]);
+  batcher.add("b", 2);
+  expect(batcher.take(busy, 1, 3)).toEqual(["a", "b"]);
 });

@@ -46,22 +46,9 @@ export class Batcher<T> {
 
   /** @param priority the lower the sooner, from 1 */
   add(item: T, priority: number): void {
-    this.#insert({ item, priority, since: this.#now() });
-  }
-
-  /** Puts back what an engine did not get to; it goes before others of its priority. */
-  putBack(items: readonly { item: T; priority: number }[]): void {
-    const since = this.#now() - this.#options.maxQueueDelayMs;
-    const first = this.#waiting;
-    this.#waiting = [];
-    for (const { item, priority } of items) this.#insert({ item, priority, since });
-    for (const waiting of first) this.#insert(waiting);
-  }
-
-  #insert(waiting: Waiting<T>): void {
     let index = this.#waiting.length;
-    while (index > 0 && this.#waiting[index - 1]!.priority > waiting.priority) index--;
-    this.#waiting.splice(index, 0, waiting);
+    while (index > 0 && this.#waiting[index - 1]!.priority > priority) index--;
+    this.#waiting.splice(index, 0, { item, priority, since: this.#now() });
   }
 
   /**

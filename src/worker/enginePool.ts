@@ -185,7 +185,7 @@ export class EnginePool {
         },
         hung: (chunks) => {
           log.warn({ engine: id }, "engine exceeded timeout_ms and was killed");
-          this.#recoverHung(chunks);
+          this.#recoverHung(chunks.flat());
         },
         lost: (chunks, how) => {
           const lived = Date.now() - startedAt;
@@ -220,14 +220,19 @@ export class EnginePool {
     this.#restartTimers.add(timer);
   }
 
-  /** The oldest chunk hung: with one member it is clear which, else each runs alone. The next was not begun. */
-  #recoverHung([oldest = [], ...others]: number[][]): void {
-    const timedOut = (task: EngineTask) =>
-      new PredictionTimeoutError(`${task.id} ran longer than its timeout_ms of ${task.timeoutMs}`);
-    if (oldest.length === 1) this.#held.get(oldest[0]!)!.isAlone = true;
-    for (const key of oldest) this.#suspect(key, timedOut);
-    const innocent = others.flat().map((key) => this.#held.get(key)!);
-    this.#batcher.putBack(innocent.map((held) => ({ item: held, priority: held.task.priority })));
+  /**
+   * Where the engine held a single prediction, that one hung. Else it can be any: the oldest may have finished, and its
+   * outcome not have left the engine when the next one hung.
+   */
+  #recoverHung(keys: number[]): void {
+    if (keys.length === 1) this.#held.get(keys[0]!)!.isAlone = true;
+    for (const key of keys) {
+      this.#suspect(
+        key,
+        (task) =>
+          new PredictionTimeoutError(`${task.id} ran longer than its timeout_ms of ${task.timeoutMs}`),
+      );
+    }
   }
 
   #suspect(key: number, error: (task: EngineTask) => InfermillError): void {
