@@ -219,5 +219,8 @@ describe.skipIf(whyNoRedis)("a bulk run over a folder", () => {
     const text = await (await fetch(infermill.url + links.events)).text();
     const data = [...text.matchAll(/^data: (.*)$/gm)].map(([, json]) => JSON.parse(json!) as BulkRun);
     expect(data.at(-1)).toMatchObject({ status: "completed" });
+    const last = [...text.matchAll(/^id: (.*)$/gm)].at(-1)![1]!;
+    const again = await fetch(infermill.url + links.events, { headers: { "Last-Event-ID": last } });
+    expect(again.status).toBe(204);
   });
 });

@@ -399,6 +399,7 @@ export const routes: readonly Route[] = [
       },
       responses: {
         200: { description: "The stream.", content: { "text/event-stream": { schema: z.string() } } },
+        204: { description: "Last-Event-ID is the end: there is nothing more to come." },
         ...problems(404, 503),
       },
     },

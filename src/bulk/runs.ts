@@ -169,13 +169,19 @@ export class BulkRuns {
   async cancel(id: string): Promise<void> {
     await this.#fields(id);
     await reachRedis(() => this.#redis.hset(this.#names.bulkRun(id), "cancel", 1));
+    if (await this.#isFree(id)) await this.end(id, "cancelled");
+  }
+
+  /** Whether nobody works on a run; then it is no longer queued either. */
+  async #isFree(id: string): Promise<boolean> {
     const job = await reachRedis(() => this.queue.getJob(id));
+    // An interrupted run of the command line has no job.
+    if (!job) return (await reachRedis(() => this.#redis.exists(this.#names.bulkOwner(id)))) === 0;
     // It can't be removed while a coordinator holds it.
-    const isFree = await job?.remove().then(
+    return job.remove().then(
       () => true,
       () => false,
     );
-    if (isFree) await this.end(id, "cancelled");
   }
 
   /** Removes an ended run, its files and all. */

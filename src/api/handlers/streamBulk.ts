@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Request, Response } from "express";
 import { z } from "zod";
 import { followResults } from "../../bulk/resultsFile.ts";
-import { hasEnded } from "../../bulk/spec.ts";
+import { hasEnded, type BulkRun } from "../../bulk/spec.ts";
 import { InvalidRequestError } from "../../errors.ts";
 import { faultOf } from "../../loaders/requestSchema.ts";
 import { pathParameter, type Api } from "../api.ts";
@@ -60,14 +60,19 @@ export async function streamBulkResults({ bulk, closing }: Api, req: Request, re
 export async function streamBulkEvents({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
   const id = pathParameter(req, "run");
   let run = await bulk.read(id);
+  let told = req.get("Last-Event-ID");
+  if (hasEnded(run.status) && told === eventIdOf(run)) {
+    // A browser connects again after the end, too; this tells it not to.
+    res.status(204).end();
+    return;
+  }
   res.set({ "Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no" });
   res.flushHeaders();
   const heartbeat = setInterval(() => res.write(": still here\n\n"), HEARTBEAT_MS);
   const gone = abortWhenGone(res, closing);
   try {
-    let told = req.get("Last-Event-ID");
     for (;;) {
-      const eventId = `${run.status}-${run.counts.total}-${run.counts.done}`;
+      const eventId = eventIdOf(run);
       if (eventId !== told) res.write(`id: ${eventId}\nevent: progress\ndata: ${JSON.stringify(run)}\n\n`);
       told = eventId;
       if (hasEnded(run.status) || gone.signal.aborted) break;
@@ -79,4 +84,8 @@ export async function streamBulkEvents({ bulk, closing }: Api, req: Request, res
     clearInterval(heartbeat);
     gone.stop();
   }
+}
+
+function eventIdOf({ status, counts }: BulkRun): string {
+  return `${status}-${counts.total}-${counts.done}`;
 }
