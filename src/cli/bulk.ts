@@ -1,5 +1,5 @@
 /** `infermill bulk`: one model over every file of a folder, here with a stack of its own, or on a server. */
-import { open, realpath, stat } from "node:fs/promises";
+import { open, realpath, rm, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { openRunFolder } from "../bulk/runFolder.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
@@ -71,8 +71,7 @@ async function bulkOnServer(
   const request = readRequest(options);
   const out = folder === undefined ? resolve(options.out!) : await createResultsFile(options.out);
   const { model, glob } = options;
-  const id =
-    options.resume ?? (await startOnServer(server, { model: model!, folder: folder!, glob, request }));
+  const id = options.resume ?? (await startOrClear());
   const exitCode = await followOnServer(server, id, out, signal);
   if (exitCode === EXIT_INTERRUPTED) {
     tellHowToResume(id, { "--server": server, "--out": out });
@@ -81,6 +80,15 @@ async function bulkOnServer(
     );
   }
   return exitCode;
+
+  async function startOrClear(): Promise<string> {
+    try {
+      return await startOnServer(server, { model: model!, folder: folder!, glob, request });
+    } catch (error) {
+      await rm(out, { force: true });
+      throw error;
+    }
+  }
 }
 
 async function writeNewSpec(

@@ -172,7 +172,8 @@ function sendOutcomes(): void {
 }
 
 function send(message: FromEngine): void {
-  if (process.connected) process.send!(message);
+  // A worker that was killed in this moment is noticed by the disconnect.
+  if (process.connected) process.send!(message, undefined, undefined, () => {});
 }
 
 function noTimings(): MemberOutcome["timings"] {

@@ -117,5 +117,8 @@ function faultsOfLine(error: unknown, number: number): Fault[] {
   if (!(error instanceof InfermillError) || error.status >= 500) throw error;
   if (!(error instanceof InvalidRequestError))
     return [{ key: `line ${number}`, problem: error.message.replace(/^it /, "") }];
-  return error.faults.map(({ key, problem }) => ({ key: `line ${number}: ${key}`, problem }));
+  return error.faults.map(({ key, problem }) => ({
+    key: key === "" ? `line ${number}` : `line ${number}: ${key}`,
+    problem,
+  }));
 }
