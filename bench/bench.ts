@@ -1,6 +1,7 @@
 /**
  * `npm run bench`: what infermill costs over the bare model and the bare queue, as ratios within one run.
- * Options: `--json`, `--rounds <n>` (10), `--seconds <s>` of each measurement (3), `--rows <a,b>`, `--model <file.onnx>`.
+ * Options: `--json`, `--rounds <n>` (10), `--seconds <s>` of each measurement (3), `--rows <a,b>`,
+ * `--entries <n>` of the long bulk run (100000), `--model <file.onnx>`.
  */
 import { execFileSync, fork, spawn, type ChildProcess } from "node:child_process";
 import { existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -27,7 +28,8 @@ const { values: options } = parseArgs({
     json: { type: "boolean", default: false },
     rounds: { type: "string", default: "10" },
     seconds: { type: "string", default: "3" },
-    rows: { type: "string", default: "bulk,http,noop,latency,memory,flat" },
+    rows: { type: "string", default: "bulk,http,noop,latency,lone,memory,flat" },
+    entries: { type: "string", default: "100000" },
     model: { type: "string" },
     concurrency: { type: "string", default: "32" },
   },
@@ -38,7 +40,9 @@ const CORES = availableParallelism();
 const BATCH = 8;
 const NOOP_BACKLOG = 5000;
 const FEW_FILES = 1000;
-const MANY_FILES = 100_000;
+const MANY_FILES = Number(options.entries);
+/** Whose memory a long bulk run must not raise; the engines of a worker count together. */
+const PROCESSES = ["api", "worker", "coordinator", "engines", "redis"];
 const MAIN = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));
 
 interface Row {
@@ -72,6 +76,7 @@ try {
   if (wanted.has("http")) await measureHttp();
   if (wanted.has("noop")) await measureNoop();
   if (wanted.has("latency")) await measureLatency();
+  if (wanted.has("lone")) await measureLoneDuringBulk();
   if (wanted.has("memory")) await measureMemory();
   if (wanted.has("flat")) await measureFlatness();
   report();
@@ -106,24 +111,62 @@ async function measureBulk(): Promise<void> {
   for (const child of [...raw.loops, server.child]) await end(child);
 }
 
+/** Latency of lone synchronous predictions while a bulk run keeps every engine busy, against the time of one batch. */
+async function measureLoneDuringBulk(): Promise<void> {
+  const server = await startServer("files");
+  const bytes = readFileSync(picture);
+  linkPictures("during", 20_000);
+  const links = await postBulk(server.url, "during");
+  const look = async () => (await (await fetch(server.url + links.self)).json()) as BulkRun;
+  const upload = async () => {
+    const startedAt = performance.now();
+    const { status } = await post(`${server.url}/v1/models/Bench/predictions`, "image/jpeg", bytes);
+    if (status !== 200) throw new Error(`a lone prediction was answered with ${status}`);
+    return performance.now() - startedAt;
+  };
+  for (let index = 0; index < 10; index++) await upload();
+  const before = await look();
+  const startedAt = performance.now();
+  const latencies: number[] = [];
+  while (latencies.length < 20 * ROUNDS) latencies.push(await upload());
+  const seconds = (performance.now() - startedAt) / 1000;
+  const after = await look();
+  if (after.status !== "running") throw new Error("the bulk run ended before the lone predictions did");
+  const done = after.counts.succeeded - before.counts.succeeded + latencies.length;
+  const batchMs = (1000 * BATCH * CORES * seconds) / done;
+  const p95 = latencies.toSorted((a, b) => a - b)[Math.floor(0.95 * latencies.length)]!;
+  rows.push({
+    figure: "lone uploads during a bulk run, p95 ÷ one batch's time",
+    value: p95 / batchMs,
+    aim: "≤ 2",
+    met: p95 / batchMs <= 2,
+    detail: `p50 ${median(latencies).toFixed(0)}, p95 ${p95.toFixed(0)} against ${batchMs.toFixed(0)} ms, the bulk run at ${((done - latencies.length) / seconds).toFixed(1)} images/s`,
+  });
+  await fetch(server.url + links.self, { method: "DELETE" });
+  await end(server.child);
+}
+
 /** Typical resident memory during a long bulk run of a model that does nothing, against short ones. */
 async function measureFlatness(): Promise<void> {
   const server = await startServer("files", "noop");
   const tiny = await sharp(picture).resize(32).jpeg().toBuffer();
   linkPictures("few", FEW_FILES, tiny);
   linkPictures("many", MANY_FILES, tiny);
+  const connection = await connectRedis(redis.url, "worker");
+  const redisPid = Number(/process_id:(\d+)/.exec(await connection.info("server"))![1]);
+  connection.disconnect();
   // As many entries as in the long run, since a heap's size follows what it went through.
-  const few = watchMemory(server.child.pid!);
+  const few = watchMemory(server.child.pid!, redisPid);
   for (let done = 0; done < MANY_FILES; done += FEW_FILES) await runBulk(server.url, "few");
   const fewSamples = few.stop();
-  const many = watchMemory(server.child.pid!);
+  const many = watchMemory(server.child.pid!, redisPid);
   const seconds = await runBulk(server.url, "many");
   const manySamples = many.stop();
-  for (const name of ["api", "worker", "coordinator"]) {
+  for (const name of PROCESSES) {
     const mib = (samples: Map<string, number[]>) => median(samples.get(name)!) / 2 ** 20;
     const value = mib(manySamples) / mib(fewSamples);
     rows.push({
-      figure: `memory of the ${name}, a bulk run of ${MANY_FILES} files ÷ runs of ${FEW_FILES}`,
+      figure: `memory of ${name}, a bulk run of ${MANY_FILES} files ÷ runs of ${FEW_FILES}`,
       value,
       aim: "≤ 1.1",
       met: value <= 1.1,
@@ -150,14 +193,18 @@ function linkPictures(name: string, count: number, bytes = readFileSync(picture)
   }
 }
 
-/** Runs a model over a folder; answers the seconds from the call until the end. */
-async function runBulk(url: string, name: string): Promise<number> {
+async function postBulk(url: string, name: string): Promise<BulkRun["links"]> {
   const answer = await fetch(`${url}/v1/bulk`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ model: "Bench", folder: `photos/${name}` }),
   });
-  const { links } = (await answer.json()) as BulkRun;
+  return ((await answer.json()) as BulkRun).links;
+}
+
+/** Runs a model over a folder; answers the seconds from the call until the end. */
+async function runBulk(url: string, name: string): Promise<number> {
+  const links = await postBulk(url, name);
   // The stream costs the api next to nothing until it ends.
   await (await fetch(url + links.events)).text();
   const run = (await (await fetch(url + links.self)).json()) as BulkRun;
@@ -166,16 +213,20 @@ async function runBulk(url: string, name: string): Promise<number> {
   return (Date.parse(run.finished_at!) - Date.parse(run.created_at)) / 1000;
 }
 
-/** Samples of the resident memory in bytes of each process that a supervisor started, by its name, until `stop()`. */
-function watchMemory(supervisor: number): { stop(): Map<string, number[]> } {
-  const samples = new Map<string, number[]>(["api", "worker", "coordinator"].map((name) => [name, []]));
+/** Samples of the resident memory in bytes of each process below a supervisor, and of Redis, by name, until `stop()`. */
+function watchMemory(supervisor: number, redisPid: number): { stop(): Map<string, number[]> } {
+  const samples = new Map<string, number[]>(PROCESSES.map((name) => [name, []]));
+  const resident = (pid: number) => 4096 * Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]);
+  const childrenOf = (pid: number) =>
+    readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ").map(Number);
   const look = () => {
-    const pids = readFileSync(`/proc/${supervisor}/task/${supervisor}/children`, "utf8");
-    for (const pid of pids.trim().split(" ")) {
+    for (const pid of childrenOf(supervisor)) {
       const name = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").at(-2)!;
-      const pages = Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]);
-      samples.get(name)?.push(pages * 4096);
+      samples.get(name)!.push(resident(pid));
+      if (name === "worker")
+        samples.get("engines")!.push(childrenOf(pid).reduce((sum, engine) => sum + resident(engine), 0));
     }
+    samples.get("redis")!.push(resident(redisPid));
   };
   const timer = setInterval(look, 100);
   return {
