@@ -185,6 +185,18 @@ export class AlreadyEndedError extends InfermillError {
   override readonly status = 409;
 }
 
+export class BulkRunNotFoundError extends NotFoundError {
+  override readonly code = "bulk_run_not_found";
+  override readonly title = "No such bulk run";
+}
+
+/** The bulk run goes on by itself, or is complete, or is the command line's. */
+export class NotResumableError extends InfermillError {
+  override readonly code = "not_resumable";
+  override readonly title = "The bulk run can't be resumed";
+  override readonly status = 409;
+}
+
 /** Turns whatever was thrown into an InfermillError; a foreign error becomes one through `wrap`. */
 export function toInfermillError(
   thrown: unknown,

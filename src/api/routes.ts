@@ -14,6 +14,7 @@ import {
   deleteBulkRun,
   getBulkRun,
   listBulkRuns,
+  resumeBulkRun,
 } from "./handlers/bulkRuns.ts";
 import { cancelPrediction } from "./handlers/cancelPrediction.ts";
 import { getPrediction } from "./handlers/getPrediction.ts";
@@ -42,7 +43,7 @@ const deliveryId = z.string().meta({ description: "Id of the delivery, its webho
 const PROBLEMS: Readonly<Record<number, string>> = {
   400: "The body can't be read.",
   404: "No such model, prediction or bulk run.",
-  409: "The prediction ended already.",
+  409: "The prediction ended already, or the bulk run can't be resumed.",
   413: "The body is too large.",
   415: "Unsupported Content-Type.",
   422: "The request can't be used, or its key or id was used with another request.",
@@ -359,6 +360,22 @@ export const routes: readonly Route[] = [
         202: answer("It will be cancelled once what runs has ended.", schemas.bulkRunSchema),
         204: { description: "It had ended and is deleted." },
         ...problems(404, 503),
+      },
+    },
+  },
+  {
+    method: "post",
+    path: "/v1/bulk/{run}/resume",
+    handler: resumeBulkRun,
+    operation: {
+      operationId: "resumeBulkRun",
+      summary: "Go on with a bulk run that failed or was cancelled",
+      description: "It goes on behind the results that are there, with the entries that have none.",
+      tags: ["bulk runs"],
+      requestParams: { path: z.object({ run }) },
+      responses: {
+        202: answer("Accepted.", schemas.bulkRunSchema, acceptedHeaders),
+        ...problems(404, 409, 503),
       },
     },
   },

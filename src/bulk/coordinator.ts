@@ -6,14 +6,13 @@
 import { Job, UnrecoverableError, WaitingError, Worker } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
-import { InfermillError, RedisUnavailableError, toInfermillError } from "../errors.ts";
+import { BulkRunNotFoundError, InfermillError, RedisUnavailableError, toInfermillError } from "../errors.ts";
 import { openLanes } from "../queue/bulkLane.ts";
 import { connectRedis } from "../queue/connections.ts";
 import { Deliveries } from "../queue/deliveries.ts";
 import { failedReason } from "../queue/jobs.ts";
 import { BULK_QUEUE, createNames } from "../queue/names.ts";
 import { readWorkerReports } from "../queue/workers.ts";
-import { BulkRunNotFoundError } from "./runFolder.ts";
 import { RunTakenOverError } from "./resultsFile.ts";
 import { openBulkRuns, type BulkRuns, type BulkState } from "./runs.ts";
 import { hasEnded } from "./spec.ts";

@@ -2,18 +2,13 @@
 import { access, mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Config } from "../config/schema.ts";
-import { InfermillError, NotFoundError } from "../errors.ts";
+import { BulkRunNotFoundError, InfermillError } from "../errors.ts";
 import { isBulkRunId } from "../queue/names.ts";
 import { readLines } from "./lines.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
 
 /** Text that is gathered before it is written, in characters. */
 const WRITE_SIZE = 64 * 1024;
-
-export class BulkRunNotFoundError extends NotFoundError {
-  override readonly code = "bulk_run_not_found";
-  override readonly title = "No such bulk run";
-}
 
 export function bulkFolder(config: Pick<Config, "data_dir">): string {
   return join(config.data_dir, "bulk");

@@ -6,10 +6,11 @@
 import { randomUUID } from "node:crypto";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
-import type { ErrorSummary } from "../errors.ts";
+import { NotResumableError, type ErrorSummary } from "../errors.ts";
 import { connectRedis, reachRedis } from "../queue/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
 import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
@@ -28,6 +29,9 @@ const OWNER_TTL_MS = 10_000;
 /** A run that can't go on is tried again this often, in case that its fault passes. */
 const ATTEMPTS = 5;
 const RETRY_DELAY_MS = 5000;
+/** How long a run that has just ended may still be its coordinator's. */
+const LET_GO_MS = 5000;
+const LET_GO_LOOK_MS = 50;
 
 /** What the owner of a run tells of it. */
 export interface BulkState extends BulkCounts {
@@ -275,9 +279,48 @@ export class BulkRuns {
     return run;
   }
 
-  /** Makes an ended run one that goes on: a failed one, or an interrupted one of the command line. */
+  /** Makes an ended run one that goes on. */
   async reopen(id: string): Promise<void> {
-    await reachRedis(() => this.#redis.hdel(this.#names.bulkRun(id), "finished", "cancel", "error"));
+    const run = this.#names.bulkRun(id);
+    await reachRedis(() =>
+      this.#redis.multi().hdel(run, "finished", "cancel", "error").hset(run, "status", "queued").exec(),
+    );
+  }
+
+  /**
+   * Puts a run that failed or was cancelled into the queue again; it goes on behind the lines that it has.
+   * @throws BulkRunNotFoundError
+   * @throws NotResumableError where it goes on by itself, is complete, or is the command line's
+   */
+  async resume(id: string): Promise<void> {
+    const spec = await this.readSpec(id);
+    if (spec.results_file !== undefined)
+      throw new NotResumableError(
+        `${id} was started on the command line; go on with it there: infermill bulk --resume ${id}`,
+      );
+    const { status } = await this.read(id);
+    if (status === "completed") throw new NotResumableError(`${id} is complete: every entry has its line`);
+    const job = await reachRedis(() => this.queue.getJob(id));
+    // Without a job it was left behind in the middle of this.
+    if (!hasEnded(status) && job) throw new NotResumableError(`${id} has not ended: it is ${status}`);
+    await this.#removeEndedJob(id);
+    await this.reopen(id);
+    await this.enqueue(spec);
+  }
+
+  async #removeEndedJob(id: string): Promise<void> {
+    const deadline = Date.now() + LET_GO_MS;
+    for (;;) {
+      const job = await reachRedis(() => this.queue.getJob(id));
+      if (!job) return;
+      try {
+        return await job.remove();
+      } catch (error) {
+        if (Date.now() > deadline)
+          throw new NotResumableError(`${id} is still held by its coordinator; try again`, { cause: error });
+        await sleep(LET_GO_LOOK_MS);
+      }
+    }
   }
 
   async close(): Promise<void> {

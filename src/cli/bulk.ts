@@ -12,8 +12,8 @@ import { checkLoaders } from "../loaders/openLoader.ts";
 import { checkRequest } from "../loaders/requestSchema.ts";
 import { newBulkRunId } from "../queue/names.ts";
 import { workHere } from "./bulkHere.ts";
-import { followOnServer, startOnServer } from "./bulkServer.ts";
-import { EXIT_INTERRUPTED, UsageError } from "./exit.ts";
+import { followOnServer, resumeOnServer, startOnServer } from "./bulkServer.ts";
+import { EXIT_FAILED, EXIT_INTERRUPTED, exitWith, UsageError } from "./exit.ts";
 import { printWarning } from "./log.ts";
 import { parseRequest } from "./predict.ts";
 
@@ -51,9 +51,16 @@ async function bulkHere(
     folder === undefined
       ? await readSpecToResume(config, options)
       : await writeNewSpec(config, folder, options.model!, options);
-  const exitCode = await workHere(config, spec, signal);
-  if (exitCode === EXIT_INTERRUPTED) tellHowToResume(spec.id, { "--config": options.config });
-  return exitCode;
+  const resume = resumeCommand(spec.id, { "--config": options.config });
+  try {
+    const exitCode = await workHere(config, spec, signal);
+    if (exitCode === EXIT_INTERRUPTED) console.error(`Interrupted. To go on: ${resume}`);
+    return exitCode;
+  } catch (error) {
+    exitWith(error);
+    console.error(`The run is not done. To go on: ${resume}`);
+    return EXIT_FAILED;
+  }
 }
 
 async function bulkOnServer(
@@ -72,9 +79,10 @@ async function bulkOnServer(
   const out = folder === undefined ? resolve(options.out!) : await createResultsFile(options.out);
   const { model, glob } = options;
   const id = options.resume ?? (await startOrClear());
+  if (options.resume !== undefined) await resumeOnServer(server, id);
   const exitCode = await followOnServer(server, id, out, signal);
   if (exitCode === EXIT_INTERRUPTED) {
-    tellHowToResume(id, { "--server": server, "--out": out });
+    console.error(`Interrupted. To go on: ${resumeCommand(id, { "--server": server, "--out": out })}`);
     console.error(
       `The run goes on at the server; to cancel it: curl -X DELETE ${new URL(`/v1/bulk/${id}`, server).href}`,
     );
@@ -134,9 +142,7 @@ async function readSpecToResume(config: Config, { resume }: BulkOptions): Promis
       throw error;
     });
   if (spec.results_file === undefined)
-    throw new UsageError(
-      `${spec.id} is a run of a server, which goes on with it by itself; follow it with --server`,
-    );
+    throw new UsageError(`${spec.id} is a run of a server: go on with it there, by --server <url>`);
   return spec;
 }
 
@@ -184,11 +190,13 @@ function interruptible(): AbortSignal {
   return interruption.signal;
 }
 
-function tellHowToResume(id: string, options: Record<string, string | undefined>): void {
+function resumeCommand(id: string, options: Record<string, string | undefined>): string {
+  const dataDir = process.env["INFERMILL_DATA_DIR"];
+  const environment = dataDir ? [`INFERMILL_DATA_DIR=${quote(dataDir)}`] : [];
   const given = Object.entries(options).flatMap(([name, value]) =>
     value === undefined ? [] : [name, quote(value)],
   );
-  console.error(`Interrupted. To go on: ${["infermill bulk --resume", id, ...given].join(" ")}`);
+  return [...environment, "infermill bulk --resume", id, ...given].join(" ");
 }
 
 function quote(text: string): string {

@@ -35,6 +35,14 @@ export async function startOnServer(server: string, body: Folder): Promise<strin
   return id;
 }
 
+/** Goes on with a run that failed or was cancelled; what has not ended goes on by itself. */
+export async function resumeOnServer(server: string, id: string): Promise<void> {
+  const url = new URL(`/v1/bulk/${encodeURIComponent(id)}`, server);
+  const { status } = await callJson<BulkRun>(url);
+  if (status !== "failed" && status !== "cancelled") return;
+  await call(new URL(`${url.pathname}/resume`, url), { method: "POST" });
+}
+
 /** @returns the exit code */
 export async function followOnServer(
   server: string,
@@ -51,7 +59,7 @@ export async function followOnServer(
   if (!run) return EXIT_INTERRUPTED;
   const session = { done: written.lines - before, seconds: (performance.now() - startedAt) / 1000 };
   console.log(written.summary.format(run.counts.total, session, out));
-  if (run.error) console.error(`infermill: the run failed: ${run.error.detail}`);
+  if (run.error) console.error(`infermill: the run can't go on: ${run.error.detail}`);
   return run.status === "completed" && run.counts.failed === 0 ? 0 : EXIT_FAILED;
 }
 

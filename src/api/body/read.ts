@@ -17,6 +17,7 @@ const FORMS: ReadonlyMap<string, BodyForm> = new Map([
   ["application/x-ndjson", "ndjson"],
   ["multipart/form-data", "multipart"],
 ]);
+const BODY_BUFFER_BYTES = 1024 * 1024;
 /** Finding the place of a fault parses again and again, which is not worth it for more. */
 const LONGEST_TEXT_TO_SEARCH = 1_000_000;
 
@@ -105,6 +106,8 @@ export function limitBody(
 ): Readable {
   let received = 0;
   const limited = new Transform({
+    // Most pictures fit, and then the socket is never paused on their way.
+    highWaterMark: BODY_BUFFER_BYTES,
     transform(chunk: Buffer, _encoding, done) {
       received += chunk.length;
       if (received > maxBytes) done(new BodyTooLargeError(maxBytes, setting));

@@ -1,4 +1,4 @@
-/** `/v1/bulk`: start a bulk run over a folder or a manifest, list the runs, read one, cancel or delete it. */
+/** `/v1/bulk`: start a bulk run over a folder or a manifest, list the runs, read one, cancel, resume or delete it. */
 import type { Request, Response } from "express";
 import { z } from "zod";
 import type { BulkRuns } from "../../bulk/runs.ts";
@@ -66,6 +66,13 @@ export async function deleteBulkRun({ bulk }: Api, req: Request, res: Response):
   await bulk.cancel(id);
   const run = await readOnceEnded(bulk, id);
   res.status(hasEnded(run.status) ? 200 : 202).json(run);
+}
+
+export async function resumeBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const id = pathParameter(req, "run");
+  await bulk.resume(id);
+  const run = await bulk.read(id);
+  res.status(202).set("Location", run.links.self).set("Retry-After", "1").json(run);
 }
 
 /** A run has ended once what was running at the cancellation is written down. */
