@@ -3,6 +3,7 @@ import { startBulkCoordinator } from "../bulk/coordinator.ts";
 import { loadConfig } from "../config/load.ts";
 import { startWebhookDelivery } from "../webhooks/delivery.ts";
 import { announceReady, onStopSignal } from "./exit.ts";
+import { keepHeapSmall } from "./heap.ts";
 import { createLog } from "./log.ts";
 import { openRedis } from "./redis.ts";
 
@@ -14,6 +15,7 @@ interface RunningService {
 }
 
 export async function runCoordinator(options: { config?: string }): Promise<void> {
+  keepHeapSmall();
   const config = await loadConfig({ file: options.config });
   const log = createLog("coordinator", config.log_level);
   const redis = await openRedis(config, log);

@@ -1,17 +1,10 @@
 #!/usr/bin/env node
 /** The command `infermill`. */
-import { setFlagsFromString } from "node:v8";
 import { Command, CommanderError } from "commander";
 import type { BulkOptions } from "./bulk.ts";
 import { version } from "../version.ts";
 import { EXIT_USAGE, exitWith } from "./exit.ts";
 import type { TestOptions } from "./test.ts";
-
-/**
- * V8 lets a heap under steady load grow by far more than what lives in it, so that a process would take more memory the
- * longer a bulk run lasts. In steps of a fifth it stays small, at the same rate. A V8 without this flag says so and goes on.
- */
-setFlagsFromString("--heap-growing-percent=20");
 
 const CONFIG_OPTION = [
   "-c, --config <file>",

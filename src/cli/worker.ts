@@ -3,12 +3,14 @@ import { loadConfig } from "../config/load.ts";
 import { checkLoaders, resolveModelPaths } from "../loaders/openLoader.ts";
 import { startWorker } from "../worker/worker.ts";
 import { announceReady, onStopSignal, UsageError } from "./exit.ts";
+import { keepHeapSmall } from "./heap.ts";
 import { createLog, printWarning } from "./log.ts";
 import { openRedis } from "./redis.ts";
 
 const STOP_LIMIT_MS = 30_000;
 
 export async function runWorker(options: { config?: string; models?: string }): Promise<void> {
+  keepHeapSmall();
   const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   const log = createLog("worker", config.log_level);
   const known = Object.keys(config.models);
