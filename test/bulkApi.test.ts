@@ -62,6 +62,7 @@ describe.skipIf(whyNoRedis)("bulk runs by HTTP", () => {
     const { id } = (await start({ model: "Echo", folder: "photos" })).body;
     const cancelled = await send("DELETE", `${api.url}/v1/bulk/${id}`);
     expect(cancelled).toMatchObject({ status: 200, body: { id, status: "cancelled" } });
+    expect(await send("POST", `${api.url}/v1/bulk/${id}/cancel`)).toMatchObject(cancelled);
     expect(cancelled.body.finished_at).not.toBeNull();
     const results = await fetch(`${api.url}/v1/bulk/${id}/results`);
     expect([results.status, await results.text()]).toEqual([200, ""]);

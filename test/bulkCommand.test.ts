@@ -5,6 +5,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -105,11 +106,16 @@ describe.skipIf(whyNoRedis)("infermill bulk", () => {
         .toSorted(),
     ).toEqual(["failed", "succeeded"]);
 
+    const linked = join(folder, "linked");
+    symlinkSync(photos, linked);
     for (const args of [
       ["bulk", photos],
       ["bulk", photos, "-m", "None", "-c", config],
       ["bulk", join(folder, "nowhere"), "-m", "Scripted", "-c", config],
       ["bulk", photos, "-m", "Scripted", "-c", config, "--request", "nonsense"],
+      ["bulk", photos, "-m", "Scripted", "-c", config, "--glob", "*a*b*c*d*e*.jpg"],
+      // A link to the pictures would have them drawn over.
+      ["bulk", linked, "-m", "Scripted", "-c", config, "--annotate", linked],
     ]) {
       const wrong = runInfermill(args, { cwd: folder });
       expect({ args, code: (await wrong.exited).code }).toEqual({ args, code: 2 });

@@ -10,6 +10,7 @@ import { manifestLineSchema } from "./bulk/manifest.ts";
 import { bulkFolderSchema, manifestQuerySchema } from "./bulk/request.ts";
 import {
   bulkListQuerySchema,
+  cancelBulkRun,
   createBulkRun,
   deleteBulkRun,
   getBulkRun,
@@ -359,6 +360,22 @@ export const routes: readonly Route[] = [
         200: answer("It is cancelled.", schemas.bulkRunSchema),
         202: answer("It will be cancelled once what runs has ended.", schemas.bulkRunSchema),
         204: { description: "It had ended and is deleted." },
+        ...problems(404, 503),
+      },
+    },
+  },
+  {
+    method: "post",
+    path: "/v1/bulk/{run}/cancel",
+    handler: cancelBulkRun,
+    operation: {
+      operationId: "cancelBulkRun",
+      summary: "Cancel a bulk run, and leave one that has ended as it is",
+      tags: ["bulk runs"],
+      requestParams: { path: z.object({ run }) },
+      responses: {
+        200: answer("It has ended.", schemas.bulkRunSchema),
+        202: answer("It will be cancelled once what runs has ended.", schemas.bulkRunSchema),
         ...problems(404, 503),
       },
     },

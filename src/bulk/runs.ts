@@ -202,11 +202,11 @@ export class BulkRuns {
   }
 
   /** Removes the runs that ended longer ago than `bulk_ttl_seconds`; answers how many. */
-  async sweep(): Promise<number> {
+  async sweep({ except }: { except?: string } = {}): Promise<number> {
     const before = Date.now() - this.#config.bulk_ttl_seconds * 1000;
     let removed = 0;
     const ids = await reachRedis(() => this.#redis.zrangebyscore(this.#names.bulkRuns, "-inf", before));
-    for (const id of ids) {
+    for (const id of ids.filter((each) => each !== except)) {
       const fields = await reachRedis(() => this.#redis.hgetall(this.#names.bulkRun(id)));
       // A run of the command line that was interrupted has no end; its last sign of life counts.
       const lastSign = Number(fields["finished"] ?? fields["updated"] ?? 0);

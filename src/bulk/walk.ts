@@ -12,6 +12,9 @@ import { BadInputError } from "../errors.ts";
 /** What a folder's pictures are called where no pattern says otherwise. */
 const PICTURES = "**/*.{jpg,jpeg,png,webp}";
 
+/** A pattern with more of them between two slashes can take for ever on a long name. */
+const MOST_STARS = 5;
+
 export interface WalkOptions {
   /** Which files, by their path below the folder; one without a slash is matched with the name alone. Default: pictures. */
   glob?: string | undefined;
@@ -34,6 +37,13 @@ export function createMatcher(glob: string | undefined): (path: string) => boole
     throw new BadInputError(
       `glob must be a pattern for paths below the folder, such as "2024/**/*.jpg", got ${JSON.stringify(glob)}`,
     );
+  }
+  for (const part of glob.split("/")) {
+    const stars = part.match(/\*+|[!+]\(/g)?.length ?? 0;
+    if (stars > MOST_STARS)
+      throw new BadInputError(
+        `glob may have up to ${MOST_STARS} * between two slashes, got ${stars} in ${JSON.stringify(part.slice(0, 100))}`,
+      );
   }
   return picomatch(glob, { basename: !glob.includes("/") });
 }

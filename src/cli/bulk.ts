@@ -1,6 +1,6 @@
 /** `infermill bulk`: one model over every file of a folder, here with a stack of its own, or on a server. */
 import { open, realpath, rm, stat } from "node:fs/promises";
-import { resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { openRunFolder } from "../bulk/runFolder.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
 import { createMatcher } from "../bulk/walk.ts";
@@ -84,7 +84,7 @@ async function bulkOnServer(
   if (exitCode === EXIT_INTERRUPTED) {
     console.error(`Interrupted. To go on: ${resumeCommand(id, { "--server": server, "--out": out })}`);
     console.error(
-      `The run goes on at the server; to cancel it: curl -X DELETE ${new URL(`/v1/bulk/${id}`, server).href}`,
+      `The run goes on at the server; to cancel it: curl -X POST ${new URL(`/v1/bulk/${id}/cancel`, server).href}`,
     );
   }
   return exitCode;
@@ -112,7 +112,7 @@ async function writeNewSpec(
   const source = { kind: "folder" as const, folder: await readableFolder(folder), glob: options.glob };
   asUsage(() => createMatcher(options.glob));
   const request = asUsage(() => checkRequest(readRequest(options), model));
-  const annotate = options.annotate === undefined ? undefined : resolve(options.annotate);
+  const annotate = options.annotate === undefined ? undefined : await realPlace(options.annotate);
   if (annotate === source.folder)
     throw new UsageError(
       "--annotate must be another folder than that of the pictures, or it would overwrite them",
@@ -151,6 +151,13 @@ function readRequest({ request }: BulkOptions): PredictionRequest {
   for (const key of ["Base_64", "image"])
     if (key in keys) throw new UsageError(`--request can't hold ${key}: the files are the pictures`);
   return keys;
+}
+
+/** The real path of a folder that may not be there yet. */
+async function realPlace(folder: string): Promise<string> {
+  const path = resolve(folder);
+  const real = await realpath(path).catch(() => undefined);
+  return real ?? join(await realPlace(dirname(path)), basename(path));
 }
 
 async function readableFolder(folder: string): Promise<string> {

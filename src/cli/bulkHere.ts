@@ -1,4 +1,5 @@
 /** A bulk run with a stack of its own: Redis, a worker for the one model, and the coordinator in this process. */
+import type { Stats } from "node:fs";
 import { rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -62,15 +63,18 @@ async function work(
   signal: AbortSignal,
 ): Promise<number> {
   const { runs } = tools;
-  await runs.sweep();
+  // One that was interrupted long ago is as good as new now, and not to be swept.
   await runs.register(spec, 0);
   await runs.reopen(spec.id);
+  await runs.sweep({ except: spec.id });
   const resultsFile = runs.resultsFile(spec);
   const before = await countLines(resultsFile);
   const startedAt = performance.now();
   let isOver = false;
   const summary = new BulkSummary();
   const reading = readAlong(config, spec, resultsFile, summary, async () => isOver, signal);
+  // Its fault is met below, once the run has let go.
+  reading.catch(() => {});
   const progress = showBulkProgress();
   const outcome = await workOnRun(spec, {
     ...tools,
@@ -89,7 +93,8 @@ async function work(
     return tellOfNothing(spec);
   }
   const session = { done: counts.done - before, seconds };
-  if (outcome === "released") {
+  // Also where nothing but copies is left to draw.
+  if (outcome === "released" || signal.aborted) {
     console.error(`${counts.done} of ${counts.total} done; the results so far: ${resultsFile}`);
     return EXIT_INTERRUPTED;
   }
@@ -125,15 +130,22 @@ async function readAlong(
   }
 }
 
+function isSameFile(a: Stats, b: Stats): boolean {
+  return a.dev === b.dev && a.ino === b.ino;
+}
+
 async function annotate(config: Config, spec: BulkSpec, { path, result }: BulkResult): Promise<void> {
   const { source, annotate_folder: folder } = spec;
   if (path === undefined || !result || folder === undefined || source.kind !== "folder") return;
   const copy = join(folder, path);
-  // Made before the run was interrupted.
+  const original = join(source.folder, path);
   const made = await stat(copy).catch(() => undefined);
+  // Made before the run was interrupted.
   if (made && made.mtimeMs > spec.created) return;
-  await annotatePicture(join(source.folder, path), result.Fs, copy, config.max_picture_pixels).catch(
-    (error: Error) => console.error(`infermill: warning: ${error.message}`),
+  if (made && isSameFile(made, await stat(original)))
+    return console.error(`infermill: warning: ${copy} is the picture itself and is left as it is`);
+  await annotatePicture(original, result.Fs, copy, config.max_picture_pixels).catch((error: Error) =>
+    console.error(`infermill: warning: ${error.message}`),
   );
 }
 

@@ -58,11 +58,19 @@ export async function getBulkRun({ bulk }: Api, req: Request, res: Response): Pr
 export async function deleteBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
   const id = pathParameter(req, "run");
   const { status } = await bulk.read(id);
-  if (hasEnded(status)) {
-    await bulk.remove(id);
-    res.status(204).end();
-    return;
-  }
+  if (!hasEnded(status)) return cancel(bulk, id, res);
+  await bulk.remove(id);
+  res.status(204).end();
+}
+
+export async function cancelBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const id = pathParameter(req, "run");
+  const run = await bulk.read(id);
+  if (!hasEnded(run.status)) return cancel(bulk, id, res);
+  res.json(run);
+}
+
+async function cancel(bulk: BulkRuns, id: string, res: Response): Promise<void> {
   await bulk.cancel(id);
   const run = await readOnceEnded(bulk, id);
   res.status(hasEnded(run.status) ? 200 : 202).json(run);
