@@ -12,6 +12,7 @@ import { isPredictionId } from "../queue/names.ts";
 import type { Predictions } from "../queue/predictions.ts";
 import type { WorkerReport } from "../queue/workers.ts";
 import type { Api, Route } from "./api.ts";
+import { authorize } from "./authorize.ts";
 import { createDashboard } from "./dashboard.ts";
 import { getDocsScript } from "./handlers/site.ts";
 import { createMetrics } from "./metrics.ts";
@@ -44,7 +45,7 @@ export function createApp(options: AppOptions): Express {
     log,
     metrics: createMetrics(config, predictions),
     recentReports: rememberBriefly(() => predictions.workers()),
-    openapi: createOpenApi(table),
+    openapi: createOpenApi(table, config.api_keys.length > 0),
     closing,
   };
   const app = express();
@@ -53,6 +54,7 @@ export function createApp(options: AppOptions): Express {
   app.disable("etag");
   app.use(securityHeaders());
   app.use(measureRequests(api));
+  app.use(authorize(config.api_keys));
 
   app.param("model", (_req, _res, next, name: string) => {
     predictions.model(name);

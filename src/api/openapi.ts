@@ -2,10 +2,23 @@
 import { createDocument, type ZodOpenApiPathsObject } from "zod-openapi";
 import { version } from "../version.ts";
 import type { Route } from "./api.ts";
+import { problemSchema } from "./schemas.ts";
 
-export function createOpenApi(routes: readonly Route[]): object {
+const UNAUTHORIZED = {
+  description: "The key is missing or none of the api_keys.",
+  content: { "application/problem+json": { schema: problemSchema } },
+};
+
+/** @param needsKey whether the configuration names `api_keys` */
+export function createOpenApi(routes: readonly Route[], needsKey: boolean): object {
   const paths: ZodOpenApiPathsObject = {};
-  for (const { method, path, operation } of routes) paths[path] = { ...paths[path], [method]: operation };
+  for (const { method, path, operation } of routes) {
+    const isOpen = !needsKey || path.startsWith("/health/");
+    const described = isOpen
+      ? { ...operation, security: [] }
+      : { ...operation, responses: { ...operation.responses, 401: UNAUTHORIZED } };
+    paths[path] = { ...paths[path], [method]: described };
+  }
   return createDocument({
     openapi: "3.1.1",
     info: {
@@ -17,5 +30,9 @@ export function createOpenApi(routes: readonly Route[]): object {
     },
     tags: [{ name: "predictions" }, { name: "webhooks" }, { name: "models" }, { name: "operations" }],
     paths,
+    ...(needsKey && {
+      components: { securitySchemes: { apiKey: { type: "http" as const, scheme: "bearer" } } },
+      security: [{ apiKey: [] }],
+    }),
   });
 }

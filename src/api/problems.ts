@@ -41,6 +41,12 @@ export class UnsupportedMediaTypeError extends InfermillError {
   override readonly status = 415;
 }
 
+export class UnauthorizedError extends InfermillError {
+  override readonly code = "unauthorized";
+  override readonly title = "A key is needed";
+  override readonly status = 401;
+}
+
 export class MethodNotAllowedError extends InfermillError {
   override readonly code = "method_not_allowed";
   override readonly title = "Method not allowed";

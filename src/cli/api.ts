@@ -6,6 +6,7 @@ import { createLog, printWarning } from "./log.ts";
 import { openRedis } from "./redis.ts";
 
 const STOP_LIMIT_MS = 10_000;
+const LOOPBACK: ReadonlySet<string> = new Set(["127.0.0.1", "::1", "localhost"]);
 
 export async function runApi(options: { config?: string }): Promise<void> {
   const config = await loadConfig({ file: options.config, onWarning: printWarning });
@@ -16,6 +17,8 @@ export async function runApi(options: { config?: string }): Promise<void> {
     await api.close(STOP_LIMIT_MS);
     await redis.close();
   });
+  if (config.api_keys.length === 0 && !LOOPBACK.has(config.host))
+    log.warn(`no api_keys are configured: whoever reaches ${api.url} may do everything`);
   log.info(`listening on ${api.url}`);
   announceReady({ url: api.url });
 }

@@ -140,12 +140,18 @@ async function callJson<T>(url: URL, init?: RequestInit): Promise<T> {
 
 /** @throws UsageError where the server refuses, InfermillError where it can't be reached */
 async function call(url: URL, init?: RequestInit): Promise<Response> {
-  const answer = await fetch(url, init).catch((error: Error) => {
+  const key = process.env["INFERMILL_API_KEY"];
+  const headers = { ...init?.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  const answer = await fetch(url, { ...init, headers }).catch((error: Error) => {
     const { message } = error.cause instanceof Error ? error.cause : error;
     throw new InfermillError(`${url.origin} can't be reached: ${message}`, { cause: error });
   });
   if (answer.ok) return answer;
   const { detail } = (await answer.json().catch(() => ({}))) as { detail?: string };
+  if (answer.status === 401)
+    throw new UsageError(
+      `${url.origin} takes requests with a key only: set INFERMILL_API_KEY to one of its api_keys`,
+    );
   const reason = `${url.origin} answered ${answer.status}: ${detail ?? answer.statusText}`;
   throw answer.status < 500 ? new UsageError(reason) : new InfermillError(reason);
 }

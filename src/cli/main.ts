@@ -22,7 +22,8 @@ const program = new Command("infermill")
     "after",
     `
 Environment: INFERMILL_CONFIG, HOST, PORT, REDIS_URL, INFERMILL_DATA_DIR, LOG_LEVEL,
-             INFERMILL_WEBHOOK_SECRET, INFERMILL_CACHE_DIR, HF_ENDPOINT, HF_TOKEN
+             INFERMILL_API_KEYS, INFERMILL_API_KEY, INFERMILL_WEBHOOK_SECRET,
+             INFERMILL_CACHE_DIR, HF_ENDPOINT, HF_TOKEN
 Exit codes:  0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted`,
   );
 

@@ -16,11 +16,13 @@ const ENVIRONMENT = {
   INFERMILL_DATA_DIR: { key: "data_dir", read: (text: string): unknown => resolve(text) },
   REDIS_URL: { key: "redis_url", read: (text: string): unknown => text },
   LOG_LEVEL: { key: "log_level", read: (text: string): unknown => text },
-  INFERMILL_WEBHOOK_SECRET: {
-    key: "webhooks.secret",
-    read: (text: string): unknown => text.split(",").map((secret) => secret.trim()),
-  },
+  INFERMILL_API_KEYS: { key: "api_keys", read: listOf },
+  INFERMILL_WEBHOOK_SECRET: { key: "webhooks.secret", read: listOf },
 } as const;
+
+function listOf(text: string): unknown {
+  return text.split(",").map((part) => part.trim());
+}
 
 export interface LoadConfigOptions {
   /** The file named on the command line; else INFERMILL_CONFIG, else config/infermill.json below the working folder. */

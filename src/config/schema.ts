@@ -132,6 +132,17 @@ const settings = z.strictObject({
     .max(65_535)
     .default(8448)
     .meta({ description: "Port to listen on; 0 picks a free one. Environment: PORT." }),
+  api_keys: z
+    .array(
+      z.string().regex(/^[\x21-\x7e]{16,}$/, {
+        error: "must be 16 or more printable ASCII characters without spaces",
+      }),
+    )
+    .default([])
+    .meta({
+      description:
+        "Keys of which every request must bring one, as `Authorization: Bearer <key>` or as the password of HTTP Basic; /health is open. Default: none, and whoever reaches the port may do everything. Several in the environment are separated by commas. Environment: INFERMILL_API_KEYS.",
+    }),
   data_dir: path.default("data").meta({
     description:
       "Folder for the embedded Redis, inputs and converted models; relative to the configuration. Environment: INFERMILL_DATA_DIR.",
