@@ -309,6 +309,8 @@ export class Predictions {
     try {
       if (watched) await firstOf(watch.ended, Math.min(ms, LOOK_INTERVAL_MS), signal);
       for (;;) {
+        // Word can come before its end is in Redis, and must not count twice.
+        watch.rearm();
         const prediction = await this.read(model, id);
         const left = deadline - Date.now();
         if (isFinal(prediction.status) || left <= 0 || signal?.aborted) return prediction;
