@@ -1,6 +1,6 @@
 /** Predictions that are cancelled or wait for too long, and those who wait for them. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { createNames } from "../src/queue/names.ts";
 import { openPredictions } from "../src/queue/predictions.ts";
 import type { RedisServer } from "../src/redis/provideRedis.ts";
@@ -134,6 +134,29 @@ describe.skipIf(whyNoRedis)("cancelling, expiring and waiting", () => {
     } finally {
       await predictions.close();
       connection.disconnect();
+    }
+  });
+
+  test("a prediction that ends while it is looked at is not told as queued", async () => {
+    const predictions = await openPredictions(api.config, redis.url);
+    let finish = () => {};
+    const finished = new Promise<void>((resolve) => (finish = resolve));
+    const consumer = consume(redis.url, api.config, "Echo", () => finished.then(() => ({})));
+    try {
+      const { id, url } = await submit();
+      await expect.poll(async () => (await send("GET", url)).body.status).toBe("running");
+      const queue = predictions.queues.get("Echo")!;
+      const getJobState = queue.getJobState.bind(queue);
+      vi.spyOn(queue, "getJobState").mockImplementationOnce(async (job) => {
+        finish();
+        await expect.poll(() => getJobState(job)).toBe("completed");
+        return getJobState(job);
+      });
+      expect((await predictions.read("Echo", id)).status).toBe("succeeded");
+    } finally {
+      finish();
+      await consumer.close();
+      await predictions.close();
     }
   });
 

@@ -269,8 +269,10 @@ export class Predictions {
     if (!job) throw this.#notFound(model, id);
     const hasEnded = job.finishedOn !== undefined || endMarkOf(job) !== undefined;
     if (!hasEnded && isOverdue(job) && (await this.#end(model, id, "expired"))) return this.read(model, id);
-    const isRunning = !hasEnded && (await reachRedis(() => this.#queue(model).getJobState(id))) === "active";
-    return this.#describe(model, job, isRunning);
+    const state = hasEnded ? undefined : await reachRedis(() => this.#queue(model).getJobState(id));
+    // It ended between the two looks.
+    if (state === "completed" || state === "failed") return this.read(model, id);
+    return this.#describe(model, job, state === "active");
   }
 
   /**
