@@ -418,6 +418,8 @@ export class Predictions {
     const mark = endMarkOf(job);
     const status = mark?.ended ?? statusOf(job, isRunning);
     const completion = status === "succeeded" ? job.returnvalue : null;
+    const result = completion && (await reachRedis(() => readResponse(this.#queue(model), id, completion)));
+    if (result === undefined) throw this.#notFound(model, id);
     const self = `/v1/models/${encodeURIComponent(model)}/predictions/${encodeURIComponent(id)}`;
     return {
       id,
@@ -427,7 +429,7 @@ export class Predictions {
       started_at: toIsoTime(job.processedOn),
       finished_at: isFinal(status) ? toIsoTime(mark?.ended_on ?? job.finishedOn) : null,
       attempts: job.attemptsStarted,
-      result: completion && (await readResponse(this.#redis, completion)),
+      result,
       error: errorOf(status, job),
       timings: completion?.timings ?? null,
       batch_size: completion?.batch_size ?? null,
