@@ -1,8 +1,10 @@
 /** Predictions that are cancelled or wait for too long, and those who wait for them. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { createNames } from "../src/queue/names.ts";
+import { openPredictions } from "../src/queue/predictions.ts";
 import type { RedisServer } from "../src/redis/provideRedis.ts";
-import { consume, send, startTestApi, type TestApi } from "./support/api.ts";
+import { consume, openRedis, send, startTestApi, type TestApi } from "./support/api.ts";
 import { startTestRedis, whyNoRedis } from "./support/redis.ts";
 
 describe.skipIf(whyNoRedis)("cancelling, expiring and waiting", () => {
@@ -113,6 +115,48 @@ describe.skipIf(whyNoRedis)("cancelling, expiring and waiting", () => {
       expect(statuses).toEqual(["queued", "running", "succeeded"]);
     } finally {
       await consumer.close();
+    }
+  });
+
+  test("word of an end that has not come yet costs a waiter one look", async () => {
+    const connection = openRedis(redis.url);
+    const predictions = await openPredictions(api.config, redis.url);
+    const looks = async () =>
+      Number(/cmdstat_hgetall:calls=(\d+)/.exec(await connection.info("commandstats"))?.[1] ?? 0);
+    try {
+      const { id } = await submit();
+      const before = await looks();
+      const waiting = predictions.wait("Echo", id, 500, undefined, predictions.watch("Echo", id));
+      await connection.publish(createNames("test-cancel").endings, `Echo:${id}`);
+      expect((await waiting).status).toBe("queued");
+      expect((await looks()) - before).toBeLessThan(5);
+      await predictions.cancel("Echo", id);
+    } finally {
+      await predictions.close();
+      connection.disconnect();
+    }
+  });
+
+  test("a prediction that ends while it is looked at is not told as queued", async () => {
+    const predictions = await openPredictions(api.config, redis.url);
+    let finish = () => {};
+    const finished = new Promise<void>((resolve) => (finish = resolve));
+    const consumer = consume(redis.url, api.config, "Echo", () => finished.then(() => ({})));
+    try {
+      const { id, url } = await submit();
+      await expect.poll(async () => (await send("GET", url)).body.status).toBe("running");
+      const queue = predictions.queues.get("Echo")!;
+      const getJobState = queue.getJobState.bind(queue);
+      vi.spyOn(queue, "getJobState").mockImplementationOnce(async (job) => {
+        finish();
+        await expect.poll(() => getJobState(job)).toBe("completed");
+        return getJobState(job);
+      });
+      expect((await predictions.read("Echo", id)).status).toBe("succeeded");
+    } finally {
+      finish();
+      await consumer.close();
+      await predictions.close();
     }
   });
 

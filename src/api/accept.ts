@@ -1,7 +1,8 @@
 /**
  * The order of work between a checked request and its prediction: reserve room,
  * store the inputs, add the job, give back what was not used. Whatever fails on
- * the way leaves neither a slot nor an input behind.
+ * the way leaves neither a slot nor an input behind; only where Redis doesn't
+ * answer the last step, the inputs stay for a prediction that may be there.
  */
 import { createHash } from "node:crypto";
 import type { Readable } from "node:stream";
@@ -62,7 +63,7 @@ export async function acceptPredictions(
     }
     return outcomes;
   } finally {
-    await slots?.release();
+    slots?.release();
   }
 }
 

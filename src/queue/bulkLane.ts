@@ -25,7 +25,7 @@ export interface LaneSubmission {
 
 /** How a prediction of a bulk run ended. */
 export type LaneEnding =
-  | { status: "succeeded"; result: PredictionResponse | null; timings: Timings }
+  | { status: "succeeded"; result: PredictionResponse; timings: Timings }
   | { status: "failed"; error: ErrorSummary };
 
 export interface Lane {
@@ -108,9 +108,9 @@ function createLane(redis: Redis, queue: Queue, model: ModelConfig): Lane {
         for (const id of ids) pipeline.hmget(queue.toKey(id), ...FIELDS);
         const replies = (await pipeline.exec()) ?? [];
         return Promise.all(
-          replies.map(([error, fields]) => {
+          replies.map(([error, fields], index) => {
             if (error) throw error;
-            return readEnding(redis, fields as (string | null)[]);
+            return readEnding(queue, ids[index]!, fields as (string | null)[]);
           }),
         );
       });
@@ -125,7 +125,8 @@ function createLane(redis: Redis, queue: Queue, model: ModelConfig): Lane {
 }
 
 async function readEnding(
-  redis: Redis,
+  queue: Queue,
+  id: string,
   [timestamp, finishedOn, returnValue, failedReason]: readonly (string | null | undefined)[],
 ): Promise<LaneEnding | "under way" | "missing"> {
   if (!timestamp) return "missing";
@@ -133,9 +134,6 @@ async function readEnding(
   // Not by failedReason, which an earlier try leaves behind.
   if (!returnValue) return { status: "failed", error: failureOf(failedReason ?? "") };
   const completion = JSON.parse(returnValue) as Completion;
-  return {
-    status: "succeeded",
-    result: await readResponse(redis, completion),
-    timings: completion.timings,
-  };
+  const result = await readResponse(queue, id, completion);
+  return result ? { status: "succeeded", result, timings: completion.timings } : "missing";
 }

@@ -56,16 +56,26 @@ export async function connectRedis(url: string, role: ConnectionRole, timeoutMs 
   return redis;
 }
 
-/** Runs a producer's commands; when Redis is away or too slow, the error says so. */
-export async function reachRedis<T>(commands: () => Promise<T>): Promise<T> {
+/**
+ * Runs a producer's commands.
+ * @param consequence what the client is told where Redis is away or too slow
+ * @throws RedisUnavailableError then
+ */
+export async function reachRedis<T>(commands: () => Promise<T>, consequence = "try again"): Promise<T> {
   try {
     return await commands();
   } catch (error) {
     if (error instanceof InfermillError || !isConnectionFault(error)) throw error;
-    throw new RedisUnavailableError("Redis can't be reached just now; nothing was accepted, try again", {
-      cause: error,
-    });
+    throw new RedisUnavailableError(`Redis can't be reached just now; ${consequence}`, { cause: error });
   }
+}
+
+/** Whether Redis was sent the commands but didn't answer: then it may have run them, or run them yet. */
+export function mayHaveRun({ cause }: RedisUnavailableError): boolean {
+  return (
+    cause instanceof Error &&
+    /Connection is closed|Command timed out|max retries per request|ECONN|EPIPE/.test(cause.message)
+  );
 }
 
 function isConnectionFault(error: unknown): boolean {

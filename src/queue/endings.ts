@@ -21,9 +21,10 @@ export function createAnnouncer(redis: Redis, names: Pick<Names, "endings">): An
   };
 }
 
-/** `ended` resolves at the prediction's end, `stop` gives up. */
+/** `ended` resolves at word of the prediction's end, `rearm` makes it wait for the next word, `stop` gives up. */
 export interface Watch {
   readonly ended: Promise<void>;
+  rearm(): void;
   stop(): void;
 }
 
@@ -37,20 +38,28 @@ export async function openEndings(subscriber: Redis, names: Names): Promise<Endi
   const watchers = new Map<string, Set<() => void>>();
   subscriber.on("message", (_channel, endings: string) => {
     if (watchers.size === 0) return;
-    for (const ending of endings.split(" ")) for (const resolve of watchers.get(ending) ?? []) resolve();
+    for (const ending of endings.split(" ")) for (const hear of watchers.get(ending) ?? []) hear();
   });
   await subscriber.subscribe(names.endings);
   return {
     watch(model, id) {
       const key = `${model}:${id}`;
       let resolve = () => {};
-      const ended = new Promise<void>((done) => (resolve = done));
+      let ended: Promise<void>;
+      const rearm = () => {
+        ended = new Promise((done) => (resolve = done));
+      };
+      rearm();
+      const hear = () => resolve();
       const watching = watchers.get(key) ?? new Set();
-      watchers.set(key, watching.add(resolve));
+      watchers.set(key, watching.add(hear));
       return {
-        ended,
+        get ended() {
+          return ended;
+        },
+        rearm,
         stop() {
-          watching.delete(resolve);
+          watching.delete(hear);
           if (watching.size === 0 && watchers.get(key) === watching) watchers.delete(key);
         },
       };

@@ -36,10 +36,11 @@ export interface Timings {
   postprocess_ms: number;
 }
 
-/** A job's return value. BullMQ copies it into its event stream, so a large response has a key of its own. */
+/** A job's return value. BullMQ copies it into its event stream, so a large response is in the job's log. */
 export interface Completion {
   response?: PredictionResponse;
-  response_key?: string;
+  /** Where in the job's log a large response is, counted from 0. */
+  response_log?: number;
   timings: Timings;
   /** How many predictions the model ran together with this one, itself included. */
   batch_size: number;

@@ -8,7 +8,6 @@ export interface Names {
   /** Prefix of BullMQ's own keys; a model's queue has the model's name. */
   readonly queuePrefix: string;
   input(predictionId: string, index: number): string;
-  response(model: string, predictionId: string, attempt: number): string;
   /** Slots that submissions in progress hold in a model's queue. */
   slots(model: string): string;
   worker(workerId: string): string;
@@ -39,7 +38,6 @@ export function createNames(prefix: string): Names {
   return {
     queuePrefix: `${prefix}:queue`,
     input: (id, index) => `${prefix}:input:${id}:${index}`,
-    response: (model, id, attempt) => `${prefix}:response:${model}:${id}:${attempt}`,
     slots: (model) => `${prefix}:slots:${model}`,
     worker: (id) => `${prefix}:worker:${id}`,
     workers: `${prefix}:workers`,

@@ -15,9 +15,10 @@ import {
   PredictionExpiredError,
   PredictionNotFoundError,
   QueueFullError,
+  RedisUnavailableError,
 } from "../errors.ts";
 import type { PredictionRequest } from "../loaders/dictionaries.ts";
-import { connectRedis, reachRedis } from "./connections.ts";
+import { connectRedis, mayHaveRun, reachRedis } from "./connections.ts";
 import { createAnnouncer, openEndings, type AnnounceEnding, type Endings, type Watch } from "./endings.ts";
 import { Deliveries, type Webhook } from "./deliveries.ts";
 import { createInputStore, type InputStore, type StoredInput } from "./inputs.ts";
@@ -43,6 +44,7 @@ import { readWorkerReports, type WorkerReport } from "./workers.ts";
 const SLOT_TTL_MS = 6 * 60_000;
 /** How often a waiter looks for itself, in case that word of an ending was lost. */
 const LOOK_INTERVAL_MS = 1000;
+const NOTHING_ACCEPTED = "nothing was accepted, try again";
 
 /** One prediction to be accepted. */
 export interface Submission {
@@ -68,7 +70,7 @@ export interface Slots {
   /** How many were granted; less than were asked for where the queue is nearly full. */
   readonly granted: number;
   /** Gives back what was not used; harmless when all was. */
-  release(): Promise<void>;
+  release(): void;
   /** @internal name of the next unused slot */
   take(): string | undefined;
 }
@@ -133,24 +135,36 @@ export class Predictions {
     const limit = this.model(model).max_queue_length;
     const queue = this.#queue(model);
     const token = randomUUID();
-    const granted = await reachRedis(() =>
-      this.#scripts.reserveSlots(this.names.slots(model), queue.toKey, {
-        limit,
-        wanted,
-        slotTtlMs: SLOT_TTL_MS,
-        token,
-      }),
-    );
-    if (granted === 0) throw queueFull(model, limit);
-    let unused = granted;
+    const freeFirst = (count: number) =>
+      this.#freeSlots(
+        model,
+        Array.from({ length: count }, (_, index) => `${token}:${index + 1}`),
+      );
+    let unused: number;
+    try {
+      unused = await reachRedis(
+        () =>
+          this.#scripts.reserveSlots(this.names.slots(model), queue.toKey, {
+            limit,
+            wanted,
+            slotTtlMs: SLOT_TTL_MS,
+            token,
+          }),
+        NOTHING_ACCEPTED,
+      );
+    } catch (error) {
+      // A slow Redis may reserve them yet.
+      freeFirst(wanted);
+      throw error;
+    }
+    if (unused === 0) throw queueFull(model, limit);
     return {
       model,
-      granted,
+      granted: unused,
       take: () => (unused > 0 ? `${token}:${unused--}` : undefined),
-      release: async () => {
-        const left = Array.from({ length: unused }, (_, index) => `${token}:${index + 1}`);
+      release() {
+        freeFirst(unused);
         unused = 0;
-        if (left.length > 0) await this.#redis.zrem(this.names.slots(model), left).catch(() => {});
       },
     };
   }
@@ -159,6 +173,7 @@ export class Predictions {
    * Adds predictions to a queue, in order, all in one step. An id that was used before is not added again.
    * @returns for each submission its prediction, or the error that it was refused with: QueueFullError where the slots
    * ran out, IdempotencyConflictError where the id belongs to another request. The inputs of those are removed.
+   * @throws RedisUnavailableError, which says whether it is known that nothing was accepted
    */
   async submit(
     slots: Slots,
@@ -170,6 +185,7 @@ export class Predictions {
     // BullMQ's own view of the connection: a bare ioredis transaction doesn't know its scripts.
     const transaction = (await queue.getBackend().client).multi() as unknown as ChainableCommander;
     const adding: Promise<unknown>[] = [];
+    const taken: string[] = [];
     const added = new Map<Submission, PredictionJob>();
     const refused = new Map<Submission, QueueFullError | IdempotencyConflictError>();
     for (const submission of submissions) {
@@ -178,6 +194,7 @@ export class Predictions {
         refused.set(submission, queueFull(model, settings.max_queue_length));
         continue;
       }
+      taken.push(slot);
       const data = jobData(submission);
       const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
       const job: PredictionJob = new Job(queue, "predict", data, options, submission.id);
@@ -200,8 +217,11 @@ export class Predictions {
       await Promise.all(adding);
       await reachRedis(async () => {
         for (const [error] of (await transaction.exec()) ?? []) if (error) throw error;
-      });
+      }, NOTHING_ACCEPTED);
     } catch (error) {
+      this.#freeSlots(model, taken);
+      // What was accepted after all needs its inputs; else they go when their time to live is over.
+      if (error instanceof RedisUnavailableError && mayHaveRun(error)) throw acceptanceUnknown(error);
       await Promise.allSettled(submissions.map(({ inputs }) => this.#removeInputs(inputs)));
       throw error;
     }
@@ -229,7 +249,8 @@ export class Predictions {
 
   /** Whether an id is taken; a submission with it needs no slot then. */
   async exists(model: string, id: string): Promise<boolean> {
-    return (await reachRedis(() => this.#redis.exists(this.#queue(model).toKey(id)))) === 1;
+    const key = this.#queue(model).toKey(id);
+    return (await reachRedis(() => this.#redis.exists(key), NOTHING_ACCEPTED)) === 1;
   }
 
   /**
@@ -248,8 +269,10 @@ export class Predictions {
     if (!job) throw this.#notFound(model, id);
     const hasEnded = job.finishedOn !== undefined || endMarkOf(job) !== undefined;
     if (!hasEnded && isOverdue(job) && (await this.#end(model, id, "expired"))) return this.read(model, id);
-    const isRunning = !hasEnded && (await reachRedis(() => this.#queue(model).getJobState(id))) === "active";
-    return this.#describe(model, job, isRunning);
+    const state = hasEnded ? undefined : await reachRedis(() => this.#queue(model).getJobState(id));
+    // It ended between the two looks.
+    if (state === "completed" || state === "failed") return this.read(model, id);
+    return this.#describe(model, job, state === "active");
   }
 
   /**
@@ -288,6 +311,8 @@ export class Predictions {
     try {
       if (watched) await firstOf(watch.ended, Math.min(ms, LOOK_INTERVAL_MS), signal);
       for (;;) {
+        // Word can come before its end is in Redis, and must not count twice.
+        watch.rearm();
         const prediction = await this.read(model, id);
         const left = deadline - Date.now();
         if (isFinal(prediction.status) || left <= 0 || signal?.aborted) return prediction;
@@ -352,6 +377,11 @@ export class Predictions {
     return reachRedis(() => Job.fromId(this.#queue(model), id) as Promise<PredictionJob | undefined>);
   }
 
+  /** Without waiting for it: the commands of a connection keep their order. */
+  #freeSlots(model: string, slots: string[]): void {
+    if (slots.length > 0) this.#redis.zrem(this.names.slots(model), slots).catch(() => {});
+  }
+
   #removeInputs(inputs: readonly StoredInput[]): Promise<void> {
     return this.inputs.remove(inputs.map(({ ref }) => ref));
   }
@@ -388,6 +418,8 @@ export class Predictions {
     const mark = endMarkOf(job);
     const status = mark?.ended ?? statusOf(job, isRunning);
     const completion = status === "succeeded" ? job.returnvalue : null;
+    const result = completion && (await reachRedis(() => readResponse(this.#queue(model), id, completion)));
+    if (result === undefined) throw this.#notFound(model, id);
     const self = `/v1/models/${encodeURIComponent(model)}/predictions/${encodeURIComponent(id)}`;
     return {
       id,
@@ -397,7 +429,7 @@ export class Predictions {
       started_at: toIsoTime(job.processedOn),
       finished_at: isFinal(status) ? toIsoTime(mark?.ended_on ?? job.finishedOn) : null,
       attempts: job.attemptsStarted,
-      result: completion && (await readResponse(this.#redis, completion)),
+      result,
       error: errorOf(status, job),
       timings: completion?.timings ?? null,
       batch_size: completion?.batch_size ?? null,
@@ -483,6 +515,13 @@ function queueFull(model: string, limit: number): QueueFullError {
   return new QueueFullError(
     `the queue of the model "${model}" holds its max_queue_length of ${limit} predictions; try again later`,
     5,
+  );
+}
+
+function acceptanceUnknown(cause: Error): RedisUnavailableError {
+  return new RedisUnavailableError(
+    "Redis did not answer, so it isn't known whether this was accepted; to repeat it with the same id or Idempotency-Key is safe",
+    { cause },
   );
 }
 

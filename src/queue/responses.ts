@@ -1,26 +1,34 @@
-/** Where responses are kept: small ones in the job's return value, large ones in a key of their own. */
-import type { Redis } from "ioredis";
+/**
+ * Where responses are kept: small ones in the job's return value, large ones in the job's log, which BullMQ removes
+ * with the job, whoever removes it.
+ */
+import type { Queue } from "bullmq";
 import type { PredictionResponse } from "../loaders/dictionaries.ts";
-import type { Completion } from "./jobs.ts";
+import type { Completion, PredictionJob } from "./jobs.ts";
 
 /** BullMQ copies return values into its event stream, which is why a larger response stays out of them. */
 const INLINE_BYTES = 4096;
 
-/** The part of a return value that holds the response, after storing it where it is large. */
+/**
+ * The part of a return value that holds the response, after storing it where it is large.
+ * @throws where the job was removed meanwhile
+ */
 export async function storeResponse(
-  redis: Redis,
+  job: PredictionJob,
   response: PredictionResponse,
-  key: string,
-  ttlSeconds: number,
-): Promise<Pick<Completion, "response" | "response_key">> {
+): Promise<Pick<Completion, "response" | "response_log">> {
   const text = JSON.stringify(response);
   if (text.length <= INLINE_BYTES) return { response };
-  await redis.set(key, text, "EX", ttlSeconds);
-  return { response_key: key };
+  return { response_log: (await job.log(text)) - 1 };
 }
 
-export async function readResponse(redis: Redis, completion: Completion): Promise<PredictionResponse | null> {
-  if (!completion.response_key) return completion.response ?? null;
-  const text = await redis.get(completion.response_key);
-  return text === null ? null : (JSON.parse(text) as PredictionResponse);
+/** @returns undefined where the job was removed since its return value was read */
+export async function readResponse(
+  queue: Queue,
+  id: string,
+  { response, response_log: at }: Completion,
+): Promise<PredictionResponse | undefined> {
+  if (at === undefined) return response;
+  const { logs } = await queue.getJobLogs(id, at, at);
+  return logs[0] === undefined ? undefined : (JSON.parse(logs[0]) as PredictionResponse);
 }

@@ -43,16 +43,13 @@ if removed > 0 then
 end
 return "ended running"`;
 
-/** Forgets predictions of a lane that ended, with the responses that have a key of their own. */
+/** Forgets predictions of a lane that ended, with the responses in their logs. */
 const REMOVE_ENDED = `
 local completed, failed, prefix = KEYS[1], KEYS[2], ARGV[1]
 for index = 2, #ARGV do
   local job = prefix .. ARGV[index]
-  local fields = redis.call("HMGET", job, "finishedOn", "returnvalue")
-  if fields[1] then
-    local response = fields[2] and string.match(fields[2], '^{"response_key":"([^"]+)"')
-    if response then redis.call("UNLINK", response) end
-    redis.call("DEL", job)
+  if redis.call("HEXISTS", job, "finishedOn") == 1 then
+    redis.call("DEL", job, job .. ":logs")
     if redis.call("ZREM", completed, ARGV[index]) == 0 then redis.call("ZREM", failed, ARGV[index]) end
   end
 end`;
@@ -66,7 +63,7 @@ for index = 2, #ARGV do
   local removed = redis.call("ZREM", prioritized, id) + redis.call("ZREM", delayed, id)
   if removed == 0 then removed = redis.call("LREM", wait, 1, id) + redis.call("LREM", paused, 1, id) end
   if removed > 0 then
-    redis.call("DEL", prefix .. id)
+    redis.call("DEL", prefix .. id, prefix .. id .. ":logs")
     withdrawn[#withdrawn + 1] = id
   end
 end

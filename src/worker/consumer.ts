@@ -89,8 +89,7 @@ export function startConsumer({
       const { response, timings, batchSize, engine, startedAt } = result;
       const queue_ms = Math.max(0, startedAt - job.timestamp - pictures.ms);
       const read_ms = timings.read_ms + pictures.ms;
-      const key = names.response(modelName, job.id!, job.attemptsStarted);
-      const stored = await storeResponse(redis, response, key, model.result_ttl_seconds);
+      const stored = await storeResponse(job, response);
       // Sent right behind BullMQ's own command, which goes out before the event loop turns: a round trip less than after it.
       announceEnding(modelName, job.id!);
       return {

@@ -1,6 +1,7 @@
 /** A worker process: an engine pool and a consumer for each of its models, and the heartbeat that tells of them. */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
+import { Queue } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { connectRedis } from "../queue/connections.ts";
@@ -19,6 +20,8 @@ import { EnginePool } from "./enginePool.ts";
 import { createInputFetcher } from "./urlInputs.ts";
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
+/** Ended predictions that are removed in one step of Redis. */
+const MOST_REMOVED = 1000;
 
 export interface WorkerOptions {
   config: Config;
@@ -96,9 +99,23 @@ export async function startWorker({
     for (const consumer of consumers) consumer.adjust();
     void beat();
   }, HEARTBEAT_INTERVAL_MS);
+  const queues = models.map((modelName) => {
+    const queue = new Queue(modelName, {
+      connection: redis,
+      prefix: names.queuePrefix,
+      skipMetasUpdate: true,
+    });
+    // Faults reach the caller of each command.
+    return queue.on("error", () => {});
+  });
   const sweep = async () => {
-    const count = await inputs.sweep();
-    if (count > 0) log.info({ count }, "removed inputs that were left over");
+    try {
+      const count = await inputs.sweep();
+      if (count > 0) log.info({ count }, "removed inputs that were left over");
+      for (const queue of queues) await removeOldEnded(queue, config.models[queue.name]!.result_ttl_seconds);
+    } catch (error) {
+      log.warn(`sweep: ${(error as Error).message}`);
+    }
   };
   void sweep();
   const sweeper = setInterval(() => void sweep(), SWEEP_INTERVAL_MS);
@@ -114,4 +131,14 @@ export async function startWorker({
       redis.disconnect();
     },
   };
+}
+
+/**
+ * BullMQ removes what is old only when another prediction succeeds or fails, not when one is cancelled or expires.
+ * Lanes are left to it: a bulk run that is resumed comes for what ended there.
+ */
+async function removeOldEnded(queue: Queue, ttlSeconds: number): Promise<void> {
+  for (const state of ["completed", "failed"] as const) {
+    while ((await queue.clean(ttlSeconds * 1000, MOST_REMOVED, state)).length === MOST_REMOVED);
+  }
 }
