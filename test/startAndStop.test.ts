@@ -1,8 +1,11 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer as createHttpServer } from "node:http";
+import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
+import { isListening } from "../src/redis/serverProcess.ts";
 import { runInfermill, SCRIPTED_LOADER, submit, until, type InfermillProcess } from "./support/infermill.ts";
 import { processesBelow, processNamed } from "./support/processes.ts";
 import { whyNoRedis } from "./support/redis.ts";
@@ -99,9 +102,8 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
   });
 
   test("a port that is taken ends it with a clear error", async () => {
-    const taken = createServer().listen(0, "127.0.0.1");
-    await new Promise((resolve) => taken.once("listening", resolve));
-    const { port } = taken.address() as AddressInfo;
+    const taken = await listen(createServer());
+    const port = portOf(taken);
     const infermill = runInfermill(["start", "--config", writeConfig("taken", { port })]);
     expect((await infermill.exited).code).not.toBe(0);
     expect(infermill.output()).toContain(
@@ -119,6 +121,59 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
     const infermill = runInfermill(["start", "--config", file]);
     expect((await infermill.exited).code).not.toBe(0);
     expect(infermill.output()).toContain(broken);
+  });
+});
+
+describe.skipIf(whyNoRedis)("a process with an embedded Redis of its own", () => {
+  /** Whether the Redis of this data folder, which was started, runs. */
+  async function redisRuns(name: string): Promise<boolean> {
+    expect(existsSync(join(folder, name, "redis/redis.log"))).toBe(true);
+    return isListening(join(folder, name, "redis/redis.sock"));
+  }
+
+  function writeFarConfig(name: string): string {
+    const model_path = ["hf://acme/detector/model.onnx"];
+    return writeConfig(name, { models: { Far: { loader: "YoloModelLoader", model_path } } });
+  }
+
+  test("an api whose port is taken ends, and its Redis with it", async () => {
+    const taken = await listen(createServer());
+    const infermill = runInfermill(["api", "--config", writeConfig("taken-api", { port: portOf(taken) })]);
+    expect((await infermill.exited).code).toBe(2);
+    expect(infermill.output()).toContain("something listens there already");
+    expect(await redisRuns("taken-api")).toBe(false);
+    taken.close();
+  });
+
+  test("a worker whose model can't be fetched ends, and its Redis with it", async () => {
+    const hub = await listen(createHttpServer((_req, res) => res.writeHead(404).end()));
+    const env = {
+      HF_ENDPOINT: `http://127.0.0.1:${portOf(hub)}`,
+      INFERMILL_CACHE_DIR: join(folder, "cache"),
+    };
+    const infermill = runInfermill(["worker", "--config", writeFarConfig("unknown-model")], { env });
+    expect((await infermill.exited).code).toBe(1);
+    expect(infermill.output()).toContain("hf://acme/detector/model.onnx");
+    expect(await redisRuns("unknown-model")).toBe(false);
+    hub.close();
+  });
+
+  test("a worker that is interrupted while it fetches a model takes its Redis with it", async () => {
+    const silentHub = createServer();
+    const asked = once(silentHub, "connection");
+    await listen(silentHub);
+    const env = {
+      HF_ENDPOINT: `http://127.0.0.1:${portOf(silentHub)}`,
+      INFERMILL_CACHE_DIR: join(folder, "cache"),
+    };
+    const infermill = runInfermill(["worker", "--config", writeFarConfig("interrupted")], { env });
+    const [socket] = (await asked) as [Socket];
+    expect(await redisRuns("interrupted")).toBe(true);
+    infermill.child.kill("SIGINT");
+    expect(await infermill.exited).toEqual({ code: 0, signal: null });
+    expect(await redisRuns("interrupted")).toBe(false);
+    socket.destroy();
+    silentHub.close();
   });
 });
 
@@ -144,10 +199,18 @@ test("faults of the configuration are listed together, those of loaders among th
   }
 });
 
+async function listen<T extends Server>(server: T): Promise<T> {
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  return server;
+}
+
+function portOf(server: Server): number {
+  return (server.address() as AddressInfo).port;
+}
+
 async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  const { port } = server.address() as AddressInfo;
+  const server = await listen(createServer());
+  const port = portOf(server);
   await new Promise((resolve) => server.close(resolve));
   return port;
 }

@@ -1,5 +1,5 @@
 /** `infermill api`: the HTTP api in this process. */
-import { startApi } from "../api/server.ts";
+import { startApi, type RunningApi } from "../api/server.ts";
 import { loadConfig } from "../config/load.ts";
 import { announceReady, onStopSignal } from "./exit.ts";
 import { createLog, printWarning } from "./log.ts";
@@ -11,11 +11,18 @@ export async function runApi(options: { config?: string }): Promise<void> {
   const config = await loadConfig({ file: options.config, onWarning: printWarning });
   const log = createLog("api", config.log_level);
   const redis = await openRedis(config, log);
-  const api = await startApi({ config, redisUrl: redis.url, log });
-  onStopSignal(async () => {
-    await api.close(STOP_LIMIT_MS);
+  let api: RunningApi | undefined;
+  const stop = async () => {
+    await api?.close(STOP_LIMIT_MS);
     await redis.close();
-  });
+  };
+  onStopSignal(stop);
+  try {
+    api = await startApi({ config, redisUrl: redis.url, log });
+  } catch (error) {
+    await stop();
+    throw error;
+  }
   log.info(`listening on ${api.url}`);
   announceReady({ url: api.url });
 }
