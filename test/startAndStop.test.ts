@@ -145,6 +145,15 @@ describe.skipIf(whyNoRedis)("a process with an embedded Redis of its own", () =>
     taken.close();
   });
 
+  test("an api that a foreign process manager started with a channel ends at SIGINT", async () => {
+    const args = ["api", "--config", writeConfig("managed", { log_level: "info" })];
+    const infermill = runInfermill(args, { hasChannel: true });
+    await infermill.printed(/listening on/);
+    infermill.child.kill("SIGINT");
+    expect(await infermill.exited).toEqual({ code: 0, signal: null });
+    expect(await redisRuns("managed")).toBe(false);
+  });
+
   test("a worker whose model can't be fetched ends, and its Redis with it", async () => {
     const hub = await listen(createHttpServer((_req, res) => res.writeHead(404).end()));
     const env = {

@@ -1,5 +1,6 @@
 /** How commands end: exit codes, faults as text, signals. */
 import { ConfigError, InfermillError, ModelNotFoundError } from "../errors.ts";
+import { isSupervised } from "./supervisor.ts";
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
@@ -52,7 +53,6 @@ export function onStopSignal(stop: (reason: string) => Promise<void>): void {
       },
     );
   };
-  const isSupervised = process.send !== undefined;
   // Ctrl-C reaches the whole process group; below a supervisor it is the one who stops everything in order.
   process.on("SIGINT", () => isSupervised || stopOnce("SIGINT"));
   process.on("SIGTERM", () => stopOnce("SIGTERM"));
@@ -66,5 +66,5 @@ export function onStopSignal(stop: (reason: string) => Promise<void>): void {
 
 /** Tells the supervisor, if there is one, that this process does its work now. */
 export function announceReady(details: Record<string, unknown> = {}): void {
-  if (process.connected) process.send!({ type: "ready", ...details });
+  if (isSupervised && process.connected) process.send!({ type: "ready", ...details });
 }
