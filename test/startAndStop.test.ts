@@ -5,6 +5,7 @@ import { createServer, type AddressInfo, type Server, type Socket } from "node:n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
+import type { Prediction } from "../src/queue/jobs.ts";
 import { isListening } from "../src/redis/serverProcess.ts";
 import { runInfermill, SCRIPTED_LOADER, submit, until, type InfermillProcess } from "./support/infermill.ts";
 import { processesBelow, processNamed } from "./support/processes.ts";
@@ -69,6 +70,30 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
     second.child.kill("SIGINT");
     await second.exited;
   });
+
+  test("a second SIGINT ends everything at once, and a second start has what was accepted", async () => {
+    const file = writeConfig("hurried", {});
+    const first = runInfermill(["start", "--config", file]);
+    const firstUrl = await urlOf(first);
+    const running = await submit(firstUrl, "Scripted", { Fid: "long", Ms: 40_000 }, 0);
+    await until(async () => (await statusOf(firstUrl, running)) === "running", "the prediction's start");
+    const processes = processesBelow(first.child.pid!);
+    const api = processNamed(first.child.pid!, /main\.js api$/);
+    first.child.kill("SIGINT");
+    await until(() => !isAlive(api), "the end of the api");
+    first.child.kill("SIGINT");
+    expect(await first.exited).toEqual({ code: 130, signal: null });
+    await until(() => !processes.some(isAlive), "the end of all processes", 5000);
+
+    const second = runInfermill(["start", "--config", file]);
+    expect(["queued", "running"]).toContain(await statusOf(await urlOf(second), running));
+    second.child.kill("SIGINT");
+    await second.exited;
+  });
+
+  async function statusOf(url: string, { links }: Prediction): Promise<string> {
+    return ((await (await fetch(url + links.self)).json()) as Prediction).status;
+  }
 
   test("when it is killed its api, worker and engines end too, and the next start takes over its Redis", async () => {
     const file = writeConfig("killed", {});

@@ -16,7 +16,7 @@ export async function runApi(options: { config?: string }): Promise<void> {
     await api?.close(STOP_LIMIT_MS);
     await redis.close();
   };
-  onStopSignal(stop);
+  onStopSignal(stop, () => redis.close());
   try {
     api = await startApi({ config, redisUrl: redis.url, log });
   } catch (error) {

@@ -34,14 +34,14 @@ export function exitWith(error: unknown): void {
 }
 
 /**
- * Runs `stop` at the first SIGINT or SIGTERM, or when the supervising process has gone. A second SIGINT ends the
- * process at once.
+ * Runs `stop` at the first SIGINT or SIGTERM, or when the supervising process has gone. A second SIGINT runs `hurry`,
+ * which waits for no prediction, and ends the process; a third ends it at once.
  */
-export function onStopSignal(stop: (reason: string) => Promise<void>): void {
+export function onStopSignal(stop: (reason: string) => Promise<void>, hurry: () => Promise<void>): void {
   let isStopping = false;
   const stopOnce = (reason: string) => {
     if (isStopping) {
-      if (reason === "SIGINT") process.exit(130);
+      if (reason === "SIGINT") stopInAHurry();
       return;
     }
     isStopping = true;
@@ -52,6 +52,11 @@ export function onStopSignal(stop: (reason: string) => Promise<void>): void {
         process.exit();
       },
     );
+  };
+  const stopInAHurry = () => {
+    if (process.exitCode === EXIT_INTERRUPTED) process.exit();
+    process.exitCode = EXIT_INTERRUPTED;
+    void hurry().finally(() => process.exit());
   };
   // Ctrl-C reaches the whole process group; below a supervisor it is the one who stops everything in order.
   process.on("SIGINT", () => isSupervised || stopOnce("SIGINT"));

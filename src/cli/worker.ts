@@ -25,7 +25,7 @@ export async function runWorker(options: { config?: string; models?: string }): 
     await worker?.close(STOP_LIMIT_MS);
     await redis.close();
   };
-  onStopSignal(stop);
+  onStopSignal(stop, () => redis.close());
   try {
     const modelPaths = new Map<string, string[]>();
     for (const name of models)
