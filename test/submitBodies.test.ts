@@ -1,4 +1,5 @@
 /** The body forms of a submission, and what becomes of their pictures. */
+import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -236,6 +237,22 @@ describe.skipIf(whyNoRedis)("submitting", () => {
     expect(answer.status).toBe(status);
     expect(answer.body.detail).toContain(reason);
     expect(await api.storedInputs()).toEqual(before);
+  });
+
+  test("a client that sends all of a large form before it reads gets its refusal", async () => {
+    const { hostname, port } = new URL(api.url);
+    const form =
+      '--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n' +
+      "x".repeat(api.config.max_body_bytes - 100);
+    const head = `POST /v1/models/Echo/predictions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: ${form.length}\r\n\r\n`;
+    const socket = connect(Number(port), hostname);
+    await new Promise<void>((resolve, reject) => {
+      socket.once("error", reject);
+      socket.write(head + form, () => resolve());
+    });
+    const [answer] = (await once(socket, "data")) as [Buffer];
+    expect(String(answer)).toContain("HTTP/1.1 422");
+    socket.destroy();
   });
 
   test("a form that is cut short is refused with 400 and leaves nothing behind", async () => {
