@@ -137,6 +137,13 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
     expect(body.problems).toEqual(["Echo: the next prediction has waited for 60 s and no worker takes it"]);
   });
 
+  test("scrapes at the same time tell the same numbers", async () => {
+    await publish({});
+    const scrapes = Array.from({ length: 5 }, async () => (await fetch(`${api.url}/metrics`)).text());
+    for (const text of await Promise.all(scrapes))
+      expect(text).toContain('infermill_predictions_total{model="Echo",worker="w1",outcome="succeeded"} 9\n');
+  });
+
   test("metrics count requests by route, predictions in the queues and engines", async () => {
     await publish({});
     await send("POST", api.predictions(), {});

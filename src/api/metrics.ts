@@ -64,19 +64,27 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     registers,
   });
 
-  async function refresh(): Promise<void> {
-    for (const metric of [queue, engines, stuck, batches, outcomes, webhooks]) metric.reset();
-    const models = Object.keys(config.models);
-    const [reports, ...depths] = await Promise.all([
+  const models = Object.keys(config.models);
+
+  function readRedis() {
+    return Promise.all([
       predictions.workers(),
-      ...models.map((model) => predictions.depth(model)),
+      predictions.deliveries.count(),
+      Promise.all(models.map((model) => predictions.depth(model))),
     ]);
+  }
+
+  /** Without an `await`, so that scrapes at the same time don't count into each other's numbers. */
+  function show(state: Awaited<ReturnType<typeof readRedis>> | undefined): void {
+    redisUp.set(state ? 1 : 0);
+    for (const metric of [queue, engines, stuck, batches, outcomes, webhooks]) metric.reset();
+    if (!state) return;
+    const [reports, deliveries, depths] = state;
     for (const [index, model] of models.entries()) {
       for (const [state, number] of Object.entries(depths[index]!)) queue.set({ model, state }, number);
       for (const state of ["loading", "ready", "restarting", "failed"]) engines.set({ model, state }, 0);
     }
-    for (const [state, number] of Object.entries(await predictions.deliveries.count()))
-      webhooks.set({ state }, number);
+    for (const [state, number] of Object.entries(deliveries)) webhooks.set({ state }, number);
     for (const { id: worker, models: served } of reports) {
       for (const [model, report] of Object.entries(served)) {
         for (const { state } of report.engines) engines.inc({ model, state });
@@ -92,12 +100,7 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     observeRequest: (labels, seconds) => requests.observe(labels, seconds),
     contentType: registry.contentType,
     async expose() {
-      redisUp.set(
-        await refresh().then(
-          () => 1,
-          () => 0,
-        ),
-      );
+      show(await readRedis().catch(() => undefined));
       return registry.metrics();
     },
   };
