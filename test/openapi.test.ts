@@ -78,6 +78,11 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
     }
   });
 
+  test("idle connections are kept for longer than load balancers keep them", async () => {
+    const answer = await fetch(`${api.url}/health/live`);
+    expect(answer.headers.get("Keep-Alive")).toBe("timeout=65");
+  });
+
   test("without a worker nothing is ready, and each model says why", async () => {
     const { status, body } = await send("GET", `${api.url}/health/ready`);
     expect([status, body.status]).toEqual([503, "not_ready"]);
