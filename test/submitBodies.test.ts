@@ -84,6 +84,17 @@ describe.skipIf(whyNoRedis)("submitting", () => {
     expect((await send("GET", api.url + prediction.links.self)).body).toEqual(prediction);
   });
 
+  test("no cache keeps a prediction, nor that there is none", async () => {
+    const { body } = await send("POST", api.predictions(), {});
+    for (const [url, status] of [
+      [api.url + body.links.self, 200],
+      [`${api.predictions()}/pred_none`, 404],
+    ] as const) {
+      const answer = await send("GET", url);
+      expect([answer.status, answer.headers.get("Cache-Control")]).toEqual([status, "no-store"]);
+    }
+  });
+
   test("query parameters beside a raw picture are keys of the dictionary, and Prompt becomes a list of lists", async () => {
     const first = (await (
       await postPicture("?Fid=7&C_threshold=0.3&priority=high&Prompt=cat&Prompt=dog")

@@ -88,6 +88,8 @@ export function problemOf(error: InfermillError, extensions: Record<string, unkn
 export function sendProblem(res: Response, problem: Problem, error?: InfermillError): void {
   if (error instanceof QueueFullError) res.set("Retry-After", String(error.retryAfterSeconds));
   if (error instanceof RedisUnavailableError) res.set("Retry-After", String(REDIS_RETRY_AFTER_SECONDS));
+  // What is missing now may be there a moment later.
+  res.set("Cache-Control", "no-store");
   res.status(problem.status).type("application/problem+json").send(JSON.stringify(problem));
 }
 
