@@ -31,7 +31,13 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
       capacity: 32,
       held: 0,
       stuck_ms: 0,
-      totals: { batches: 4, predictions: 10, succeeded: 9, failed: 1 },
+      totals: {
+        batches: 4,
+        predictions: 10,
+        succeeded: 9,
+        failed: 1,
+        timings: { queue_ms: 3000, read_ms: 9, preprocess_ms: 180, infer_ms: 1500, postprocess_ms: 2 },
+      },
       ...report,
     };
     const models = { Echo: model, Tiny: model };
@@ -156,6 +162,10 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
     expect(text).toContain('infermill_engines{model="Echo",state="ready"} 1');
     expect(text).toMatch(/infermill_queue_predictions\{model="Echo",state="waiting"\} [1-9]/);
     expect(text).toContain('infermill_predictions_total{model="Echo",worker="w1",outcome="succeeded"} 9');
+    for (const [phase, seconds] of Object.entries({ queue: 3, preprocess: 0.18, infer: 1.5 }))
+      expect(text).toContain(
+        `infermill_prediction_seconds_total{model="Echo",worker="w1",phase="${phase}"} ${seconds}\n`,
+      );
     expect(text).toContain("infermill_redis_up 1");
     expect(text).toMatch(
       /infermill_http_request_duration_seconds_count\{method="POST",route="\/v1\/models\/\{model\}\/predictions",status="202"\} [1-9]/,

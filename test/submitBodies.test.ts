@@ -152,7 +152,13 @@ describe.skipIf(whyNoRedis)("submitting", () => {
       capacity: 32,
       held: 0,
       stuck_ms: 0,
-      totals: { batches: 0, predictions: 0, succeeded: 0, failed: 0 },
+      totals: {
+        batches: 0,
+        predictions: 0,
+        succeeded: 0,
+        failed: 0,
+        timings: { queue_ms: 0, read_ms: 0, preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 },
+      },
     };
     const report = {
       id: "w",

@@ -56,7 +56,12 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     labelNames: ["model", "worker", "outcome"],
     registers,
   });
-
+  const phases = new Counter({
+    name: "infermill_prediction_seconds_total",
+    help: "Where the time of the predictions that succeeded went, by phase, summed over predictions.",
+    labelNames: ["model", "worker", "phase"],
+    registers,
+  });
   const webhooks = new Gauge({
     name: "infermill_webhook_deliveries",
     help: "Webhook deliveries on record by state; those that failed are tried no more.",
@@ -75,11 +80,11 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
   }
 
   /** Without an `await`, so that scrapes at the same time don't count into each other's numbers. */
-  function show(state: Awaited<ReturnType<typeof readRedis>> | undefined): void {
-    redisUp.set(state ? 1 : 0);
-    for (const metric of [queue, engines, stuck, batches, outcomes, webhooks]) metric.reset();
-    if (!state) return;
-    const [reports, deliveries, depths] = state;
+  function show(found: Awaited<ReturnType<typeof readRedis>> | undefined): void {
+    redisUp.set(found ? 1 : 0);
+    for (const metric of [queue, engines, stuck, batches, outcomes, phases, webhooks]) metric.reset();
+    if (!found) return;
+    const [reports, deliveries, depths] = found;
     for (const [index, model] of models.entries()) {
       for (const [state, number] of Object.entries(depths[index]!)) queue.set({ model, state }, number);
       for (const state of ["loading", "ready", "restarting", "failed"]) engines.set({ model, state }, 0);
@@ -92,6 +97,8 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
         batches.inc({ model, worker }, report.totals.batches);
         outcomes.inc({ model, worker, outcome: "succeeded" }, report.totals.succeeded);
         outcomes.inc({ model, worker, outcome: "failed" }, report.totals.failed);
+        for (const [key, ms] of Object.entries(report.totals.timings))
+          phases.inc({ model, worker, phase: key.replace("_ms", "") }, ms / 1000);
       }
     }
   }

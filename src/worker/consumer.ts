@@ -87,15 +87,19 @@ export function startConsumer({
         timeoutMs: job.data.timeout_ms ?? model.timeout_ms,
       });
       const { response, timings, batchSize, engine, startedAt } = result;
-      const queue_ms = Math.max(0, startedAt - job.timestamp - pictures.ms);
-      const read_ms = timings.read_ms + pictures.ms;
+      const ownTimings = {
+        ...timings,
+        queue_ms: Math.max(0, startedAt - job.timestamp - pictures.ms),
+        read_ms: timings.read_ms + pictures.ms,
+      };
+      pool.addTimings(ownTimings);
       const key = names.response(modelName, job.id!, job.attemptsStarted);
       const stored = await storeResponse(redis, response, key, model.result_ttl_seconds);
       // Sent right behind BullMQ's own command, which goes out before the event loop turns: a round trip less than after it.
       announceEnding(modelName, job.id!);
       return {
         ...stored,
-        timings: rounded({ ...timings, queue_ms, read_ms }),
+        timings: rounded(ownTimings),
         batch_size: batchSize,
         engine,
       };
