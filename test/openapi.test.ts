@@ -21,7 +21,7 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
     await redis?.close();
   });
 
-  async function publish(report: Partial<ModelReport>) {
+  async function publish(report: Partial<ModelReport>, served = ["Echo", "Tiny"]) {
     const connection = openRedis(redis.url);
     const engine = { id: "Echo/0", device: "cpu", state: "ready" as const, pid: 7, restarts: 0, error: null };
     const model: ModelReport = {
@@ -40,7 +40,7 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
       },
       ...report,
     };
-    const models = { Echo: model, Tiny: model };
+    const models = Object.fromEntries(served.map((name) => [name, model]));
     const started_at = new Date().toISOString();
     await publishWorkerReport(connection, createNames(api.config.redis_prefix), {
       id: "w1",
@@ -133,6 +133,19 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
       "engine Echo/0: no such file",
       "the worker w1 has finished nothing for 95 s",
     ]);
+  });
+
+  test("a model is ready or not by itself, whatever the others are", async () => {
+    await publish({}, ["Echo"]);
+    expect(await send("GET", `${api.url}/v1/models/Echo/ready`)).toMatchObject({
+      status: 200,
+      body: { ready: true, engines: { ready: 1, all: 1 }, problems: [] },
+    });
+    expect(await send("GET", `${api.url}/v1/models/Tiny/ready`)).toMatchObject({
+      status: 503,
+      body: { ready: false, engines: { ready: 0, all: 0 }, problems: ["no live worker serves it"] },
+    });
+    expect((await send("GET", `${api.url}/v1/models/Nope/ready`)).status).toBe(404);
   });
 
   test("a queue that nobody consumes is not ready", async () => {

@@ -271,6 +271,7 @@ describe.skipIf(whyNoRedis)("without Redis", () => {
       expect((await send("GET", `${api.url}/health/live`)).status).toBe(200);
       const ready = await send("GET", `${api.url}/health/ready`);
       expect([ready.status, ready.body.status]).toEqual([503, "not_ready"]);
+      expect((await send("GET", `${api.url}/v1/models/Echo/ready`)).status).toBe(503);
       expect(await (await fetch(`${api.url}/metrics`)).text()).toContain("infermill_redis_up 0");
       expect(await api.storedInputs()).toEqual([]);
     } finally {
