@@ -136,7 +136,7 @@ export function checkRequest(value: unknown, modelName: string, needs?: Needs): 
 }
 
 /** Whether a key holds nothing, as clients write it: null, "", " ", [] or [""]. */
-function isBlank(value: unknown): boolean {
+export function isBlank(value: unknown): boolean {
   if (value === undefined || value === null) return true;
   if (typeof value === "string") return value.trim() === "";
   return Array.isArray(value) && value.every(isBlank);
