@@ -1,4 +1,4 @@
-# One image for both processes: `api` is the default command, `worker` the other.
+# One image for the api, the worker and the coordinator: `api` is the default command.
 
 FROM node:22-bookworm-slim AS build
 WORKDIR /app
@@ -16,9 +16,11 @@ RUN mkdir -p /demo/models \
   && rm -rf node_modules/onnxruntime-node/bin/napi-v6/darwin node_modules/onnxruntime-node/bin/napi-v6/win32
 
 FROM node:22-bookworm-slim
+# The cache is in the volume, or each new container would fetch its models again.
 ENV NODE_ENV=production \
     HOST=0.0.0.0 \
-    INFERMILL_DATA_DIR=/data
+    INFERMILL_DATA_DIR=/data \
+    INFERMILL_CACHE_DIR=/data/cache
 WORKDIR /app
 COPY package.json README.md LICENSE ./
 COPY --from=build /app/node_modules ./node_modules

@@ -11,7 +11,7 @@ import type { BaseModelLoader } from "./loaders/BaseModelLoader.ts";
 import type { PredictionRequest, PredictionResponse } from "./loaders/dictionaries.ts";
 import { checkLoaders, openModel } from "./loaders/openLoader.ts";
 import { checkOutcomes } from "./loaders/outcomes.ts";
-import { asDictionary, checkRequest } from "./loaders/requestSchema.ts";
+import { asDictionary, checkRequest, isBlank } from "./loaders/requestSchema.ts";
 import { buildErrorResponse } from "./loaders/response.ts";
 
 export interface ExecuteOptions {
@@ -68,6 +68,11 @@ async function execute(read: () => unknown, options: ExecuteOptions): Promise<Pr
   const model = await openLocalModel(run.model, options);
   try {
     checkRequest(request, run.model, model.loader.describe());
+    if (!isBlank(request["image"])) {
+      throw new BadInputError(
+        "image works through a server only; here the picture must come in Base_64, as the base64 of its file",
+      );
+    }
     return await model.run(request);
   } catch (error) {
     return failed(error);

@@ -134,6 +134,9 @@ describe("the Dockerfile", () => {
     expect(restOf("USER")).toBe("node");
     expect(restOf("ENV")).toContain("INFERMILL_DATA_DIR=/data");
     expect(restOf("VOLUME")).toBe("/data");
+    expect(restOf("ENV"), "fetched models outlive the container").toContain(
+      "INFERMILL_CACHE_DIR=/data/cache",
+    );
     expect(image.some(({ rest }) => rest.includes("chown node:node /data"))).toBe(true);
   });
 

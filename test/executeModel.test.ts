@@ -117,6 +117,12 @@ describe("executeModel", () => {
     ],
     ["a picture that is no base64", { Model: "First", Base_64: "?" }, "422", /^Base_64 is not base64/],
     ["no picture", { Model: "First", Base_64: "" }, "422", /needs a picture/],
+    [
+      "a picture that only a server could read",
+      { Model: "First", Base_64: "", image: "photos/a.jpg" },
+      "422",
+      /^image works through a server only; .* Base_64/,
+    ],
     ["input that the loader refuses", { Model: "First", Text: "bad" }, "422", /^this text can't be used$/],
     ["a loader that throws", { Model: "First", Text: "broken" }, "500", /^something broke$/],
   ])("%s comes back as Rc and Rm, with the keys echoed", async (_name, keys, code, text) => {

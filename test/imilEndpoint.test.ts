@@ -141,7 +141,7 @@ describe.skipIf(whyNoRedis)("IMIL's endpoint", () => {
 
   test("all wrong keys are in one answer, with what the loader needs", async () => {
     const description = { labels: [], picture: "required" as const, requiredKeys: ["Prompt"] };
-    const model = { engines: [], description, batch_limit: 8, capacity: 8, held: 0, stuck_ms: 0, totals: { batches: 0, predictions: 0, succeeded: 0, failed: 0 } }; // prettier-ignore
+    const model = { engines: [], description, batch_limit: 8, capacity: 8, held: 0, stuck_ms: 0, totals: { batches: 0, predictions: 0, succeeded: 0, failed: 0, timings: { queue_ms: 0, read_ms: 0, preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 } } }; // prettier-ignore
     const own = await startTestApi(redis.url);
     onTestFinished(() => own.close());
     await publishWorkerReport(connection, createNames(own.config.redis_prefix), {

@@ -21,7 +21,7 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
     await redis?.close();
   });
 
-  async function publish(report: Partial<ModelReport>) {
+  async function publish(report: Partial<ModelReport>, served = ["Echo", "Tiny"]) {
     const connection = openRedis(redis.url);
     const engine = { id: "Echo/0", device: "cpu", state: "ready" as const, pid: 7, restarts: 0, error: null };
     const model: ModelReport = {
@@ -31,10 +31,16 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
       capacity: 32,
       held: 0,
       stuck_ms: 0,
-      totals: { batches: 4, predictions: 10, succeeded: 9, failed: 1 },
+      totals: {
+        batches: 4,
+        predictions: 10,
+        succeeded: 9,
+        failed: 1,
+        timings: { queue_ms: 3000, read_ms: 9, preprocess_ms: 180, infer_ms: 1500, postprocess_ms: 2 },
+      },
       ...report,
     };
-    const models = { Echo: model, Tiny: model };
+    const models = Object.fromEntries(served.map((name) => [name, model]));
     const started_at = new Date().toISOString();
     await publishWorkerReport(connection, createNames(api.config.redis_prefix), {
       id: "w1",
@@ -76,6 +82,11 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
       const { status } = await fetch(api.url + path);
       expect([path, status]).toEqual([path, path === "/health/ready" ? 503 : 200]);
     }
+  });
+
+  test("idle connections are kept for longer than load balancers keep them", async () => {
+    const answer = await fetch(`${api.url}/health/live`);
+    expect(answer.headers.get("Keep-Alive")).toBe("timeout=65");
   });
 
   test("without a worker nothing is ready, and each model says why", async () => {
@@ -124,6 +135,19 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
     ]);
   });
 
+  test("a model is ready or not by itself, whatever the others are", async () => {
+    await publish({}, ["Echo"]);
+    expect(await send("GET", `${api.url}/v1/models/Echo/ready`)).toMatchObject({
+      status: 200,
+      body: { ready: true, engines: { ready: 1, all: 1 }, problems: [] },
+    });
+    expect(await send("GET", `${api.url}/v1/models/Tiny/ready`)).toMatchObject({
+      status: 503,
+      body: { ready: false, engines: { ready: 0, all: 0 }, problems: ["no live worker serves it"] },
+    });
+    expect((await send("GET", `${api.url}/v1/models/Nope/ready`)).status).toBe(404);
+  });
+
   test("a queue that nobody consumes is not ready", async () => {
     await publish({});
     const { body: prediction } = await send("POST", api.predictions(), {});
@@ -137,6 +161,13 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
     expect(body.problems).toEqual(["Echo: the next prediction has waited for 60 s and no worker takes it"]);
   });
 
+  test("scrapes at the same time tell the same numbers", async () => {
+    await publish({});
+    const scrapes = Array.from({ length: 5 }, async () => (await fetch(`${api.url}/metrics`)).text());
+    for (const text of await Promise.all(scrapes))
+      expect(text).toContain('infermill_predictions_total{model="Echo",worker="w1",outcome="succeeded"} 9\n');
+  });
+
   test("metrics count requests by route, predictions in the queues and engines", async () => {
     await publish({});
     await send("POST", api.predictions(), {});
@@ -144,6 +175,10 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
     expect(text).toContain('infermill_engines{model="Echo",state="ready"} 1');
     expect(text).toMatch(/infermill_queue_predictions\{model="Echo",state="waiting"\} [1-9]/);
     expect(text).toContain('infermill_predictions_total{model="Echo",worker="w1",outcome="succeeded"} 9');
+    for (const [phase, seconds] of Object.entries({ queue: 3, preprocess: 0.18, infer: 1.5 }))
+      expect(text).toContain(
+        `infermill_prediction_seconds_total{model="Echo",worker="w1",phase="${phase}"} ${seconds}\n`,
+      );
     expect(text).toContain("infermill_redis_up 1");
     expect(text).toMatch(
       /infermill_http_request_duration_seconds_count\{method="POST",route="\/v1\/models\/\{model\}\/predictions",status="202"\} [1-9]/,

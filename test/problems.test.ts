@@ -111,7 +111,9 @@ describe.skipIf(whyNoRedis)("problems", () => {
   });
 
   test("a broken percent-encoding in a path is refused with 400", async () => {
-    expect((await send("GET", `${api.url}/v1/models/%E0%A4%A`)).status).toBe(400);
+    const { status, body } = await send("GET", `${api.url}/v1/models/%E0%A4%A`);
+    expect([status, body.code, body.title]).toEqual([400, "malformed_path", "The path can't be read"]);
+    expect(body.detail).toContain("%E0%A4%A");
   });
 
   test("all faulty keys of a dictionary are named in one answer", async () => {
@@ -149,12 +151,22 @@ describe.skipIf(whyNoRedis)("problems", () => {
     ["too many pictures", { Base_64: ["YQ==", "YQ==", "YQ=="] }, "at most 2 pictures"],
     ["pictures in both keys", { Base_64: "YQ==", image: "a/b" }, "got both"],
     ["no object", "a string", "JSON object"],
-    ["too deep a nesting", { Ad: JSON.parse("[".repeat(100) + "]".repeat(100)) }, "deeper than 64"],
   ])("a dictionary with %s is refused with 422", async (_name, request, reason) => {
     const { status, body } = await send("POST", api.predictions(), JSON.stringify(request));
     expect(status).toBe(422);
     expect(body.detail).toContain(reason);
   });
+
+  test.each(["Ad", "Base_64", "image", "Tid"])(
+    "too deep a nesting in %s is refused with 422",
+    async (key) => {
+      for (const levels of [65, 5000]) {
+        const text = `{"${key}":${"[".repeat(levels)}${"]".repeat(levels)}}`;
+        const { status, body } = await send("POST", api.predictions(), text);
+        expect([status, body.detail]).toEqual([422, "a request must not nest deeper than 64 levels"]);
+      }
+    },
+  );
 
   test("all faulty query parameters are named in one answer", async () => {
     const { status, body } = await send(
@@ -259,6 +271,7 @@ describe.skipIf(whyNoRedis)("without Redis", () => {
       expect((await send("GET", `${api.url}/health/live`)).status).toBe(200);
       const ready = await send("GET", `${api.url}/health/ready`);
       expect([ready.status, ready.body.status]).toEqual([503, "not_ready"]);
+      expect((await send("GET", `${api.url}/v1/models/Echo/ready`)).status).toBe(503);
       expect(await (await fetch(`${api.url}/metrics`)).text()).toContain("infermill_redis_up 0");
       expect(await api.storedInputs()).toEqual([]);
     } finally {

@@ -1,8 +1,12 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer as createHttpServer } from "node:http";
+import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
+import type { Prediction } from "../src/queue/jobs.ts";
+import { isListening } from "../src/redis/serverProcess.ts";
 import { runInfermill, SCRIPTED_LOADER, submit, until, type InfermillProcess } from "./support/infermill.ts";
 import { processesBelow, processNamed } from "./support/processes.ts";
 import { whyNoRedis } from "./support/redis.ts";
@@ -67,6 +71,30 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
     await second.exited;
   });
 
+  test("a second SIGINT ends everything at once, and a second start has what was accepted", async () => {
+    const file = writeConfig("hurried", {});
+    const first = runInfermill(["start", "--config", file]);
+    const firstUrl = await urlOf(first);
+    const running = await submit(firstUrl, "Scripted", { Fid: "long", Ms: 40_000 }, 0);
+    await until(async () => (await statusOf(firstUrl, running)) === "running", "the prediction's start");
+    const processes = processesBelow(first.child.pid!);
+    const api = processNamed(first.child.pid!, /main\.js api$/);
+    first.child.kill("SIGINT");
+    await until(() => !isAlive(api), "the end of the api");
+    first.child.kill("SIGINT");
+    expect(await first.exited).toEqual({ code: 130, signal: null });
+    await until(() => !processes.some(isAlive), "the end of all processes", 5000);
+
+    const second = runInfermill(["start", "--config", file]);
+    expect(["queued", "running"]).toContain(await statusOf(await urlOf(second), running));
+    second.child.kill("SIGINT");
+    await second.exited;
+  });
+
+  async function statusOf(url: string, { links }: Prediction): Promise<string> {
+    return ((await (await fetch(url + links.self)).json()) as Prediction).status;
+  }
+
   test("when it is killed its api, worker and engines end too, and the next start takes over its Redis", async () => {
     const file = writeConfig("killed", {});
     const first = runInfermill(["start", "--config", file]);
@@ -99,9 +127,8 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
   });
 
   test("a port that is taken ends it with a clear error", async () => {
-    const taken = createServer().listen(0, "127.0.0.1");
-    await new Promise((resolve) => taken.once("listening", resolve));
-    const { port } = taken.address() as AddressInfo;
+    const taken = await listen(createServer());
+    const port = portOf(taken);
     const infermill = runInfermill(["start", "--config", writeConfig("taken", { port })]);
     expect((await infermill.exited).code).not.toBe(0);
     expect(infermill.output()).toContain(
@@ -119,6 +146,68 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
     const infermill = runInfermill(["start", "--config", file]);
     expect((await infermill.exited).code).not.toBe(0);
     expect(infermill.output()).toContain(broken);
+  });
+});
+
+describe.skipIf(whyNoRedis)("a process with an embedded Redis of its own", () => {
+  /** Whether the Redis of this data folder, which was started, runs. */
+  async function redisRuns(name: string): Promise<boolean> {
+    expect(existsSync(join(folder, name, "redis/redis.log"))).toBe(true);
+    return isListening(join(folder, name, "redis/redis.sock"));
+  }
+
+  function writeFarConfig(name: string): string {
+    const model_path = ["hf://acme/detector/model.onnx"];
+    return writeConfig(name, { models: { Far: { loader: "YoloModelLoader", model_path } } });
+  }
+
+  test("an api whose port is taken ends, and its Redis with it", async () => {
+    const taken = await listen(createServer());
+    const infermill = runInfermill(["api", "--config", writeConfig("taken-api", { port: portOf(taken) })]);
+    expect((await infermill.exited).code).toBe(2);
+    expect(infermill.output()).toContain("something listens there already");
+    expect(await redisRuns("taken-api")).toBe(false);
+    taken.close();
+  });
+
+  test("an api that a foreign process manager started with a channel ends at SIGINT", async () => {
+    const args = ["api", "--config", writeConfig("managed", { log_level: "info" })];
+    const infermill = runInfermill(args, { hasChannel: true });
+    await infermill.printed(/listening on/);
+    infermill.child.kill("SIGINT");
+    expect(await infermill.exited).toEqual({ code: 0, signal: null });
+    expect(await redisRuns("managed")).toBe(false);
+  });
+
+  test("a worker whose model can't be fetched ends, and its Redis with it", async () => {
+    const hub = await listen(createHttpServer((_req, res) => res.writeHead(404).end()));
+    const env = {
+      HF_ENDPOINT: `http://127.0.0.1:${portOf(hub)}`,
+      INFERMILL_CACHE_DIR: join(folder, "cache"),
+    };
+    const infermill = runInfermill(["worker", "--config", writeFarConfig("unknown-model")], { env });
+    expect((await infermill.exited).code).toBe(1);
+    expect(infermill.output()).toContain("hf://acme/detector/model.onnx");
+    expect(await redisRuns("unknown-model")).toBe(false);
+    hub.close();
+  });
+
+  test("a worker that is interrupted while it fetches a model takes its Redis with it", async () => {
+    const silentHub = createServer();
+    const asked = once(silentHub, "connection");
+    await listen(silentHub);
+    const env = {
+      HF_ENDPOINT: `http://127.0.0.1:${portOf(silentHub)}`,
+      INFERMILL_CACHE_DIR: join(folder, "cache"),
+    };
+    const infermill = runInfermill(["worker", "--config", writeFarConfig("interrupted")], { env });
+    const [socket] = (await asked) as [Socket];
+    expect(await redisRuns("interrupted")).toBe(true);
+    infermill.child.kill("SIGINT");
+    expect(await infermill.exited).toEqual({ code: 0, signal: null });
+    expect(await redisRuns("interrupted")).toBe(false);
+    socket.destroy();
+    silentHub.close();
   });
 });
 
@@ -144,10 +233,18 @@ test("faults of the configuration are listed together, those of loaders among th
   }
 });
 
+async function listen<T extends Server>(server: T): Promise<T> {
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  return server;
+}
+
+function portOf(server: Server): number {
+  return (server.address() as AddressInfo).port;
+}
+
 async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  const { port } = server.address() as AddressInfo;
+  const server = await listen(createServer());
+  const port = portOf(server);
   await new Promise((resolve) => server.close(resolve));
   return port;
 }

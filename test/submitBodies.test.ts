@@ -1,4 +1,5 @@
 /** The body forms of a submission, and what becomes of their pictures. */
+import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -83,6 +84,17 @@ describe.skipIf(whyNoRedis)("submitting", () => {
     expect((await send("GET", api.url + prediction.links.self)).body).toEqual(prediction);
   });
 
+  test("no cache keeps a prediction, nor that there is none", async () => {
+    const { body } = await send("POST", api.predictions(), {});
+    for (const [url, status] of [
+      [api.url + body.links.self, 200],
+      [`${api.predictions()}/pred_none`, 404],
+    ] as const) {
+      const answer = await send("GET", url);
+      expect([answer.status, answer.headers.get("Cache-Control")]).toEqual([status, "no-store"]);
+    }
+  });
+
   test("query parameters beside a raw picture are keys of the dictionary, and Prompt becomes a list of lists", async () => {
     const first = (await (
       await postPicture("?Fid=7&C_threshold=0.3&priority=high&Prompt=cat&Prompt=dog")
@@ -140,7 +152,13 @@ describe.skipIf(whyNoRedis)("submitting", () => {
       capacity: 32,
       held: 0,
       stuck_ms: 0,
-      totals: { batches: 0, predictions: 0, succeeded: 0, failed: 0 },
+      totals: {
+        batches: 0,
+        predictions: 0,
+        succeeded: 0,
+        failed: 0,
+        timings: { queue_ms: 0, read_ms: 0, preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 },
+      },
     };
     const report = {
       id: "w",
@@ -236,6 +254,22 @@ describe.skipIf(whyNoRedis)("submitting", () => {
     expect(answer.status).toBe(status);
     expect(answer.body.detail).toContain(reason);
     expect(await api.storedInputs()).toEqual(before);
+  });
+
+  test("a client that sends all of a large form before it reads gets its refusal", async () => {
+    const { hostname, port } = new URL(api.url);
+    const form =
+      '--x\r\nContent-Disposition: form-data; name="photo"; filename="a.jpg"\r\n\r\n' +
+      "x".repeat(api.config.max_body_bytes - 100);
+    const head = `POST /v1/models/Echo/predictions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: ${form.length}\r\n\r\n`;
+    const socket = connect(Number(port), hostname);
+    await new Promise<void>((resolve, reject) => {
+      socket.once("error", reject);
+      socket.write(head + form, () => resolve());
+    });
+    const [answer] = (await once(socket, "data")) as [Buffer];
+    expect(String(answer)).toContain("HTTP/1.1 422");
+    socket.destroy();
   });
 
   test("a form that is cut short is refused with 400 and leaves nothing behind", async () => {

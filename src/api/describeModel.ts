@@ -1,7 +1,7 @@
 /** What the api tells of a model: its settings, and what the live workers report of it. */
 import type { Api } from "./api.ts";
 import type { WorkerReport } from "../queue/workers.ts";
-import type { ModelDescription, Readiness } from "./schemas.ts";
+import type { ModelDescription, ModelReadiness } from "./schemas.ts";
 
 /** The worker reports itself every two seconds, and a chunk's own timeout ends it: later than this it hangs. */
 const STUCK_MARGIN_MS = 30_000;
@@ -62,7 +62,7 @@ export async function checkModel(
   { predictions }: Api,
   name: string,
   reports: readonly WorkerReport[],
-): Promise<Readiness["models"][string]> {
+): Promise<ModelReadiness> {
   const served = reportsOf(reports, name);
   const engines = served.flatMap(({ engines: own }) => own);
   const ready = engines.filter(({ state }) => state === "ready").length;

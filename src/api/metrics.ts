@@ -56,7 +56,12 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     labelNames: ["model", "worker", "outcome"],
     registers,
   });
-
+  const phases = new Counter({
+    name: "infermill_prediction_seconds_total",
+    help: "Where the time of the predictions that succeeded went, by phase, summed over predictions.",
+    labelNames: ["model", "worker", "phase"],
+    registers,
+  });
   const webhooks = new Gauge({
     name: "infermill_webhook_deliveries",
     help: "Webhook deliveries on record by state; those that failed are tried no more.",
@@ -64,19 +69,27 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     registers,
   });
 
-  async function refresh(): Promise<void> {
-    for (const metric of [queue, engines, stuck, batches, outcomes, webhooks]) metric.reset();
-    const models = Object.keys(config.models);
-    const [reports, ...depths] = await Promise.all([
+  const models = Object.keys(config.models);
+
+  function readRedis() {
+    return Promise.all([
       predictions.workers(),
-      ...models.map((model) => predictions.depth(model)),
+      predictions.deliveries.count(),
+      Promise.all(models.map((model) => predictions.depth(model))),
     ]);
+  }
+
+  /** Without an `await`, so that scrapes at the same time don't count into each other's numbers. */
+  function show(found: Awaited<ReturnType<typeof readRedis>> | undefined): void {
+    redisUp.set(found ? 1 : 0);
+    for (const metric of [queue, engines, stuck, batches, outcomes, phases, webhooks]) metric.reset();
+    if (!found) return;
+    const [reports, deliveries, depths] = found;
     for (const [index, model] of models.entries()) {
       for (const [state, number] of Object.entries(depths[index]!)) queue.set({ model, state }, number);
       for (const state of ["loading", "ready", "restarting", "failed"]) engines.set({ model, state }, 0);
     }
-    for (const [state, number] of Object.entries(await predictions.deliveries.count()))
-      webhooks.set({ state }, number);
+    for (const [state, number] of Object.entries(deliveries)) webhooks.set({ state }, number);
     for (const { id: worker, models: served } of reports) {
       for (const [model, report] of Object.entries(served)) {
         for (const { state } of report.engines) engines.inc({ model, state });
@@ -84,6 +97,8 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
         batches.inc({ model, worker }, report.totals.batches);
         outcomes.inc({ model, worker, outcome: "succeeded" }, report.totals.succeeded);
         outcomes.inc({ model, worker, outcome: "failed" }, report.totals.failed);
+        for (const [key, ms] of Object.entries(report.totals.timings))
+          phases.inc({ model, worker, phase: key.replace("_ms", "") }, ms / 1000);
       }
     }
   }
@@ -92,12 +107,7 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     observeRequest: (labels, seconds) => requests.observe(labels, seconds),
     contentType: registry.contentType,
     async expose() {
-      redisUp.set(
-        await refresh().then(
-          () => 1,
-          () => 0,
-        ),
-      );
+      show(await readRedis().catch(() => undefined));
       return registry.metrics();
     },
   };

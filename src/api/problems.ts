@@ -25,6 +25,13 @@ export class MalformedBodyError extends InfermillError {
   override readonly status = 400;
 }
 
+/** The path holds a percent-encoding that stands for no text. */
+export class MalformedPathError extends InfermillError {
+  override readonly code = "malformed_path";
+  override readonly title = "The path can't be read";
+  override readonly status = 400;
+}
+
 export class BodyTooLargeError extends InfermillError {
   override readonly code = "body_too_large";
   override readonly title = "The body is too large";
@@ -87,6 +94,8 @@ export function problemOf(error: InfermillError, extensions: Record<string, unkn
 export function sendProblem(res: Response, problem: Problem, error?: InfermillError): void {
   if (error instanceof QueueFullError) res.set("Retry-After", String(error.retryAfterSeconds));
   if (error instanceof RedisUnavailableError) res.set("Retry-After", String(REDIS_RETRY_AFTER_SECONDS));
+  // What is missing now may be there a moment later.
+  res.set("Cache-Control", "no-store");
   res.status(problem.status).type("application/problem+json").send(JSON.stringify(problem));
 }
 
@@ -119,9 +128,10 @@ export function createProblemHandler(log: Logger) {
 
 function knownError(thrown: unknown): InfermillError | undefined {
   if (thrown instanceof InfermillError) return thrown;
-  // Express's own, such as a path with a broken percent-encoding.
+  // Express's own of a path, and those of the dashboard's parser of bodies.
   if (thrown instanceof Error && "status" in thrown && thrown.status === 400) {
-    return new MalformedBodyError(thrown.message, { cause: thrown });
+    const KnownError = thrown instanceof URIError ? MalformedPathError : MalformedBodyError;
+    return new KnownError(thrown.message, { cause: thrown });
   }
   return undefined;
 }

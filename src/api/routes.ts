@@ -19,7 +19,7 @@ import {
 } from "./handlers/bulkRuns.ts";
 import { cancelPrediction } from "./handlers/cancelPrediction.ts";
 import { getPrediction } from "./handlers/getPrediction.ts";
-import { live, ready } from "./handlers/health.ts";
+import { live, modelReady, ready } from "./handlers/health.ts";
 import { getModel, listModels } from "./handlers/models.ts";
 import { getDocs, getIndex, getMetrics, getOpenApi } from "./handlers/site.ts";
 import {
@@ -459,6 +459,28 @@ export const routes: readonly Route[] = [
       tags: ["models"],
       requestParams: { path: z.object({ model }) },
       responses: { 200: answer("The model.", schemas.modelSchema), ...problems(404, 503) },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/models/{model}/ready",
+    handler: modelReady,
+    operation: {
+      operationId: "modelReady",
+      summary: "Whether a model is served and gets on",
+      tags: ["models"],
+      requestParams: { path: z.object({ model }) },
+      responses: {
+        200: answer("The model is ready.", schemas.modelReadinessSchema),
+        ...problems(404),
+        503: {
+          description: "What is missing, or Redis can't be reached.",
+          content: {
+            "application/json": { schema: schemas.modelReadinessSchema },
+            "application/problem+json": { schema: schemas.problemSchema },
+          },
+        },
+      },
     },
   },
   {

@@ -263,20 +263,22 @@ bulkRunSchema satisfies z.ZodType<BulkRun>;
 
 export const bulkRunsSchema = z.object({ runs: z.array(bulkRunSchema) }).meta({ id: "BulkRuns" });
 
+export const modelReadinessSchema = z
+  .object({
+    ready: z.boolean(),
+    engines: z.object({ ready: count, all: count }),
+    problems: z.array(z.string()).meta({ description: "What keeps the model from being ready." }),
+  })
+  .meta({ id: "ModelReadiness" });
+
 export const readinessSchema = z
   .object({
     status: z.enum(["ready", "not_ready"]),
     problems: z.array(z.string()).meta({ description: "What keeps all of it from being ready." }),
-    models: z.record(
-      z.string(),
-      z.object({
-        ready: z.boolean(),
-        engines: z.object({ ready: count, all: count }),
-        problems: z.array(z.string()),
-      }),
-    ),
+    models: z.record(z.string(), modelReadinessSchema),
   })
   .meta({ id: "Readiness" });
 
 export type ModelDescription = z.output<typeof modelSchema>;
+export type ModelReadiness = z.output<typeof modelReadinessSchema>;
 export type Readiness = z.output<typeof readinessSchema>;

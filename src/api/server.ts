@@ -11,6 +11,8 @@ import { openPredictions } from "../queue/predictions.ts";
 import { createApp } from "./app.ts";
 
 const IDLE_CHECK_MS = 50;
+/** Longer than load balancers keep an idle connection (60 s), or they would send a request on one that just closed. */
+const KEEP_ALIVE_MS = 65_000;
 
 export interface RunningApi {
   readonly url: string;
@@ -32,6 +34,8 @@ export async function startApi(options: {
   };
   const closing = new AbortController();
   const server = createServer(createApp({ config, predictions, bulk, log, closing: closing.signal }));
+  server.keepAliveTimeout = KEEP_ALIVE_MS;
+  server.headersTimeout = KEEP_ALIVE_MS + 1000;
   try {
     await listen(server, config);
   } catch (error) {

@@ -1,5 +1,5 @@
 /** `infermill api`: the HTTP api in this process. */
-import { startApi } from "../api/server.ts";
+import { startApi, type RunningApi } from "../api/server.ts";
 import { loadConfig } from "../config/load.ts";
 import { announceReady, onStopSignal } from "./exit.ts";
 import { createLog, printWarning } from "./log.ts";
@@ -12,11 +12,18 @@ export async function runApi(options: { config?: string }): Promise<void> {
   const config = await loadConfig({ file: options.config, onWarning: printWarning });
   const log = createLog("api", config.log_level);
   const redis = await openRedis(config, log);
-  const api = await startApi({ config, redisUrl: redis.url, log });
-  onStopSignal(async () => {
-    await api.close(STOP_LIMIT_MS);
+  let api: RunningApi | undefined;
+  const stop = async () => {
+    await api?.close(STOP_LIMIT_MS);
     await redis.close();
-  });
+  };
+  onStopSignal(stop, () => redis.close());
+  try {
+    api = await startApi({ config, redisUrl: redis.url, log });
+  } catch (error) {
+    await stop();
+    throw error;
+  }
   if (config.api_keys.length === 0 && !LOOPBACK.has(config.host))
     log.warn(`no api_keys are configured: whoever reaches ${api.url} may do everything`);
   log.info(`listening on ${api.url}`);

@@ -24,6 +24,7 @@ export async function runCoordinator(options: { config?: string }): Promise<void
     await Promise.all(services.map((service) => service.close(STOP_LIMIT_MS)));
     await redis.close();
   };
+  onStopSignal(stop, () => redis.close());
   try {
     services.push(await startWebhookDelivery({ config, redisUrl: redis.url, log }));
     services.push(await startBulkCoordinator({ config, redisUrl: redis.url, log }));
@@ -31,7 +32,6 @@ export async function runCoordinator(options: { config?: string }): Promise<void
     await stop();
     throw error;
   }
-  onStopSignal(stop);
   log.info("working on bulk runs, delivering webhooks");
   announceReady();
 }

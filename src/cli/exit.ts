@@ -1,5 +1,6 @@
 /** How commands end: exit codes, faults as text, signals. */
 import { ConfigError, InfermillError, ModelNotFoundError } from "../errors.ts";
+import { isSupervised } from "./supervisor.ts";
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
@@ -33,14 +34,14 @@ export function exitWith(error: unknown): void {
 }
 
 /**
- * Runs `stop` at the first SIGINT or SIGTERM, or when the supervising process has gone. A second SIGINT ends the
- * process at once.
+ * Runs `stop` at the first SIGINT or SIGTERM, or when the supervising process has gone. A second SIGINT runs `hurry`,
+ * which waits for no prediction, and ends the process; a third ends it at once.
  */
-export function onStopSignal(stop: (reason: string) => Promise<void>): void {
+export function onStopSignal(stop: (reason: string) => Promise<void>, hurry: () => Promise<void>): void {
   let isStopping = false;
   const stopOnce = (reason: string) => {
     if (isStopping) {
-      if (reason === "SIGINT") process.exit(130);
+      if (reason === "SIGINT") stopInAHurry();
       return;
     }
     isStopping = true;
@@ -52,7 +53,11 @@ export function onStopSignal(stop: (reason: string) => Promise<void>): void {
       },
     );
   };
-  const isSupervised = process.send !== undefined;
+  const stopInAHurry = () => {
+    if (process.exitCode === EXIT_INTERRUPTED) process.exit();
+    process.exitCode = EXIT_INTERRUPTED;
+    void hurry().finally(() => process.exit());
+  };
   // Ctrl-C reaches the whole process group; below a supervisor it is the one who stops everything in order.
   process.on("SIGINT", () => isSupervised || stopOnce("SIGINT"));
   process.on("SIGTERM", () => stopOnce("SIGTERM"));
@@ -66,5 +71,5 @@ export function onStopSignal(stop: (reason: string) => Promise<void>): void {
 
 /** Tells the supervisor, if there is one, that this process does its work now. */
 export function announceReady(details: Record<string, unknown> = {}): void {
-  if (process.connected) process.send!({ type: "ready", ...details });
+  if (isSupervised && process.connected) process.send!({ type: "ready", ...details });
 }

@@ -154,5 +154,9 @@ try {
 } catch (error) {
   // commander has printed its own message already.
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : EXIT_USAGE;
-  else exitWith(error);
+  else {
+    exitWith(error);
+    // Whatever is still open must not keep a process that failed.
+    process.exit();
+  }
 }

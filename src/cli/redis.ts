@@ -2,6 +2,7 @@
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { provideRedis, type RedisServer } from "../redis/provideRedis.ts";
+import { isSupervised } from "./supervisor.ts";
 
 export async function openRedis(config: Config, log: Logger): Promise<RedisServer> {
   const redis = await provideRedis({
@@ -11,6 +12,6 @@ export async function openRedis(config: Config, log: Logger): Promise<RedisServe
     log,
   });
   // Below `infermill start` the supervisor has told it already.
-  if (process.send === undefined) for (const warning of redis.warnings) log.warn(warning);
+  if (!isSupervised) for (const warning of redis.warnings) log.warn(warning);
   return redis;
 }

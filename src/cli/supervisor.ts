@@ -5,6 +5,12 @@ import type { Logger } from "pino";
 const FIRST_RESTART_DELAY_MS = 200;
 const LONGEST_RESTART_DELAY_MS = 10_000;
 const STEADY_AFTER_MS = 30_000;
+const SUPERVISED = "INFERMILL_SUPERVISED";
+
+/** Whether this process was started by `supervise`; others open a channel to their children, too, such as pm2. */
+export const isSupervised = process.env[SUPERVISED] !== undefined && process.send !== undefined;
+// Not for the children that this process has.
+delete process.env[SUPERVISED];
 
 export interface SupervisedProcess {
   /** What the process told when it was ready for the first time; rejects when it ended before. */
@@ -34,7 +40,7 @@ export function supervise(
 
   const start = () => {
     const startedAt = Date.now();
-    child = fork(script, args, { env: options.env });
+    child = fork(script, args, { env: { ...options.env, [SUPERVISED]: "1" } });
     child.on("message", (message: { type?: string }) => {
       if (message.type !== "ready") return;
       wasReady = true;

@@ -1,7 +1,7 @@
 /** `infermill worker`: a worker in this process. */
 import { loadConfig } from "../config/load.ts";
 import { checkLoaders, resolveModelPaths } from "../loaders/openLoader.ts";
-import { startWorker } from "../worker/worker.ts";
+import { startWorker, type RunningWorker } from "../worker/worker.ts";
 import { announceReady, onStopSignal, UsageError } from "./exit.ts";
 import { keepHeapSmall } from "./heap.ts";
 import { createLog, printWarning } from "./log.ts";
@@ -20,19 +20,21 @@ export async function runWorker(options: { config?: string; models?: string }): 
     throw new UsageError(`--models names ${unknown.join(", ")}; configured are: ${known.join(", ")}`);
 
   const redis = await openRedis(config, log);
-  const modelPaths = new Map<string, string[]>();
-  for (const name of models)
-    modelPaths.set(name, await resolveModelPaths(config, name, (line) => log.info(line)));
-  const worker = await startWorker({ config, redisUrl: redis.url, models, modelPaths, log }).catch(
-    async (error) => {
-      await redis.close();
-      throw error;
-    },
-  );
-  onStopSignal(async () => {
-    await worker.close(STOP_LIMIT_MS);
+  let worker: RunningWorker | undefined;
+  const stop = async () => {
+    await worker?.close(STOP_LIMIT_MS);
     await redis.close();
-  });
+  };
+  onStopSignal(stop, () => redis.close());
+  try {
+    const modelPaths = new Map<string, string[]>();
+    for (const name of models)
+      modelPaths.set(name, await resolveModelPaths(config, name, (line) => log.info(line)));
+    worker = await startWorker({ config, redisUrl: redis.url, models, modelPaths, log });
+  } catch (error) {
+    await stop();
+    throw error;
+  }
   log.info(`serving ${models.join(", ")}`);
   announceReady();
 }

@@ -103,20 +103,20 @@ export type Needs = Pick<LoaderDescription, "picture" | "requiredKeys">;
  * @throws BadInputError where it is no dictionary at all
  */
 export function findFaults(value: unknown, modelName: string, needs?: Needs): Fault[] {
-  const { Base_64, image, ...others } = asDictionary(value);
-  if (isDeeperThan(others, DEEPEST_NESTING))
+  const request = asDictionary(value);
+  if (isDeeperThan(request, DEEPEST_NESTING))
     throw new BadInputError(`a request must not nest deeper than ${DEEPEST_NESTING} levels`);
 
   const checked = requestSchema.safeParse(value, { reportInput: true });
   const faults = checked.success ? [] : checked.error.issues.map(faultOf);
-  if (needs?.picture === "required" && isBlank(Base_64) && isBlank(image)) {
+  if (needs?.picture === "required" && isBlank(request.Base_64) && isBlank(request.image)) {
     faults.push({
       key: "Base_64",
       problem: `is missing: the model "${modelName}" needs a picture, as base64 or a list of it (or image, a file below bulk_roots)`,
     });
   }
   for (const key of needs?.requiredKeys ?? []) {
-    if (isBlank(others[key])) faults.push({ key, problem: `is missing: the model "${modelName}" needs it` });
+    if (isBlank(request[key])) faults.push({ key, problem: `is missing: the model "${modelName}" needs it` });
   }
   return faults;
 }
@@ -136,7 +136,7 @@ export function checkRequest(value: unknown, modelName: string, needs?: Needs): 
 }
 
 /** Whether a key holds nothing, as clients write it: null, "", " ", [] or [""]. */
-function isBlank(value: unknown): boolean {
+export function isBlank(value: unknown): boolean {
   if (value === undefined || value === null) return true;
   if (typeof value === "string") return value.trim() === "";
   return Array.isArray(value) && value.every(isBlank);

@@ -5,6 +5,7 @@
  */
 import type { Redis } from "ioredis";
 import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
+import type { Timings } from "./jobs.ts";
 import type { Names } from "./names.ts";
 
 export const HEARTBEAT_INTERVAL_MS = 2000;
@@ -35,7 +36,14 @@ export interface ModelReport {
   /** Milliseconds for which it has held predictions without finishing one; 0 while it is idle or getting on. */
   stuck_ms: number;
   /** Since the worker started. */
-  totals: { batches: number; predictions: number; succeeded: number; failed: number };
+  totals: {
+    batches: number;
+    predictions: number;
+    succeeded: number;
+    failed: number;
+    /** Of the predictions that succeeded, summed up. */
+    timings: Timings;
+  };
 }
 
 export interface WorkerReport {

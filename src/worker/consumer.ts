@@ -87,14 +87,18 @@ export function startConsumer({
         timeoutMs: job.data.timeout_ms ?? model.timeout_ms,
       });
       const { response, timings, batchSize, engine, startedAt } = result;
-      const queue_ms = Math.max(0, startedAt - job.timestamp - pictures.ms);
-      const read_ms = timings.read_ms + pictures.ms;
+      const ownTimings = {
+        ...timings,
+        queue_ms: Math.max(0, startedAt - job.timestamp - pictures.ms),
+        read_ms: timings.read_ms + pictures.ms,
+      };
+      pool.addTimings(ownTimings);
       const stored = await storeResponse(job, response);
       // Sent right behind BullMQ's own command, which goes out before the event loop turns: a round trip less than after it.
       announceEnding(modelName, job.id!);
       return {
         ...stored,
-        timings: rounded({ ...timings, queue_ms, read_ms }),
+        timings: rounded(ownTimings),
         batch_size: batchSize,
         engine,
       };

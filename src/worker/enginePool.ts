@@ -8,7 +8,7 @@ import { EngineLostError, InfermillError, LoaderError, PredictionTimeoutError } 
 import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
 import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
 import type { LocalInputRef } from "../queue/inputs.ts";
-import { PRIORITIES } from "../queue/jobs.ts";
+import { PRIORITIES, type Timings } from "../queue/jobs.ts";
 import type { ModelReport } from "../queue/workers.ts";
 import { Batcher } from "./batcher.ts";
 import { EngineProcess } from "./engineProcess.ts";
@@ -77,6 +77,7 @@ export class EnginePool {
   readonly #held = new Map<number, Held>();
   readonly #restarts: number[];
   readonly #totals = { batches: 0, predictions: 0, succeeded: 0, failed: 0 };
+  readonly #timings: Timings = { queue_ms: 0, read_ms: 0, preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
   #description: LoaderDescription | null = null;
   #batchLimit: number | null = null;
   #nextKey = 0;
@@ -134,6 +135,12 @@ export class EnginePool {
     });
   }
 
+  /** Adds to the totals where the time of a prediction that succeeded went. */
+  addTimings(timings: Timings): void {
+    for (const phase of Object.keys(this.#timings) as (keyof Timings)[])
+      this.#timings[phase] += timings[phase];
+  }
+
   report(): ModelReport {
     return {
       engines: this.#engines.map((engine, index) => engine.report(this.#restarts[index]!)),
@@ -142,7 +149,7 @@ export class EnginePool {
       capacity: this.capacity,
       held: this.#held.size,
       stuck_ms: this.#held.size === 0 ? 0 : Date.now() - this.#progressAt,
-      totals: { ...this.#totals, batches: Math.round(this.#totals.batches) },
+      totals: { ...this.#totals, batches: Math.round(this.#totals.batches), timings: this.#timings },
     };
   }
 

@@ -22,7 +22,7 @@ export interface InfermillProcess {
 
 export function runInfermill(
   args: string[],
-  options: { env?: NodeJS.ProcessEnv; cwd?: string } = {},
+  options: { env?: NodeJS.ProcessEnv; cwd?: string; hasChannel?: boolean } = {},
 ): InfermillProcess {
   const child = spawn(process.execPath, [MAIN, ...args], {
     env: {
@@ -35,7 +35,8 @@ export function runInfermill(
       ...options.env,
     },
     cwd: options.cwd,
-    stdio: ["ignore", "pipe", "pipe"],
+    // A channel as child_process.fork() opens it, and pm2.
+    stdio: ["ignore", "pipe", "pipe", ...(options.hasChannel ? (["ipc"] as const) : [])],
   });
   let text = "";
   let changed = () => {};
@@ -43,8 +44,8 @@ export function runInfermill(
     text += chunk;
     changed();
   };
-  child.stdout.on("data", collect);
-  child.stderr.on("data", collect);
+  child.stdout!.on("data", collect);
+  child.stderr!.on("data", collect);
   const exited = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) =>
     child.once("close", (code, signal) => resolve({ code, signal })),
   );

@@ -77,6 +77,8 @@ export async function receiveMultipart(
     return { dictionary: text === undefined ? {} : parseJson(await text, "the field request"), inputs };
   } catch (error) {
     body.unpipe(parser);
+    // Else it would hold back the rest, which is read and dropped so that the client comes to read its answer.
+    body.resume();
     for (const file of files) file.destroy(error as Error);
     await Promise.allSettled([...writes, text]);
     throw error;

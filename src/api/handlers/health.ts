@@ -1,7 +1,7 @@
-/** `GET /health/live` and `GET /health/ready`. */
+/** `GET /health/live`, `GET /health/ready` and `GET /v1/models/{model}/ready`. */
 import type { Request, Response } from "express";
 import { RedisUnavailableError } from "../../errors.ts";
-import type { Api } from "../api.ts";
+import { pathParameter, type Api } from "../api.ts";
 import { checkModel } from "../describeModel.ts";
 import type { Readiness } from "../schemas.ts";
 
@@ -12,6 +12,11 @@ export function live(_api: Api, _req: Request, res: Response): void {
 export async function ready(api: Api, _req: Request, res: Response): Promise<void> {
   const readiness = await checkReadiness(api);
   res.status(readiness.status === "ready" ? 200 : 503).json(readiness);
+}
+
+export async function modelReady(api: Api, req: Request, res: Response): Promise<void> {
+  const readiness = await checkModel(api, pathParameter(req, "model"), await api.predictions.workers());
+  res.status(readiness.ready ? 200 : 503).json(readiness);
 }
 
 async function checkReadiness(api: Api): Promise<Readiness> {
