@@ -225,7 +225,8 @@ export class EnginePool {
    * outcome not have left the engine when the next one hung.
    */
   #recoverHung(keys: number[]): void {
-    if (keys.length === 1) this.#held.get(keys[0]!)!.isAlone = true;
+    const only = keys.length === 1 && this.#held.get(keys[0]!);
+    if (only) only.isAlone = true;
     for (const key of keys) {
       this.#suspect(
         key,
@@ -236,7 +237,8 @@ export class EnginePool {
   }
 
   #suspect(key: number, error: (task: EngineTask) => InfermillError): void {
-    const held = this.#held.get(key)!;
+    const held = this.#held.get(key);
+    if (!held) return;
     if (held.isAlone) return this.#fail(held, error(held.task));
     held.isAlone = true;
     this.#suspects.push(held);
@@ -244,7 +246,7 @@ export class EnginePool {
 
   #settle(outcome: MemberOutcome): void {
     const held = this.#held.get(outcome.key);
-    // An engine that was given up can still speak once.
+    // Another engine was quicker: one that was given up can still speak once.
     if (!held) return;
     if (outcome.error || !outcome.response) {
       if (outcome.error?.stack)
@@ -267,6 +269,8 @@ export class EnginePool {
 
   #finish(held: Held, how: "succeeded" | "failed", batchSize: number): void {
     this.#held.delete(held.key);
+    const suspect = this.#suspects.indexOf(held);
+    if (suspect >= 0) this.#suspects.splice(suspect, 1);
     this.#progressAt = Date.now();
     this.#totals.predictions++;
     this.#totals[how]++;

@@ -1,0 +1,70 @@
+/** A pool of engines by itself: what becomes of predictions when engines are given up, don't start or must stop. */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pino } from "pino";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { configSchema } from "../src/config/schema.ts";
+import { PRIORITIES } from "../src/queue/jobs.ts";
+import { planEngines } from "../src/worker/enginePlan.ts";
+import { EnginePool, type EngineResult } from "../src/worker/enginePool.ts";
+import { SCRIPTED_LOADER } from "./support/infermill.ts";
+
+describe("an engine pool", () => {
+  const folder = mkdtempSync(join(tmpdir(), "infermill-pool-"));
+  const journal = join(folder, "journal");
+  let pool: EnginePool;
+  let timeoutMs: number;
+  // The engines run from the sources, as this process does.
+  beforeAll(() => vi.stubEnv("NODE_OPTIONS", "--import tsx"));
+  afterEach(() => pool.close(0));
+  afterAll(() => {
+    vi.unstubAllEnvs();
+    rmSync(folder, { recursive: true });
+  });
+
+  function startPool(settings: Record<string, unknown> = {}): void {
+    const model = {
+      loader: "ScriptedModelLoader",
+      model_loader_file: SCRIPTED_LOADER,
+      instances: 1,
+      journal,
+      ...settings,
+    };
+    const config = { ...configSchema.parse({ models: { Scripted: model } }), file: join(folder, "c.json") };
+    const { max_batch_size: maxBatchSize, timeout_ms } = config.models["Scripted"]!;
+    timeoutMs = timeout_ms;
+    pool = new EnginePool({
+      modelName: "Scripted",
+      specs: planEngines(config, ["Scripted"], new Map(), "").get("Scripted")!,
+      maxBatchSize,
+      maxQueueDelayMs: 0,
+      log: pino({ level: "silent" }),
+    });
+  }
+
+  function run(request: Record<string, unknown>): Promise<EngineResult> {
+    return pool.run({
+      id: `${String(request["Fid"])}`,
+      request,
+      inputs: [],
+      priority: PRIORITIES.normal,
+      timeoutMs,
+    });
+  }
+
+  test("outcomes that arrive when their engine was given up count, and nothing runs a second time", async () => {
+    startPool({ timeout_ms: 1000, max_batch_size: 2 });
+    await pool.loaded;
+    const both = Promise.all([run({ Fid: "a", Ms: 50 }), run({ Fid: "b" })]);
+    // The outcomes wait in the pipe while this process is busy until the engine's time is over.
+    setTimeout(
+      () => setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1100)),
+      10,
+    );
+    expect((await both).map(({ response }) => response.Fs[0]!.Lb)).toEqual(["a", "b"]);
+    await run({ Fid: "c" });
+    expect(pool.report()).toMatchObject({ held: 0, engines: [{ restarts: 1 }] });
+    expect(readFileSync(journal, "utf8")).toBe("a b\nc\n");
+  });
+});
