@@ -31,7 +31,7 @@ export const submissionQuerySchema = z.object({
     .optional()
     .meta({ description: "Default: normal." }),
   ttl_ms: milliseconds("Longest wait in the queue; then the prediction expires."),
-  timeout_ms: milliseconds("Longest run. Default: the model's timeout_ms."),
+  timeout_ms: milliseconds("Longest run, at most the model's timeout_ms, which is the default."),
   webhook: z.string({ error: "must be one URL" }).optional().meta({
     description: "URL that is told of the end. Default: webhooks.url of the configuration, if any.",
   }),

@@ -84,7 +84,7 @@ export function startConsumer({
         request: job.data.request,
         inputs: pictures.refs,
         priority: job.priority || PRIORITIES.normal,
-        timeoutMs: job.data.timeout_ms ?? model.timeout_ms,
+        timeoutMs: Math.min(job.data.timeout_ms ?? Infinity, model.timeout_ms),
       });
       const { response, timings, batchSize, engine, startedAt } = result;
       const queue_ms = Math.max(0, startedAt - job.timestamp - pictures.ms);

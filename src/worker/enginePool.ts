@@ -32,7 +32,7 @@ export interface EngineTask {
   inputs: readonly LocalInputRef[];
   /** The lower the sooner, from 1. */
   priority: number;
-  /** Longest run in milliseconds. */
+  /** Longest run in milliseconds, at most the model's. */
   timeoutMs: number;
 }
 
@@ -183,6 +183,10 @@ export class EnginePool {
           for (const outcome of outcomes) this.#settle(outcome);
           this.#dispatch();
         },
+        overdue: (key) => {
+          const held = this.#held.get(key);
+          if (held) this.#fail(held, ranTooLong(held.task));
+        },
         hung: (chunks) => {
           log.warn({ engine: id }, "engine exceeded timeout_ms and was killed");
           this.#recoverHung(chunks.flat());
@@ -227,13 +231,7 @@ export class EnginePool {
   #recoverHung(keys: number[]): void {
     const only = keys.length === 1 && this.#held.get(keys[0]!);
     if (only) only.isAlone = true;
-    for (const key of keys) {
-      this.#suspect(
-        key,
-        (task) =>
-          new PredictionTimeoutError(`${task.id} ran longer than its timeout_ms of ${task.timeoutMs}`),
-      );
-    }
+    for (const key of keys) this.#suspect(key, ranTooLong);
   }
 
   #suspect(key: number, error: (task: EngineTask) => InfermillError): void {
@@ -326,7 +324,11 @@ export class EnginePool {
       held.engine = engine.id;
     }
     const members = chunk.map(({ key, task: { request, inputs } }) => ({ key, request, inputs }));
-    const timeoutMs = Math.max(...chunk.map(({ task }) => task.timeoutMs));
-    engine.run(members, timeoutMs, Math.min(...chunk.map(({ task }) => task.priority)));
+    const limits = new Map(chunk.map(({ key, task }) => [key, task.timeoutMs]));
+    engine.run(members, limits, Math.min(...chunk.map(({ task }) => task.priority)));
   }
+}
+
+function ranTooLong({ id, timeoutMs }: EngineTask): PredictionTimeoutError {
+  return new PredictionTimeoutError(`${id} ran longer than its timeout_ms of ${timeoutMs}`);
 }

@@ -27,11 +27,10 @@ const URGENT_WINDOW = WINDOW + 1;
 /** How long an engine that is asked to close may take before it is killed. */
 const CLOSE_LIMIT_MS = 5000;
 
-/** What is in flight: the keys of a chunk's members that have no outcome yet, oldest chunk first. */
+/** What is in flight, oldest chunk first. */
 interface Chunk {
-  keys: Set<number>;
-  /** How long the engine may be silent while this chunk is its oldest. */
-  timeoutMs: number;
+  /** Its members that have no outcome yet: the longest run of each in milliseconds, by its key. */
+  limits: Map<number, number>;
   /** Of its most urgent member. */
   priority: number;
 }
@@ -39,6 +38,8 @@ interface Chunk {
 export interface EngineEvents {
   ready(description: LoaderDescription, batchLimit: number): void;
   outcomes(outcomes: MemberOutcome[]): void;
+  /** A member ran longer than its own limit. The engine goes on, and may still tell its outcome. */
+  overdue(key: number): void;
   /** The engine was silent for too long over the first of these chunks, and was killed. */
   hung(chunks: number[][]): void;
   /** The process ended with these chunks in flight. */
@@ -58,13 +59,16 @@ export class EngineProcess {
   isExclusive = false;
   readonly #child: ChildProcess;
   readonly #events: EngineEvents;
+  readonly #timeoutMs: number;
   #chunks: Chunk[] = [];
-  #silence: NodeJS.Timeout | undefined;
+  #timers: NodeJS.Timeout[] = [];
   #busySince = 0;
   #isClosing = false;
 
+  /** @param spec whose model's `timeout_ms` is how long the engine may be silent while it has something to run */
   constructor(id: string, spec: EngineSpec, events: EngineEvents, log: Logger) {
     this.id = id;
+    this.#timeoutMs = spec.model.timeout_ms;
     this.device = spec.device;
     this.#events = events;
     const isSource = import.meta.url.endsWith(".ts");
@@ -102,20 +106,20 @@ export class EngineProcess {
     return Math.min(...this.#chunks.map(({ priority }) => priority));
   }
 
-  run(members: Member[], timeoutMs: number, priority: number): void {
+  /** @param limits the longest run of each member in milliseconds, by its key */
+  run(members: Member[], limits: Map<number, number>, priority: number): void {
     if (this.isIdle) this.#busySince = performance.now();
     const isUrgent = !this.isIdle && priority < this.urgentBelow;
-    const chunk = { keys: new Set(members.map(({ key }) => key)), timeoutMs, priority };
     // It overtakes what waits in the engine, and not what runs.
-    this.#chunks.splice(isUrgent ? 1 : this.#chunks.length, 0, chunk);
-    if (this.#chunks.length === 1) this.#watchSilence();
+    this.#chunks.splice(isUrgent ? 1 : this.#chunks.length, 0, { limits, priority });
+    if (this.#chunks.length === 1) this.#watchTime();
     this.#send({ type: "chunk", members, isUrgent });
   }
 
   /** Ends the process in order; resolves when it has gone. */
   async close(): Promise<void> {
     this.#isClosing = true;
-    clearTimeout(this.#silence);
+    this.#stopTimers();
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const gone = new Promise((resolve) => this.#child.once("exit", resolve));
     // Asked for while it still loads, it would answer only afterwards.
@@ -145,37 +149,45 @@ export class EngineProcess {
   }
 
   #settle(outcomes: MemberOutcome[]): void {
-    for (const { key } of outcomes) for (const { keys } of this.#chunks) if (keys.delete(key)) break;
-    this.#chunks = this.#chunks.filter(({ keys }) => keys.size > 0);
+    for (const { key } of outcomes) for (const { limits } of this.#chunks) if (limits.delete(key)) break;
+    this.#chunks = this.#chunks.filter(({ limits }) => limits.size > 0);
     const now = performance.now();
     const ms = (now - this.#busySince) / outcomes.length;
     this.msPerPrediction = this.msPerPrediction === 0 ? ms : this.msPerPrediction * 0.8 + ms * 0.2;
     this.#busySince = now;
     if (this.isIdle) this.isExclusive = false;
-    this.#watchSilence();
+    this.#watchTime();
     this.#events.outcomes(outcomes);
   }
 
   /** A chunk's time counts from when it is the engine's oldest, and anew from every sign of progress. */
-  #watchSilence(): void {
-    clearTimeout(this.#silence);
+  #watchTime(): void {
+    this.#stopTimers();
     const oldest = this.#chunks[0];
     if (!oldest) return;
-    this.#silence = setTimeout(() => {
+    const silence = setTimeout(() => {
       const chunks = this.#forgetChunks();
       this.#child.kill("SIGKILL");
       this.#events.hung(chunks);
-    }, oldest.timeoutMs);
+    }, this.#timeoutMs);
+    const own = [...oldest.limits].filter(([, ms]) => ms < this.#timeoutMs);
+    this.#timers = [silence, ...own.map(([key, ms]) => setTimeout(() => this.#events.overdue(key), ms))];
+  }
+
+  #stopTimers(): void {
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers = [];
   }
 
   #exited(how: string): void {
-    clearTimeout(this.#silence);
     if (this.state !== "failed") this.state = "restarting";
-    if (!this.#isClosing) this.#events.lost(this.#forgetChunks(), how);
+    const chunks = this.#forgetChunks();
+    if (!this.#isClosing) this.#events.lost(chunks, how);
   }
 
   #forgetChunks(): number[][] {
-    const chunks = this.#chunks.map(({ keys }) => [...keys]);
+    this.#stopTimers();
+    const chunks = this.#chunks.map(({ limits }) => [...limits.keys()]);
     this.#chunks = [];
     this.isExclusive = false;
     if (this.state === "ready") this.state = "restarting";
