@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { configSchema } from "../src/config/schema.ts";
+import { PredictionExpiredError } from "../src/errors.ts";
 import { PRIORITIES } from "../src/queue/jobs.ts";
 import { planEngines } from "../src/worker/enginePlan.ts";
 import { EnginePool, type EngineResult } from "../src/worker/enginePool.ts";
@@ -17,7 +18,10 @@ describe("an engine pool", () => {
   let timeoutMs: number;
   // The engines run from the sources, as this process does.
   beforeAll(() => vi.stubEnv("NODE_OPTIONS", "--import tsx"));
-  afterEach(() => pool.close(0));
+  afterEach(async () => {
+    await pool.close(0);
+    rmSync(journal, { force: true });
+  });
   afterAll(() => {
     vi.unstubAllEnvs();
     rmSync(folder, { recursive: true });
@@ -43,13 +47,14 @@ describe("an engine pool", () => {
     });
   }
 
-  function run(request: Record<string, unknown>): Promise<EngineResult> {
+  function run(request: Record<string, unknown>, expiresAt?: number): Promise<EngineResult> {
     return pool.run({
       id: `${String(request["Fid"])}`,
       request,
       inputs: [],
       priority: PRIORITIES.normal,
       timeoutMs,
+      expiresAt,
     });
   }
 
@@ -66,5 +71,20 @@ describe("an engine pool", () => {
     await run({ Fid: "c" });
     expect(pool.report()).toMatchObject({ held: 0, engines: [{ restarts: 1 }] });
     expect(readFileSync(journal, "utf8")).toBe("a b\nc\n");
+  });
+
+  test("a prediction that no engine takes within its ttl_ms expires there and then, and never runs", async () => {
+    startPool({ max_batch_size: 1 });
+    await pool.loaded;
+    let isOver = false;
+    const long = Promise.all([run({ Fid: "long", Ms: 1000 }), run({ Fid: "behind" })]).then(
+      () => (isOver = true),
+    );
+    await expect(run({ Fid: "late" }, Date.now() + 200)).rejects.toThrow(PredictionExpiredError);
+    expect(isOver).toBe(false);
+    await run({ Fid: "in time" }, Date.now() + 60_000);
+    await long;
+    expect(readFileSync(journal, "utf8")).toBe("long\nbehind\nin time\n");
+    expect(pool.report().totals).toMatchObject({ predictions: 3, failed: 0 });
   });
 });

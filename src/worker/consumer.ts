@@ -85,6 +85,7 @@ export function startConsumer({
         inputs: pictures.refs,
         priority: job.priority || PRIORITIES.normal,
         timeoutMs: Math.min(job.data.timeout_ms ?? Infinity, model.timeout_ms),
+        expiresAt: job.data.expires_at,
       });
       const { response, timings, batchSize, engine, startedAt } = result;
       const queue_ms = Math.max(0, startedAt - job.timestamp - pictures.ms);

@@ -4,7 +4,13 @@
  * engine, so that the one at fault fails by itself and its neighbours succeed.
  */
 import type { Logger } from "pino";
-import { EngineLostError, InfermillError, LoaderError, PredictionTimeoutError } from "../errors.ts";
+import {
+  EngineLostError,
+  InfermillError,
+  LoaderError,
+  PredictionExpiredError,
+  PredictionTimeoutError,
+} from "../errors.ts";
 import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
 import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
 import type { LocalInputRef } from "../queue/inputs.ts";
@@ -34,6 +40,8 @@ export interface EngineTask {
   priority: number;
   /** Longest run in milliseconds, at most the model's. */
   timeoutMs: number;
+  /** Unix time in ms after which it must not start any more. */
+  expiresAt?: number | undefined;
 }
 
 export interface EngineResult {
@@ -112,7 +120,8 @@ export class EnginePool {
 
   /**
    * Runs one prediction, in a batch with others where that is possible.
-   * @throws InfermillError it failed with; NotStartedError when the pool closed first
+   * @throws InfermillError it failed with; PredictionExpiredError when no engine was free in time, NotStartedError when
+   * the pool closed first
    */
   run(task: EngineTask): Promise<EngineResult> {
     return new Promise((resolve, reject) => {
@@ -129,7 +138,7 @@ export class EnginePool {
       };
       this.#held.set(held.key, held);
       if (task.priority < PRIORITIES.low) this.#interactiveAt = Date.now();
-      this.#batcher.add(held, task.priority);
+      this.#batcher.add(held, task.priority, task.expiresAt);
       this.#dispatchSoon();
     });
   }
@@ -151,16 +160,14 @@ export class EnginePool {
     this.#isClosing = true;
     clearTimeout(this.#dueTimer);
     for (const timer of this.#restartTimers) clearTimeout(timer);
-    for (const held of [...this.#batcher.drain(), ...this.#suspects.splice(0)]) {
-      this.#held.delete(held.key);
-      held.reject(new NotStartedError("the worker is stopping"));
-    }
+    for (const held of [...this.#batcher.drain(), ...this.#suspects.splice(0)])
+      this.#giveBack(held, new NotStartedError("the worker is stopping"));
     const deadline = Date.now() + limitMs;
     while (this.#held.size > 0 && Date.now() < deadline)
       await new Promise((resolve) => setTimeout(resolve, 10));
     await Promise.all(this.#engines.map((engine) => engine.close()));
-    for (const held of this.#held.values()) held.reject(new NotStartedError("the worker is stopping"));
-    this.#held.clear();
+    for (const held of this.#held.values())
+      this.#giveBack(held, new NotStartedError("the worker is stopping"));
   }
 
   #start(index: number): void {
@@ -265,6 +272,12 @@ export class EnginePool {
     held.reject(error);
   }
 
+  /** Of what was not run to its end; it doesn't count. */
+  #giveBack(held: Held, error: InfermillError): void {
+    this.#held.delete(held.key);
+    held.reject(error);
+  }
+
   #finish(held: Held, how: "succeeded" | "failed", batchSize: number): void {
     this.#held.delete(held.key);
     const suspect = this.#suspects.indexOf(held);
@@ -289,12 +302,16 @@ export class EnginePool {
   #dispatch(): void {
     if (this.#isClosing) return;
     clearTimeout(this.#dueTimer);
+    for (const held of this.#batcher.takeExpired())
+      this.#giveBack(held, new PredictionExpiredError("it waited for longer than its ttl_ms"));
     const ready = this.#engines.filter((engine) => engine.hasRoom).sort((a, b) => a.inFlight - b.inFlight);
     // Twice, so that every engine has its first chunk before one gets a second.
     for (const engine of [...ready, ...ready]) this.#feed(engine);
     for (const engine of this.#engines.toSorted((a, b) => a.inFlight - b.inFlight)) this.#feedUrgent(engine);
-    const due = this.#batcher.msUntilDue();
-    if (due > 0 && due < Infinity) this.#dueTimer = setTimeout(() => this.#dispatch(), due);
+    // What is due already waits for an engine, which dispatches when it has room.
+    const due = [this.#batcher.msUntilDue(), this.#batcher.msUntilExpiry()].filter((ms) => ms > 0);
+    const next = Math.min(...due);
+    if (next < Infinity) this.#dueTimer = setTimeout(() => this.#dispatch(), next);
   }
 
   #feed(engine: EngineProcess): void {
