@@ -159,6 +159,13 @@ const settings = z.strictObject({
   max_body_bytes: wholeNumber(1024)
     .default(32 * 1024 * 1024)
     .meta({ description: "Largest request body in bytes." }),
+  // Dictionaries travel through Redis, and up to 32 of them to an engine in one message: a string of at most 512 MiB.
+  max_request_bytes: wholeNumber(1024)
+    .default(8 * 1024 * 1024)
+    .meta({
+      description:
+        "Largest request dictionary without its pictures (Base_64, image), in bytes of JSON. Masks and replacement pictures (Msk_img, Rep_img) count.",
+    }),
   max_picture_pixels: wholeNumber(1)
     .default(64_000_000)
     .meta({ description: "Most pixels (width × height) that a picture may decode to." }),
