@@ -73,6 +73,23 @@ describe("an engine pool", () => {
     expect(readFileSync(journal, "utf8")).toBe("a b\nc\n");
   });
 
+  test("a request that can't be sent to an engine fails alone", async () => {
+    startPool();
+    await pool.loaded;
+    const outcomes = await Promise.allSettled([
+      run({ Fid: "a" }),
+      // As one that is longer than a string may be, which takes half a gigabyte.
+      run({ Fid: "b", Text: 1n }),
+      run({ Fid: "c" }),
+    ]);
+    expect(outcomes).toMatchObject([
+      { value: { response: { Fid: "a" } } },
+      { reason: { code: "bad_input", message: expect.stringContaining("can't be sent to an engine: ") } },
+      { value: { response: { Fid: "c" } } },
+    ]);
+    expect(pool.report()).toMatchObject({ held: 0, engines: [{ restarts: 0 }] });
+  });
+
   test("a prediction that no engine takes within its ttl_ms expires there and then, and never runs", async () => {
     startPool({ max_batch_size: 1 });
     await pool.loaded;

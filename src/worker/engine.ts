@@ -14,6 +14,7 @@ import { attachPictures } from "../loaders/requestPictures.ts";
 import { connectRedis } from "../queue/connections.ts";
 import { readInputs, type InputSources } from "../queue/inputs.ts";
 import {
+  noTimings,
   toWire,
   type EngineSpec,
   type FromEngine,
@@ -174,10 +175,6 @@ function sendOutcomes(): void {
 function send(message: FromEngine): void {
   // A worker that was killed in this moment is noticed by the disconnect.
   if (process.connected) process.send!(message, undefined, undefined, () => {});
-}
-
-function noTimings(): MemberOutcome["timings"] {
-  return { read_ms: 0, preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
 }
 
 async function close(): Promise<void> {

@@ -6,11 +6,13 @@
 import { fork, type ChildProcess } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
-import type { InfermillError } from "../errors.ts";
+import { BadInputError, type InfermillError } from "../errors.ts";
 import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
 import type { EngineReport, EngineState } from "../queue/workers.ts";
 import {
   fromWire,
+  noTimings,
+  toWire,
   type EngineSpec,
   type FromEngine,
   type Member,
@@ -113,7 +115,25 @@ export class EngineProcess {
     // It overtakes what waits in the engine, and not what runs.
     this.#chunks.splice(isUrgent ? 1 : this.#chunks.length, 0, { limits, priority });
     if (this.#chunks.length === 1) this.#watchTime();
-    this.#send({ type: "chunk", members, isUrgent });
+    this.#sendMembers(members, isUrgent);
+  }
+
+  /** In halves where a message would be longer than a string may be; what can't be sent alone fails. */
+  #sendMembers(members: Member[], isUrgent: boolean): void {
+    try {
+      this.#send({ type: "chunk", members, isUrgent });
+    } catch (error) {
+      const half = members.length >> 1;
+      if (half === 0) return this.#refuse(members[0]!.key, error as Error);
+      this.#sendMembers(members.slice(0, half), isUrgent);
+      this.#sendMembers(members.slice(half), isUrgent);
+    }
+  }
+
+  #refuse(key: number, cause: Error): void {
+    const error = new BadInputError(`the request can't be sent to an engine: ${cause.message}`, { cause });
+    // Not while the pool is in the middle of handing it out.
+    setImmediate(() => this.#settle([{ key, error: toWire(error), timings: noTimings(), batchSize: 0 }]));
   }
 
   /** Ends the process in order; resolves when it has gone. */
