@@ -97,6 +97,15 @@ describe.skipIf(whyNoRedis)("a member of a batch that fails", () => {
     });
   });
 
+  test("fails alone when the loader returns for it what JSON can't hold", async () => {
+    const predictions = await submitEight("Batched", { Do: "no JSON" });
+    expectOnlyTheFourthToFail(predictions, {
+      code: "loader_failed",
+      detail: "the response can't be written as JSON: Do not know how to serialize a BigInt",
+    });
+    expect(predictions[0]!.batch_size).toBe(8);
+  });
+
   test("fails alone when the loader returns a wrong number of outcomes because of it", async () => {
     const predictions = await submitEight("Batched", { Do: "wrong count" });
     expectOnlyTheFourthToFail(predictions, {

@@ -168,8 +168,27 @@ function sendOutcomes(): void {
   clearTimeout(sendTimer);
   sendTimer = undefined;
   lastSentAt = performance.now();
-  send({ type: "outcomes", outcomes: unsent });
+  const outcomes = unsent;
   unsent = [];
+  try {
+    send({ type: "outcomes", outcomes });
+  } catch {
+    for (const outcome of outcomes) sendAlone(outcome);
+  }
+}
+
+/** A loader of one's own may answer what JSON can't hold: a BigInt, a circle. */
+function sendAlone(outcome: MemberOutcome): void {
+  try {
+    send({ type: "outcomes", outcomes: [outcome] });
+  } catch (error) {
+    const { key, timings, batchSize } = outcome;
+    const detail = `the response can't be written as JSON: ${(error as Error).message}`;
+    send({
+      type: "outcomes",
+      outcomes: [{ key, error: toWire(new LoaderError(detail)), timings, batchSize }],
+    });
+  }
 }
 
 function send(message: FromEngine): void {
