@@ -1,5 +1,5 @@
 /** A pool of engines by itself: what becomes of predictions when engines are given up, don't start or must stop. */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pino } from "pino";
@@ -8,7 +8,7 @@ import { configSchema } from "../src/config/schema.ts";
 import { PredictionExpiredError } from "../src/errors.ts";
 import { PRIORITIES } from "../src/queue/jobs.ts";
 import { planEngines } from "../src/worker/enginePlan.ts";
-import { EnginePool, type EngineResult } from "../src/worker/enginePool.ts";
+import { EnginePool, NotStartedError, type EngineResult } from "../src/worker/enginePool.ts";
 import { SCRIPTED_LOADER } from "./support/infermill.ts";
 
 describe("an engine pool", () => {
@@ -71,6 +71,17 @@ describe("an engine pool", () => {
     await run({ Fid: "c" });
     expect(pool.report()).toMatchObject({ held: 0, engines: [{ restarts: 1 }] });
     expect(readFileSync(journal, "utf8")).toBe("a b\nc\n");
+  });
+
+  test("what still runs when the pool's time to close is over is given back at once", async () => {
+    startPool();
+    await pool.loaded;
+    const hung = expect(run({ Do: "hang" })).rejects.toThrow(NotStartedError);
+    await vi.waitUntil(() => existsSync(journal), 20_000);
+    const startedAt = Date.now();
+    await pool.close(100);
+    expect(Date.now() - startedAt).toBeLessThan(4000);
+    await hung;
   });
 
   test("a request that can't be sent to an engine fails alone", async () => {

@@ -165,9 +165,9 @@ export class EnginePool {
     const deadline = Date.now() + limitMs;
     while (this.#held.size > 0 && Date.now() < deadline)
       await new Promise((resolve) => setTimeout(resolve, 10));
-    await Promise.all(this.#engines.map((engine) => engine.close()));
     for (const held of this.#held.values())
       this.#giveBack(held, new NotStartedError("the worker is stopping"));
+    await Promise.all(this.#engines.map((engine) => engine.close()));
   }
 
   #start(index: number): void {

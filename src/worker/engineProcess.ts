@@ -136,14 +136,14 @@ export class EngineProcess {
     setImmediate(() => this.#settle([{ key, error: toWire(error), timings: noTimings(), batchSize: 0 }]));
   }
 
-  /** Ends the process in order; resolves when it has gone. */
+  /** Ends the process, in order where it has nothing to do; resolves when it has gone. */
   async close(): Promise<void> {
     this.#isClosing = true;
     this.#stopTimers();
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const gone = new Promise((resolve) => this.#child.once("exit", resolve));
-    // Asked for while it still loads, it would answer only afterwards.
-    if (this.state === "ready") this.#send({ type: "close" });
+    // Asked while it loads or runs something, it would answer only afterwards.
+    if (this.state === "ready" && this.isIdle) this.#send({ type: "close" });
     else this.#child.kill("SIGKILL");
     const limit = setTimeout(() => this.#child.kill("SIGKILL"), CLOSE_LIMIT_MS);
     await gone;
