@@ -84,6 +84,15 @@ describe("an engine pool", () => {
     await hung;
   });
 
+  test("an engine that could not be started is tried again", async () => {
+    const program = process.execPath;
+    process.execPath = join(folder, "none");
+    startPool();
+    process.execPath = program;
+    await pool.loaded;
+    expect(pool.report()).toMatchObject({ engines: [{ restarts: 1 }] });
+  });
+
   test("a request that can't be sent to an engine fails alone", async () => {
     startPool();
     await pool.loaded;

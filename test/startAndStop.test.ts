@@ -2,9 +2,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pino } from "pino";
 import { afterAll, describe, expect, test } from "vitest";
+import { supervise } from "../src/cli/supervisor.ts";
 import { runInfermill, SCRIPTED_LOADER, submit, until, type InfermillProcess } from "./support/infermill.ts";
-import { processesBelow, processNamed } from "./support/processes.ts";
+import { commandOf, processesBelow, processNamed } from "./support/processes.ts";
 import { whyNoRedis } from "./support/redis.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "infermill-start-"));
@@ -31,6 +33,32 @@ function isAlive(pid: number): boolean {
     return false;
   }
 }
+
+test("a process that could not be started again is tried until it can", async () => {
+  const script = join(folder, "supervised.mjs");
+  writeFileSync(script, "process.send({ type: 'ready', pid: process.pid }); setInterval(() => {}, 1000);");
+  const lines: string[] = [];
+  const log = pino({}, { write: (line) => void lines.push(line) });
+  const supervised = supervise("worker", script, [], { env: process.env, log });
+  const { pid } = await supervised.ready;
+  const program = process.execPath;
+  try {
+    process.execPath = join(folder, "none");
+    process.kill(Number(pid), "SIGKILL");
+    await until(
+      () => lines.some((line) => line.includes("the worker could not be started")),
+      "the failed start",
+    );
+    process.execPath = program;
+    await until(
+      () => processesBelow(process.pid).some((each) => commandOf(each).includes(script)),
+      "the next start",
+    );
+  } finally {
+    process.execPath = program;
+    await supervised.stop(5000);
+  }
+});
 
 describe.skipIf(whyNoRedis)("infermill start", () => {
   test.each(["SIGINT", "SIGTERM"] as const)("%s stops everything and leaves no process", async (signal) => {

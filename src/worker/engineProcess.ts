@@ -79,7 +79,11 @@ export class EngineProcess {
       env: { ...process.env, UV_THREADPOOL_SIZE: "2" },
     });
     this.#child.on("message", (message: FromEngine) => this.#receive(message));
-    this.#child.on("error", (error) => log.error({ engine: id, err: error }, "engine process failed"));
+    this.#child.on("error", (error) => {
+      log.error({ engine: id, err: error }, "engine process failed");
+      // What never started tells no exit.
+      if (this.pid === null) this.#exited(`could not be started (${error.message})`);
+    });
     this.#child.once("exit", (code, signal) =>
       this.#exited(signal ? `was killed by ${signal}` : `exited with code ${code}`),
     );
@@ -140,7 +144,7 @@ export class EngineProcess {
   async close(): Promise<void> {
     this.#isClosing = true;
     this.#stopTimers();
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    if (this.pid === null || this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const gone = new Promise((resolve) => this.#child.once("exit", resolve));
     // Asked while it loads or runs something, it would answer only afterwards.
     if (this.state === "ready" && this.isIdle) this.#send({ type: "close" });
