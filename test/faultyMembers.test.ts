@@ -83,6 +83,17 @@ describe.skipIf(whyNoRedis)("a member of a batch that fails", () => {
     expectOnlyTheFourthToFail(predictions, { code: "loader_failed", detail: "told to throw" });
   });
 
+  test("is told in the log with its stack, where it is no mistake of its client", async () => {
+    await submit(infermill.url, "Single", { Do: "throw" });
+    await submit(infermill.url, "Single", { Do: "refuse" });
+    const [line] = await infermill.printed(/^.*prediction failed: loader_failed: told to throw.*$/m);
+    expect(JSON.parse(line)).toMatchObject({
+      level: 40,
+      err: { stack: expect.stringContaining("scripted.ts") },
+    });
+    expect(infermill.output()).not.toContain("told to refuse");
+  });
+
   test("fails alone when the loader refuses it, and the batch stays whole", async () => {
     const predictions = await submitEight("Batched", { Do: "refuse" });
     expectOnlyTheFourthToFail(predictions, { code: "bad_input", detail: "told to refuse" });

@@ -254,8 +254,6 @@ export class EnginePool {
     // Another engine was quicker: one that was given up can still speak once.
     if (!held) return;
     if (outcome.error || !outcome.response) {
-      if (outcome.error?.stack)
-        this.#options.log.debug({ prediction: held.task.id, stack: outcome.error.stack }, "loader failed");
       return this.#fail(
         held,
         outcome.error ? fromWire(outcome.error) : new LoaderError("the engine sent no response"),
