@@ -1,7 +1,7 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { pino } from "pino";
 import { afterAll, describe, expect, test } from "vitest";
 import { supervise } from "../src/cli/supervisor.ts";
@@ -70,6 +70,25 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
     infermill.child.kill(signal);
     expect(await infermill.exited).toEqual({ code: 0, signal: null });
     expect(processes.filter(isAlive)).toEqual([]);
+  });
+
+  test("an input that can't be removed keeps neither the others nor the worker from going on", async () => {
+    const file = writeConfig("swept", {});
+    // No file can be removed as one that is a folder.
+    const stuck = join(folder, "swept/inputs/aa/stuck");
+    const old = join(folder, "swept/inputs/bb/old");
+    mkdirSync(stuck, { recursive: true });
+    mkdirSync(dirname(old));
+    writeFileSync(old, "");
+    for (const path of [stuck, old]) utimesSync(path, 0, 0);
+    const infermill = runInfermill(["start", "--config", file]);
+    const url = await urlOf(infermill);
+    await infermill.printed(/not every input that was left over could be removed/);
+    expect([existsSync(stuck), existsSync(old)]).toEqual([true, false]);
+    expect(await submit(url, "Scripted", { Fid: "a" })).toMatchObject({ status: "succeeded" });
+    infermill.child.kill("SIGINT");
+    expect((await infermill.exited).code).toBe(0);
+    expect(infermill.output()).not.toContain("starting it again");
   });
 
   test("what runs when it is stopped is finished, what waits is kept, and a second start goes on with it", async () => {

@@ -97,8 +97,12 @@ export async function startWorker({
     void beat();
   }, HEARTBEAT_INTERVAL_MS);
   const sweep = async () => {
-    const count = await inputs.sweep();
-    if (count > 0) log.info({ count }, "removed inputs that were left over");
+    try {
+      const count = await inputs.sweep();
+      if (count > 0) log.info({ count }, "removed inputs that were left over");
+    } catch (error) {
+      log.warn({ err: error }, "not every input that was left over could be removed");
+    }
   };
   void sweep();
   const sweeper = setInterval(() => void sweep(), SWEEP_INTERVAL_MS);
