@@ -251,7 +251,7 @@ export class EnginePool {
 
   #settle(outcome: MemberOutcome): void {
     const held = this.#held.get(outcome.key);
-    // Another engine was quicker: one that was given up can still speak once.
+    // It ended already: an engine that was given up can still speak once, and one that was too slow.
     if (!held) return;
     if (outcome.error || !outcome.response) {
       return this.#fail(
