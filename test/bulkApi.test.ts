@@ -17,7 +17,12 @@ describe.skipIf(whyNoRedis)("bulk runs by HTTP", () => {
   let api: TestApi;
   beforeAll(async () => {
     redis = await startTestRedis();
-    const limits = { max_body_bytes: 4096, max_manifest_bytes: 8192, bulk_ttl_seconds: 60 };
+    const limits = {
+      max_body_bytes: 4096,
+      max_request_bytes: 1024,
+      max_manifest_bytes: 8192,
+      bulk_ttl_seconds: 60,
+    };
     api = await startTestApi(redis.url, { bulk_roots: { photos }, ...limits });
   });
   afterAll(async () => {
@@ -111,6 +116,19 @@ describe.skipIf(whyNoRedis)("bulk runs by HTTP", () => {
       expect([index, (await call).status]).toEqual([index, status]);
     expect(await listed()).toEqual([]);
     expect(runFolders()).toEqual([]);
+  });
+
+  test("a request that is larger than max_request_bytes is refused, of a folder and in a manifest", async () => {
+    const request = { Rep_img: ["x".repeat(2048)] };
+    expect(await start({ model: "Echo", folder: "photos", request })).toMatchObject({
+      status: 413,
+      body: { code: "body_too_large", detail: expect.stringContaining("1024 bytes (max_request_bytes)") },
+    });
+    const { status, body } = await sendManifest([{}, { request }]);
+    expect([status, body.errors]).toEqual([
+      422,
+      [{ key: "line 2", problem: expect.stringContaining("1024 bytes (max_request_bytes)") }],
+    ]);
   });
 
   test("every faulty line of a manifest is named, with what is wrong with its keys", async () => {

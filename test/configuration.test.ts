@@ -54,6 +54,12 @@ test("every fault is reported at once, with its key, what was expected and what 
   ]);
 });
 
+test("a time that timers can't count is a fault: they would fire at once", async () => {
+  expect(await faultsOf({ models: { Slow: { ...model, timeout_ms: 2 ** 31 } } })).toEqual([
+    "models.Slow.timeout_ms must be ≤ 2147483647, got 2147483648",
+  ]);
+});
+
 test("a fault names its file, or the environment variable that it came from", async () => {
   const file = configFile({ port: 1, models: {} });
   const message = await loadConfig({ file, env: { PORT: "many" } }).catch((error: Error) => error.message);

@@ -20,6 +20,8 @@ describe.skipIf(whyNoRedis)("a member of a batch that fails", () => {
       models: {
         Batched: { ...scripted, max_batch_size: 8, max_queue_delay_ms: 500 },
         Single: { ...scripted, max_batch_size: 1 },
+        Limited: { ...scripted, max_batch_size: 1, timeout_ms: 1000 },
+        Own: { ...scripted, max_batch_size: 2, max_queue_delay_ms: 500, timeout_ms: 60_000 },
         Retried: { ...scripted, attempts: 2, folder },
       },
     });
@@ -81,6 +83,17 @@ describe.skipIf(whyNoRedis)("a member of a batch that fails", () => {
     expectOnlyTheFourthToFail(predictions, { code: "loader_failed", detail: "told to throw" });
   });
 
+  test("is told in the log with its stack, where it is no mistake of its client", async () => {
+    await submit(infermill.url, "Single", { Do: "throw" });
+    await submit(infermill.url, "Single", { Do: "refuse" });
+    const [line] = await infermill.printed(/^.*prediction failed: loader_failed: told to throw.*$/m);
+    expect(JSON.parse(line)).toMatchObject({
+      level: 40,
+      err: { stack: expect.stringContaining("scripted.ts") },
+    });
+    expect(infermill.output()).not.toContain("told to refuse");
+  });
+
   test("fails alone when the loader refuses it, and the batch stays whole", async () => {
     const predictions = await submitEight("Batched", { Do: "refuse" });
     expectOnlyTheFourthToFail(predictions, { code: "bad_input", detail: "told to refuse" });
@@ -93,6 +106,15 @@ describe.skipIf(whyNoRedis)("a member of a batch that fails", () => {
       code: "loader_failed",
       detail: "the loader must return a response dictionary, got 42",
     });
+  });
+
+  test("fails alone when the loader returns for it what JSON can't hold", async () => {
+    const predictions = await submitEight("Batched", { Do: "no JSON" });
+    expectOnlyTheFourthToFail(predictions, {
+      code: "loader_failed",
+      detail: "the response can't be written as JSON: Do not know how to serialize a BigInt",
+    });
+    expect(predictions[0]!.batch_size).toBe(8);
   });
 
   test("fails alone when the loader returns a wrong number of outcomes because of it", async () => {
@@ -126,6 +148,37 @@ describe.skipIf(whyNoRedis)("a member of a batch that fails", () => {
       detail: expect.stringContaining("timeout_ms of 300"),
     });
     expect(Date.now() - started).toBeLessThan(2000);
+  });
+
+  async function enginePid(model: string): Promise<number> {
+    const answer = await fetch(`${infermill.url}/v1/models/${model}`);
+    const { engines } = (await answer.json()) as { engines: { pid: number }[] };
+    return engines[0]!.pid;
+  }
+
+  test("a request's own timeout_ms fails it alone and costs no engine", async () => {
+    const pid = await enginePid("Own");
+    const [hasty, patient] = await Promise.all([
+      submit(infermill.url, "Own", { Fid: "hasty", Ms: 1000 }, 60, "?timeout_ms=1"),
+      submit(infermill.url, "Own", { Fid: "patient", Ms: 1000 }),
+    ]);
+    expect(hasty.error).toMatchObject({ code: "timeout" });
+    expect(patient).toMatchObject({ status: "succeeded", batch_size: 2 });
+    expect(patient.result!.Fs[0]!.Lb).toBe("patient");
+    const lone = await submit(infermill.url, "Own", { Ms: 100 }, 60, "?timeout_ms=1");
+    expect(lone.error).toMatchObject({ code: "timeout" });
+    process.kill(pid, 0);
+    expect(await submit(infermill.url, "Own", { Fid: "next" })).toMatchObject({ status: "succeeded" });
+  });
+
+  test("a request's own timeout_ms lets a prediction hang for no longer than the model's", async () => {
+    const hung = await submit(infermill.url, "Limited", { Do: "hang" }, 60, "?timeout_ms=2147483647");
+    expect(hung.error).toMatchObject({
+      code: "timeout",
+      detail: expect.stringContaining("timeout_ms of 1000"),
+    });
+    await submit(infermill.url, "Limited", { Do: "hang" }, 60, "?timeout_ms=100");
+    expect(await submit(infermill.url, "Limited", { Fid: "after" })).toMatchObject({ status: "succeeded" });
   });
 
   test("is tried again when its fault may pass, and not when it can't", async () => {

@@ -14,7 +14,11 @@ describe.skipIf(whyNoRedis)("problems", () => {
 
   beforeAll(async () => {
     redis = await startTestRedis();
-    api = await startTestApi(redis.url, { max_body_bytes: 100_000, max_pictures_per_request: 2 });
+    api = await startTestApi(redis.url, {
+      max_body_bytes: 100_000,
+      max_request_bytes: 10_000,
+      max_pictures_per_request: 2,
+    });
   });
   afterAll(async () => {
     await api?.close();
@@ -223,6 +227,22 @@ describe.skipIf(whyNoRedis)("problems", () => {
       expect(answer.body.detail).toContain("100000");
       await expect.poll(() => api.storedInputs()).toEqual(before);
     }
+  });
+
+  test("a request that is large without its pictures is refused with 413, alone among many", async () => {
+    const large = { Msk_img: ["x".repeat(20_000)] };
+    const refusal = {
+      status: 413,
+      code: "body_too_large",
+      detail: "the request without its pictures, as JSON, must be at most 10000 bytes (max_request_bytes)",
+    };
+    const picture = { Base_64: Buffer.alloc(20_000, "x").toString("base64") };
+    expect(await send("POST", api.predictions(), { ...large, ...picture })).toMatchObject({
+      status: 413,
+      body: refusal,
+    });
+    const { status, body } = await send("POST", api.predictions(), [picture, large]);
+    expect([status, body.predictions]).toMatchObject([202, [{ status: "queued" }, refusal]]);
   });
 
   /** With node:http, since fetch tells no length only for streams. */

@@ -1,14 +1,16 @@
 import { once } from "node:events";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { pino } from "pino";
 import { afterAll, describe, expect, test } from "vitest";
+import { supervise } from "../src/cli/supervisor.ts";
 import type { Prediction } from "../src/queue/jobs.ts";
 import { isListening } from "../src/redis/serverProcess.ts";
 import { runInfermill, SCRIPTED_LOADER, submit, until, type InfermillProcess } from "./support/infermill.ts";
-import { processesBelow, processNamed } from "./support/processes.ts";
+import { commandOf, processesBelow, processNamed } from "./support/processes.ts";
 import { whyNoRedis } from "./support/redis.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "infermill-start-"));
@@ -36,6 +38,32 @@ function isAlive(pid: number): boolean {
   }
 }
 
+test("a process that could not be started again is tried until it can", async () => {
+  const script = join(folder, "supervised.mjs");
+  writeFileSync(script, "process.send({ type: 'ready', pid: process.pid }); setInterval(() => {}, 1000);");
+  const lines: string[] = [];
+  const log = pino({}, { write: (line) => void lines.push(line) });
+  const supervised = supervise("worker", script, [], { env: process.env, log });
+  const { pid } = await supervised.ready;
+  const program = process.execPath;
+  try {
+    process.execPath = join(folder, "none");
+    process.kill(Number(pid), "SIGKILL");
+    await until(
+      () => lines.some((line) => line.includes("the worker could not be started")),
+      "the failed start",
+    );
+    process.execPath = program;
+    await until(
+      () => processesBelow(process.pid).some((each) => commandOf(each).includes(script)),
+      "the next start",
+    );
+  } finally {
+    process.execPath = program;
+    await supervised.stop(5000);
+  }
+});
+
 describe.skipIf(whyNoRedis)("infermill start", () => {
   test.each(["SIGINT", "SIGTERM"] as const)("%s stops everything and leaves no process", async (signal) => {
     const infermill = runInfermill(["start", "--config", writeConfig(signal, {})]);
@@ -46,6 +74,25 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
     infermill.child.kill(signal);
     expect(await infermill.exited).toEqual({ code: 0, signal: null });
     expect(processes.filter(isAlive)).toEqual([]);
+  });
+
+  test("an input that can't be removed keeps neither the others nor the worker from going on", async () => {
+    const file = writeConfig("swept", {});
+    // No file can be removed as one that is a folder.
+    const stuck = join(folder, "swept/inputs/aa/stuck");
+    const old = join(folder, "swept/inputs/bb/old");
+    mkdirSync(stuck, { recursive: true });
+    mkdirSync(dirname(old));
+    writeFileSync(old, "");
+    for (const path of [stuck, old]) utimesSync(path, 0, 0);
+    const infermill = runInfermill(["start", "--config", file]);
+    const url = await urlOf(infermill);
+    await infermill.printed(/not every input that was left over could be removed/);
+    expect([existsSync(stuck), existsSync(old)]).toEqual([true, false]);
+    expect(await submit(url, "Scripted", { Fid: "a" })).toMatchObject({ status: "succeeded" });
+    infermill.child.kill("SIGINT");
+    expect((await infermill.exited).code).toBe(0);
+    expect(infermill.output()).not.toContain("starting it again");
   });
 
   test("what runs when it is stopped is finished, what waits is kept, and a second start goes on with it", async () => {

@@ -37,8 +37,12 @@ export class BodyTooLargeError extends InfermillError {
   override readonly title = "The body is too large";
   override readonly status = 413;
 
-  constructor(maxBytes: number, setting: "max_body_bytes" | "max_manifest_bytes" = "max_body_bytes") {
-    super(`the body must be at most ${maxBytes} bytes (${setting})`);
+  constructor(
+    maxBytes: number,
+    setting: "max_body_bytes" | "max_manifest_bytes" | "max_request_bytes" = "max_body_bytes",
+    what = "the body",
+  ) {
+    super(`${what} must be at most ${maxBytes} bytes (${setting})`);
   }
 }
 

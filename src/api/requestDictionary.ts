@@ -10,6 +10,7 @@ import type { PredictionRequest } from "../loaders/dictionaries.ts";
 import { decodeBase64 } from "../loaders/requestPictures.ts";
 import { findFaults, type Needs } from "../loaders/requestSchema.ts";
 import { parseFileReference, type StoredInput } from "../queue/inputs.ts";
+import { BodyTooLargeError } from "./problems.ts";
 
 /** A dictionary without its pictures, and these: as bytes, or as files that stay where they are. */
 export interface RequestParts {
@@ -20,7 +21,7 @@ export interface RequestParts {
 
 /**
  * @param needs of the model's loader; what the request lacks of it is a fault like any other
- * @throws InvalidRequestError naming every faulty key, or BadInputError
+ * @throws InvalidRequestError naming every faulty key, BadInputError, BodyTooLargeError
  */
 export function readDictionary(
   value: unknown,
@@ -36,7 +37,17 @@ export function readDictionary(
   } = value as PredictionRequest & { image?: string | string[] | null };
   const pictures = takePictures(base64, image, config, faults);
   if (faults.length > 0) throw new InvalidRequestError(faults);
+  checkRequestSize(request, config);
   return { request, ...pictures };
+}
+
+/**
+ * What is left of a dictionary travels with its job.
+ * @throws BodyTooLargeError
+ */
+export function checkRequestSize(request: PredictionRequest, { max_request_bytes: maxBytes }: Config): void {
+  if (Buffer.byteLength(JSON.stringify(request)) <= maxBytes) return;
+  throw new BodyTooLargeError(maxBytes, "max_request_bytes", "the request without its pictures, as JSON,");
 }
 
 /** What is wrong with the pictures is added to the faults. */

@@ -2,7 +2,7 @@
 import type { Request } from "express";
 import { z } from "zod";
 import type { Config } from "../config/schema.ts";
-import { PREDICTION_EVENTS, type WebhookEventType } from "../config/webhooks.ts";
+import { LONGEST_MS, PREDICTION_EVENTS, type WebhookEventType } from "../config/webhooks.ts";
 import { parseOutsideUrl } from "../egress/egress.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../errors.ts";
 import { faultOf } from "../loaders/requestSchema.ts";
@@ -11,8 +11,6 @@ import { PRIORITIES, type Priority } from "../queue/jobs.ts";
 import { checkPredictionId, idOfIdempotencyKey } from "../queue/names.ts";
 
 export const LONGEST_WAIT_SECONDS = 60;
-/** Timers can't count further, about 25 days. */
-const LONGEST_MS = 2_147_483_647;
 
 const milliseconds = (description: string) => {
   const error = `must be a whole number of milliseconds from 1 to ${LONGEST_MS}`;
@@ -31,7 +29,7 @@ export const submissionQuerySchema = z.object({
     .optional()
     .meta({ description: "Default: normal." }),
   ttl_ms: milliseconds("Longest wait in the queue; then the prediction expires."),
-  timeout_ms: milliseconds("Longest run. Default: the model's timeout_ms."),
+  timeout_ms: milliseconds("Longest run, at most the model's timeout_ms, which is the default."),
   webhook: z.string({ error: "must be one URL" }).optional().meta({
     description: "URL that is told of the end. Default: webhooks.url of the configuration, if any.",
   }),

@@ -141,7 +141,8 @@ async function callJson<T>(url: URL, init?: RequestInit): Promise<T> {
 /** @throws UsageError where the server refuses, InfermillError where it can't be reached */
 async function call(url: URL, init?: RequestInit): Promise<Response> {
   const key = process.env["INFERMILL_API_KEY"];
-  const headers = { ...init?.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  const headers = new Headers(init?.headers);
+  if (key) headers.set("Authorization", `Bearer ${key}`);
   const answer = await fetch(url, { ...init, headers }).catch((error: Error) => {
     const { message } = error.cause instanceof Error ? error.cause : error;
     throw new InfermillError(`${url.origin} can't be reached: ${message}`, { cause: error });

@@ -40,20 +40,28 @@ export function supervise(
 
   const start = () => {
     const startedAt = Date.now();
-    child = fork(script, args, { env: { ...options.env, [SUPERVISED]: "1" } });
-    child.on("message", (message: { type?: string }) => {
+    const started = fork(script, args, { env: { ...options.env, [SUPERVISED]: "1" } });
+    child = started;
+    started.on("message", (message: { type?: string }) => {
       if (message.type !== "ready") return;
       wasReady = true;
       resolveReady({ ...message });
     });
-    child.once("exit", (code, signal) => {
+    const exited = (how: string) => {
       if (isStopping) return;
-      const how = signal ? `was killed by ${signal}` : `exited with code ${code}`;
       if (!wasReady) return rejectReady(new Error(`the ${name} ${how} before it was ready`));
       if (Date.now() - startedAt > STEADY_AFTER_MS) restarts = 0;
       const delay = Math.min(FIRST_RESTART_DELAY_MS * 2 ** restarts++, LONGEST_RESTART_DELAY_MS);
       options.log.warn(`the ${name} ${how}; starting it again in ${delay} ms`);
       restartTimer = setTimeout(start, delay);
+    };
+    started.once("exit", (code, signal) =>
+      exited(signal ? `was killed by ${signal}` : `exited with code ${code}`),
+    );
+    started.on("error", (error) => {
+      // What never started tells no exit.
+      if (started.pid === undefined) exited(`could not be started (${error.message})`);
+      else options.log.error({ err: error }, `${name} process failed`);
     });
   };
   start();
@@ -63,7 +71,7 @@ export function supervise(
     async stop(limitMs) {
       isStopping = true;
       clearTimeout(restartTimer);
-      if (child.exitCode !== null || child.signalCode !== null) return;
+      if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
       const gone = new Promise((resolve) => child.once("exit", resolve));
       child.kill("SIGTERM");
       const limit = setTimeout(() => child.kill("SIGKILL"), limitMs);

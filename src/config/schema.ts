@@ -3,7 +3,7 @@
  * schema checks the file and makes the JSON Schema that editors complete from.
  */
 import { z } from "zod";
-import { urlInputsSchema, webhooksSchema } from "./webhooks.ts";
+import { LONGEST_MS, urlInputsSchema, webhooksSchema } from "./webhooks.ts";
 
 const wholeNumber = (least: number) =>
   z.int({ error: ({ code }) => (code === "invalid_type" ? "must be a whole number" : undefined) }).min(least);
@@ -106,7 +106,7 @@ export const modelSchema = z
       description:
         "How often a prediction is tried when its fault may pass (a lost connection, a RetryableError of the loader). Bad input is never tried again.",
     }),
-    timeout_ms: wholeNumber(1).default(60_000).meta({
+    timeout_ms: wholeNumber(1).max(LONGEST_MS).default(60_000).meta({
       description:
         "Longest time in milliseconds that a prediction may run, without its wait. An engine that exceeds it is killed and replaced.",
     }),
@@ -170,6 +170,13 @@ const settings = z.strictObject({
   max_body_bytes: wholeNumber(1024)
     .default(32 * 1024 * 1024)
     .meta({ description: "Largest request body in bytes." }),
+  // Dictionaries travel through Redis, and up to 32 of them to an engine in one message: a string of at most 512 MiB.
+  max_request_bytes: wholeNumber(1024)
+    .default(8 * 1024 * 1024)
+    .meta({
+      description:
+        "Largest request dictionary without its pictures (Base_64, image), in bytes of JSON. Masks and replacement pictures (Msk_img, Rep_img) count.",
+    }),
   max_picture_pixels: wholeNumber(1)
     .default(64_000_000)
     .meta({ description: "Most pixels (width × height) that a picture may decode to." }),

@@ -19,7 +19,7 @@ const RETRY_DELAYS_MS = [0, 5 * SECOND, 5 * MINUTE, 30 * MINUTE].concat(
   [2, 5, 10, 14, 20, 24].map((hours) => hours * HOUR),
 );
 /** Timers can't count further, about 25 days. */
-const LONGEST_MS = 2_147_483_647;
+export const LONGEST_MS = 2_147_483_647;
 
 /** Standard Webhooks asks for 24 to 64 random bytes. */
 const secret = z.string().refine(isSecret, {

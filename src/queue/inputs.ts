@@ -50,7 +50,10 @@ export interface InputStore {
    */
   write(predictionId: string, index: number, source: Buffer | Readable, hash?: Hash): Promise<StoredInput>;
   remove(refs: readonly InputRef[]): Promise<void>;
-  /** Removes what is older than its time to live; answers how many. */
+  /**
+   * Removes what is older than its time to live; answers how many.
+   * @throws why a file could not be removed, when it has removed the others
+   */
   sweep(): Promise<number>;
 }
 
@@ -92,15 +95,21 @@ function createFileStore(folder: string, ttlSeconds: number): InputStore {
     async sweep() {
       const oldest = Date.now() - ttlSeconds * 1000;
       let removed = 0;
+      let fault: unknown;
       for (const shard of await readdir(folder).catch(() => [])) {
         for (const name of await readdir(join(folder, shard)).catch(() => [])) {
           const path = join(folder, shard, name);
           const age = await stat(path).catch(() => undefined);
           if (!age || age.mtimeMs > oldest) continue;
-          await removeFile(path);
-          removed++;
+          try {
+            await removeFile(path);
+            removed++;
+          } catch (error) {
+            fault ??= error;
+          }
         }
       }
+      if (fault) throw fault;
       return removed;
     },
   };

@@ -16,7 +16,7 @@ export interface PredictionJobData {
   inputs: InputRef[];
   /** Unix time in ms after which it must not start any more. */
   expires_at?: number;
-  /** Overrides the model's `timeout_ms`. */
+  /** Longest run in milliseconds, where that is less than the model's `timeout_ms`. */
   timeout_ms?: number;
   /** Of the request and its pictures; there where the client gave an id or an Idempotency-Key. */
   fingerprint?: string;

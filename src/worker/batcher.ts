@@ -19,6 +19,7 @@ interface Waiting<T> {
   item: T;
   priority: number;
   since: number;
+  expiresAt: number;
 }
 
 export class Batcher<T> {
@@ -44,11 +45,14 @@ export class Batcher<T> {
     };
   }
 
-  /** @param priority the lower the sooner, from 1 */
-  add(item: T, priority: number): void {
+  /**
+   * @param priority the lower the sooner, from 1
+   * @param expiresAt when it has waited for too long
+   */
+  add(item: T, priority: number, expiresAt = Infinity): void {
     let index = this.#waiting.length;
     while (index > 0 && this.#waiting[index - 1]!.priority > priority) index--;
-    this.#waiting.splice(index, 0, { item, priority, since: this.#now() });
+    this.#waiting.splice(index, 0, { item, priority, since: this.#now(), expiresAt });
   }
 
   /**
@@ -81,6 +85,21 @@ export class Batcher<T> {
     let since = Infinity;
     for (const waiting of this.#waiting) since = Math.min(since, waiting.since);
     return since + this.#options.maxQueueDelayMs - this.#now();
+  }
+
+  /** Takes away those that have waited for too long. */
+  takeExpired(): T[] {
+    const now = this.#now();
+    const expired = this.#waiting.filter(({ expiresAt }) => expiresAt <= now);
+    if (expired.length > 0) this.#waiting = this.#waiting.filter(({ expiresAt }) => expiresAt > now);
+    return expired.map(({ item }) => item);
+  }
+
+  /** Milliseconds until the first of them has waited for too long; Infinity while none can. */
+  msUntilExpiry(): number {
+    let expiresAt = Infinity;
+    for (const waiting of this.#waiting) expiresAt = Math.min(expiresAt, waiting.expiresAt);
+    return expiresAt - this.#now();
   }
 
   /** Takes everything away, for a shutdown. */

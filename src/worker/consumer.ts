@@ -13,6 +13,7 @@ import type { Deliveries } from "../queue/deliveries.ts";
 import type { InputStore, LocalInputRef } from "../queue/inputs.ts";
 import {
   failedReason,
+  failureOf,
   PRIORITIES,
   type Completion,
   type PredictionJob,
@@ -36,6 +37,8 @@ const MOST_STALLS = 20;
 const MOST_FETCHING = 64;
 /** Removal by age is BullMQ's; the count bounds memory at high rates. */
 const MOST_KEPT = 1_000_000;
+/** Codes of failures that say nothing about the loader or the machine. */
+const NO_FAULTS: ReadonlySet<string> = new Set(["bad_input", "expired", "cancelled"]);
 
 export interface ConsumerOptions {
   modelName: string;
@@ -84,7 +87,8 @@ export function startConsumer({
         request: job.data.request,
         inputs: pictures.refs,
         priority: job.priority || PRIORITIES.normal,
-        timeoutMs: job.data.timeout_ms ?? model.timeout_ms,
+        timeoutMs: Math.min(job.data.timeout_ms ?? Infinity, model.timeout_ms),
+        expiresAt: job.data.expires_at,
       });
       const { response, timings, batchSize, engine, startedAt } = result;
       const ownTimings = {
@@ -131,6 +135,14 @@ export function startConsumer({
     worker.concurrency = pool.capacity + Math.min(fetching, MOST_FETCHING);
   }
 
+  /** What the client can't help is seen at the default level, once it isn't tried again. */
+  function logFailure(job: PredictionJob | undefined, error: Error): void {
+    const facts = { model: modelName, prediction: job?.id, final: Boolean(job?.finishedOn), err: error };
+    const isFault = facts.final && !NO_FAULTS.has(failureOf(error.message).code);
+    if (isFault) log.warn(facts, `prediction failed: ${error.message}`);
+    else log.debug(facts, `prediction failed: ${error.message}`);
+  }
+
   const warnOfInput = (job: PredictionJob) => (error: unknown) =>
     log.warn({ err: error, prediction: job.id }, "input not removed");
   const warnOfWebhook = (job: PredictionJob) => (error: unknown) =>
@@ -155,7 +167,7 @@ export function startConsumer({
   };
   worker.on("completed", cleanUp);
   worker.on("failed", (job, error) => {
-    log.debug({ model: modelName, prediction: job?.id, final: Boolean(job?.finishedOn) }, error.message);
+    logFailure(job, error);
     if (!job?.finishedOn) return;
     announceEnding(modelName, job.id!);
     cleanUp(job);

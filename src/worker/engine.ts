@@ -14,6 +14,7 @@ import { attachPictures } from "../loaders/requestPictures.ts";
 import { connectRedis } from "../queue/connections.ts";
 import { readInputs, type InputSources } from "../queue/inputs.ts";
 import {
+  noTimings,
   toWire,
   type EngineSpec,
   type FromEngine,
@@ -167,17 +168,32 @@ function sendOutcomes(): void {
   clearTimeout(sendTimer);
   sendTimer = undefined;
   lastSentAt = performance.now();
-  send({ type: "outcomes", outcomes: unsent });
+  const outcomes = unsent;
   unsent = [];
+  try {
+    send({ type: "outcomes", outcomes });
+  } catch {
+    for (const outcome of outcomes) sendAlone(outcome);
+  }
+}
+
+/** A loader of one's own may answer what JSON can't hold: a BigInt, a circle. */
+function sendAlone(outcome: MemberOutcome): void {
+  try {
+    send({ type: "outcomes", outcomes: [outcome] });
+  } catch (error) {
+    const { key, timings, batchSize } = outcome;
+    const detail = `the response can't be written as JSON: ${(error as Error).message}`;
+    send({
+      type: "outcomes",
+      outcomes: [{ key, error: toWire(new LoaderError(detail)), timings, batchSize }],
+    });
+  }
 }
 
 function send(message: FromEngine): void {
   // A worker that was killed in this moment is noticed by the disconnect.
   if (process.connected) process.send!(message, undefined, undefined, () => {});
-}
-
-function noTimings(): MemberOutcome["timings"] {
-  return { read_ms: 0, preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
 }
 
 async function close(): Promise<void> {

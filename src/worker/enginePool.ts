@@ -4,7 +4,13 @@
  * engine, so that the one at fault fails by itself and its neighbours succeed.
  */
 import type { Logger } from "pino";
-import { EngineLostError, InfermillError, LoaderError, PredictionTimeoutError } from "../errors.ts";
+import {
+  EngineLostError,
+  InfermillError,
+  LoaderError,
+  PredictionExpiredError,
+  PredictionTimeoutError,
+} from "../errors.ts";
 import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
 import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
 import type { LocalInputRef } from "../queue/inputs.ts";
@@ -32,8 +38,10 @@ export interface EngineTask {
   inputs: readonly LocalInputRef[];
   /** The lower the sooner, from 1. */
   priority: number;
-  /** Longest run in milliseconds. */
+  /** Longest run in milliseconds, at most the model's. */
   timeoutMs: number;
+  /** Unix time in ms after which it must not start any more. */
+  expiresAt?: number | undefined;
 }
 
 export interface EngineResult {
@@ -113,7 +121,8 @@ export class EnginePool {
 
   /**
    * Runs one prediction, in a batch with others where that is possible.
-   * @throws InfermillError it failed with; NotStartedError when the pool closed first
+   * @throws InfermillError it failed with; PredictionExpiredError when no engine was free in time, NotStartedError when
+   * the pool closed first
    */
   run(task: EngineTask): Promise<EngineResult> {
     return new Promise((resolve, reject) => {
@@ -130,7 +139,7 @@ export class EnginePool {
       };
       this.#held.set(held.key, held);
       if (task.priority < PRIORITIES.low) this.#interactiveAt = Date.now();
-      this.#batcher.add(held, task.priority);
+      this.#batcher.add(held, task.priority, task.expiresAt);
       this.#dispatchSoon();
     });
   }
@@ -158,16 +167,14 @@ export class EnginePool {
     this.#isClosing = true;
     clearTimeout(this.#dueTimer);
     for (const timer of this.#restartTimers) clearTimeout(timer);
-    for (const held of [...this.#batcher.drain(), ...this.#suspects.splice(0)]) {
-      this.#held.delete(held.key);
-      held.reject(new NotStartedError("the worker is stopping"));
-    }
+    for (const held of [...this.#batcher.drain(), ...this.#suspects.splice(0)])
+      this.#giveBack(held, new NotStartedError("the worker is stopping"));
     const deadline = Date.now() + limitMs;
     while (this.#held.size > 0 && Date.now() < deadline)
       await new Promise((resolve) => setTimeout(resolve, 10));
+    for (const held of this.#held.values())
+      this.#giveBack(held, new NotStartedError("the worker is stopping"));
     await Promise.all(this.#engines.map((engine) => engine.close()));
-    for (const held of this.#held.values()) held.reject(new NotStartedError("the worker is stopping"));
-    this.#held.clear();
   }
 
   #start(index: number): void {
@@ -189,6 +196,10 @@ export class EnginePool {
         outcomes: (outcomes) => {
           for (const outcome of outcomes) this.#settle(outcome);
           this.#dispatch();
+        },
+        overdue: (key) => {
+          const held = this.#held.get(key);
+          if (held) this.#fail(held, ranTooLong(held.task));
         },
         hung: (chunks) => {
           log.warn({ engine: id }, "engine exceeded timeout_ms and was killed");
@@ -232,18 +243,14 @@ export class EnginePool {
    * outcome not have left the engine when the next one hung.
    */
   #recoverHung(keys: number[]): void {
-    if (keys.length === 1) this.#held.get(keys[0]!)!.isAlone = true;
-    for (const key of keys) {
-      this.#suspect(
-        key,
-        (task) =>
-          new PredictionTimeoutError(`${task.id} ran longer than its timeout_ms of ${task.timeoutMs}`),
-      );
-    }
+    const only = keys.length === 1 && this.#held.get(keys[0]!);
+    if (only) only.isAlone = true;
+    for (const key of keys) this.#suspect(key, ranTooLong);
   }
 
   #suspect(key: number, error: (task: EngineTask) => InfermillError): void {
-    const held = this.#held.get(key)!;
+    const held = this.#held.get(key);
+    if (!held) return;
     if (held.isAlone) return this.#fail(held, error(held.task));
     held.isAlone = true;
     this.#suspects.push(held);
@@ -251,11 +258,9 @@ export class EnginePool {
 
   #settle(outcome: MemberOutcome): void {
     const held = this.#held.get(outcome.key);
-    // An engine that was given up can still speak once.
+    // It ended already: an engine that was given up can still speak once, and one that was too slow.
     if (!held) return;
     if (outcome.error || !outcome.response) {
-      if (outcome.error?.stack)
-        this.#options.log.debug({ prediction: held.task.id, stack: outcome.error.stack }, "loader failed");
       return this.#fail(
         held,
         outcome.error ? fromWire(outcome.error) : new LoaderError("the engine sent no response"),
@@ -272,8 +277,16 @@ export class EnginePool {
     held.reject(error);
   }
 
+  /** Of what was not run to its end; it doesn't count. */
+  #giveBack(held: Held, error: InfermillError): void {
+    this.#held.delete(held.key);
+    held.reject(error);
+  }
+
   #finish(held: Held, how: "succeeded" | "failed", batchSize: number): void {
     this.#held.delete(held.key);
+    const suspect = this.#suspects.indexOf(held);
+    if (suspect >= 0) this.#suspects.splice(suspect, 1);
     this.#progressAt = Date.now();
     this.#totals.predictions++;
     this.#totals[how]++;
@@ -294,12 +307,16 @@ export class EnginePool {
   #dispatch(): void {
     if (this.#isClosing) return;
     clearTimeout(this.#dueTimer);
+    for (const held of this.#batcher.takeExpired())
+      this.#giveBack(held, new PredictionExpiredError("it waited for longer than its ttl_ms"));
     const ready = this.#engines.filter((engine) => engine.hasRoom).sort((a, b) => a.inFlight - b.inFlight);
     // Twice, so that every engine has its first chunk before one gets a second.
     for (const engine of [...ready, ...ready]) this.#feed(engine);
     for (const engine of this.#engines.toSorted((a, b) => a.inFlight - b.inFlight)) this.#feedUrgent(engine);
-    const due = this.#batcher.msUntilDue();
-    if (due > 0 && due < Infinity) this.#dueTimer = setTimeout(() => this.#dispatch(), due);
+    // What is due already waits for an engine, which dispatches when it has room.
+    const due = [this.#batcher.msUntilDue(), this.#batcher.msUntilExpiry()].filter((ms) => ms > 0);
+    const next = Math.min(...due);
+    if (next < Infinity) this.#dueTimer = setTimeout(() => this.#dispatch(), next);
   }
 
   #feed(engine: EngineProcess): void {
@@ -329,7 +346,11 @@ export class EnginePool {
       held.engine = engine.id;
     }
     const members = chunk.map(({ key, task: { request, inputs } }) => ({ key, request, inputs }));
-    const timeoutMs = Math.max(...chunk.map(({ task }) => task.timeoutMs));
-    engine.run(members, timeoutMs, Math.min(...chunk.map(({ task }) => task.priority)));
+    const limits = new Map(chunk.map(({ key, task }) => [key, task.timeoutMs]));
+    engine.run(members, limits, Math.min(...chunk.map(({ task }) => task.priority)));
   }
+}
+
+function ranTooLong({ id, timeoutMs }: EngineTask): PredictionTimeoutError {
+  return new PredictionTimeoutError(`${id} ran longer than its timeout_ms of ${timeoutMs}`);
 }

@@ -6,11 +6,13 @@
 import { fork, type ChildProcess } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
-import type { InfermillError } from "../errors.ts";
+import { BadInputError, type InfermillError } from "../errors.ts";
 import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
 import type { EngineReport, EngineState } from "../queue/workers.ts";
 import {
   fromWire,
+  noTimings,
+  toWire,
   type EngineSpec,
   type FromEngine,
   type Member,
@@ -27,11 +29,10 @@ const URGENT_WINDOW = WINDOW + 1;
 /** How long an engine that is asked to close may take before it is killed. */
 const CLOSE_LIMIT_MS = 5000;
 
-/** What is in flight: the keys of a chunk's members that have no outcome yet, oldest chunk first. */
+/** What is in flight, oldest chunk first. */
 interface Chunk {
-  keys: Set<number>;
-  /** How long the engine may be silent while this chunk is its oldest. */
-  timeoutMs: number;
+  /** Its members that have no outcome yet: the longest run of each in milliseconds, by its key. */
+  limits: Map<number, number>;
   /** Of its most urgent member. */
   priority: number;
 }
@@ -39,6 +40,8 @@ interface Chunk {
 export interface EngineEvents {
   ready(description: LoaderDescription, batchLimit: number): void;
   outcomes(outcomes: MemberOutcome[]): void;
+  /** A member ran longer than its own limit. The engine goes on, and may still tell its outcome. */
+  overdue(key: number): void;
   /** The engine was silent for too long over the first of these chunks, and was killed. */
   hung(chunks: number[][]): void;
   /** The process ended with these chunks in flight. */
@@ -58,13 +61,16 @@ export class EngineProcess {
   isExclusive = false;
   readonly #child: ChildProcess;
   readonly #events: EngineEvents;
+  readonly #timeoutMs: number;
   #chunks: Chunk[] = [];
-  #silence: NodeJS.Timeout | undefined;
+  #timers: NodeJS.Timeout[] = [];
   #busySince = 0;
   #isClosing = false;
 
+  /** @param spec whose model's `timeout_ms` is how long the engine may be silent while it has something to run */
   constructor(id: string, spec: EngineSpec, events: EngineEvents, log: Logger) {
     this.id = id;
+    this.#timeoutMs = spec.model.timeout_ms;
     this.device = spec.device;
     this.#events = events;
     const isSource = import.meta.url.endsWith(".ts");
@@ -73,7 +79,11 @@ export class EngineProcess {
       env: { ...process.env, UV_THREADPOOL_SIZE: "2" },
     });
     this.#child.on("message", (message: FromEngine) => this.#receive(message));
-    this.#child.on("error", (error) => log.error({ engine: id, err: error }, "engine process failed"));
+    this.#child.on("error", (error) => {
+      log.error({ engine: id, err: error }, "engine process failed");
+      // What never started tells no exit.
+      if (this.pid === null) this.#exited(`could not be started (${error.message})`);
+    });
     this.#child.once("exit", (code, signal) =>
       this.#exited(signal ? `was killed by ${signal}` : `exited with code ${code}`),
     );
@@ -102,24 +112,42 @@ export class EngineProcess {
     return Math.min(...this.#chunks.map(({ priority }) => priority));
   }
 
-  run(members: Member[], timeoutMs: number, priority: number): void {
+  /** @param limits the longest run of each member in milliseconds, by its key */
+  run(members: Member[], limits: Map<number, number>, priority: number): void {
     if (this.isIdle) this.#busySince = performance.now();
     const isUrgent = !this.isIdle && priority < this.urgentBelow;
-    const chunk = { keys: new Set(members.map(({ key }) => key)), timeoutMs, priority };
     // It overtakes what waits in the engine, and not what runs.
-    this.#chunks.splice(isUrgent ? 1 : this.#chunks.length, 0, chunk);
-    if (this.#chunks.length === 1) this.#watchSilence();
-    this.#send({ type: "chunk", members, isUrgent });
+    this.#chunks.splice(isUrgent ? 1 : this.#chunks.length, 0, { limits, priority });
+    if (this.#chunks.length === 1) this.#watchTime();
+    this.#sendMembers(members, isUrgent);
   }
 
-  /** Ends the process in order; resolves when it has gone. */
+  /** In halves where a message would be longer than a string may be; what can't be sent alone fails. */
+  #sendMembers(members: Member[], isUrgent: boolean): void {
+    try {
+      this.#send({ type: "chunk", members, isUrgent });
+    } catch (error) {
+      const half = members.length >> 1;
+      if (half === 0) return this.#refuse(members[0]!.key, error as Error);
+      this.#sendMembers(members.slice(0, half), isUrgent);
+      this.#sendMembers(members.slice(half), isUrgent);
+    }
+  }
+
+  #refuse(key: number, cause: Error): void {
+    const error = new BadInputError(`the request can't be sent to an engine: ${cause.message}`, { cause });
+    // Not while the pool is in the middle of handing it out.
+    setImmediate(() => this.#settle([{ key, error: toWire(error), timings: noTimings(), batchSize: 0 }]));
+  }
+
+  /** Ends the process, in order where it has nothing to do; resolves when it has gone. */
   async close(): Promise<void> {
     this.#isClosing = true;
-    clearTimeout(this.#silence);
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    this.#stopTimers();
+    if (this.pid === null || this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const gone = new Promise((resolve) => this.#child.once("exit", resolve));
-    // Asked for while it still loads, it would answer only afterwards.
-    if (this.state === "ready") this.#send({ type: "close" });
+    // Asked while it loads or runs something, it would answer only afterwards.
+    if (this.state === "ready" && this.isIdle) this.#send({ type: "close" });
     else this.#child.kill("SIGKILL");
     const limit = setTimeout(() => this.#child.kill("SIGKILL"), CLOSE_LIMIT_MS);
     await gone;
@@ -145,37 +173,45 @@ export class EngineProcess {
   }
 
   #settle(outcomes: MemberOutcome[]): void {
-    for (const { key } of outcomes) for (const { keys } of this.#chunks) if (keys.delete(key)) break;
-    this.#chunks = this.#chunks.filter(({ keys }) => keys.size > 0);
+    for (const { key } of outcomes) for (const { limits } of this.#chunks) if (limits.delete(key)) break;
+    this.#chunks = this.#chunks.filter(({ limits }) => limits.size > 0);
     const now = performance.now();
     const ms = (now - this.#busySince) / outcomes.length;
     this.msPerPrediction = this.msPerPrediction === 0 ? ms : this.msPerPrediction * 0.8 + ms * 0.2;
     this.#busySince = now;
     if (this.isIdle) this.isExclusive = false;
-    this.#watchSilence();
+    this.#watchTime();
     this.#events.outcomes(outcomes);
   }
 
   /** A chunk's time counts from when it is the engine's oldest, and anew from every sign of progress. */
-  #watchSilence(): void {
-    clearTimeout(this.#silence);
+  #watchTime(): void {
+    this.#stopTimers();
     const oldest = this.#chunks[0];
     if (!oldest) return;
-    this.#silence = setTimeout(() => {
+    const silence = setTimeout(() => {
       const chunks = this.#forgetChunks();
       this.#child.kill("SIGKILL");
       this.#events.hung(chunks);
-    }, oldest.timeoutMs);
+    }, this.#timeoutMs);
+    const own = [...oldest.limits].filter(([, ms]) => ms < this.#timeoutMs);
+    this.#timers = [silence, ...own.map(([key, ms]) => setTimeout(() => this.#events.overdue(key), ms))];
+  }
+
+  #stopTimers(): void {
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers = [];
   }
 
   #exited(how: string): void {
-    clearTimeout(this.#silence);
     if (this.state !== "failed") this.state = "restarting";
-    if (!this.#isClosing) this.#events.lost(this.#forgetChunks(), how);
+    const chunks = this.#forgetChunks();
+    if (!this.#isClosing) this.#events.lost(chunks, how);
   }
 
   #forgetChunks(): number[][] {
-    const chunks = this.#chunks.map(({ keys }) => [...keys]);
+    this.#stopTimers();
+    const chunks = this.#chunks.map(({ limits }) => [...limits.keys()]);
     this.#chunks = [];
     this.isExclusive = false;
     if (this.state === "ready") this.state = "restarting";

@@ -37,6 +37,11 @@ export interface MemberOutcome {
   batchSize: number;
 }
 
+/** Of a prediction that failed before its batch was formed. */
+export function noTimings(): MemberOutcome["timings"] {
+  return { read_ms: 0, preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
+}
+
 /** An InfermillError on its way between processes. */
 export interface WireError {
   code: string;

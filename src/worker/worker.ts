@@ -108,17 +108,27 @@ export async function startWorker({
     // Faults reach the caller of each command.
     return queue.on("error", () => {});
   });
-  const sweep = async () => {
+  const sweepInputs = async () => {
     try {
       const count = await inputs.sweep();
       if (count > 0) log.info({ count }, "removed inputs that were left over");
+    } catch (error) {
+      log.warn({ err: error }, "not every input that was left over could be removed");
+    }
+  };
+  const sweepQueues = async () => {
+    try {
       for (const queue of queues) await removeOldEnded(queue, config.models[queue.name]!.result_ttl_seconds);
     } catch (error) {
       log.warn(`sweep: ${(error as Error).message}`);
     }
   };
-  void sweep();
-  const sweeper = setInterval(() => void sweep(), SWEEP_INTERVAL_MS);
+  const sweep = () => {
+    void sweepInputs();
+    void sweepQueues();
+  };
+  sweep();
+  const sweeper = setInterval(sweep, SWEEP_INTERVAL_MS);
 
   return {
     async close(limitMs) {

@@ -1,6 +1,6 @@
 /**
  * A loader that does what each request tells it to, for the tests of batches and faults:
- * `Do` is "throw", "refuse", "crash", "hang", "retry once", "wrong count" or "no dictionary"; `Ms` is how long its batch takes.
+ * `Do` is "throw", "refuse", "crash", "hang", "retry once", "wrong count", "no dictionary" or "no JSON"; `Ms` is how long its batch takes.
  */
 import { appendFileSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -30,6 +30,7 @@ export class ScriptedModelLoader extends BaseModelLoader {
   private answer(request: PredictionRequest): Outcome {
     if (request["Do"] === "refuse") return new BadInputError("told to refuse");
     if (request["Do"] === "no dictionary") return 42 as unknown as Outcome;
+    if (request["Do"] === "no JSON") return { ...request, Fs: [{ Cs: 1n }] } as unknown as Outcome;
     if (request["Do"] === "retry once") {
       const mark = join(this.settings["folder"] as string, `tried-${request.Fid}`);
       if (!existsSync(mark)) {

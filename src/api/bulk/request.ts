@@ -11,6 +11,7 @@ import { PRIORITIES, type Priority } from "../../queue/jobs.ts";
 import { newBulkRunId } from "../../queue/names.ts";
 import { needsOf } from "../accept.ts";
 import type { Api } from "../api.ts";
+import { checkRequestSize } from "../requestDictionary.ts";
 import { readWebhook } from "../submissionOptions.ts";
 
 const priority = z
@@ -61,7 +62,7 @@ export const manifestQuerySchema = z.strictObject({
     .meta({ description: `${eventsText} Separated by commas.` }),
 });
 
-/** @throws InvalidRequestError with all faults, ModelNotFoundError, BadInputError */
+/** @throws InvalidRequestError with all faults, ModelNotFoundError, BadInputError, BodyTooLargeError */
 export async function readFolderRequest(api: Api, body: unknown): Promise<BulkSpec> {
   const { config } = api;
   const asked = check(bulkFolderSchema, body);
@@ -85,6 +86,7 @@ export async function readFolderRequest(api: Api, body: unknown): Promise<BulkSp
   for (const key of ["Base_64", "image"])
     if (key in asked.request)
       throw new BadInputError(`request can't hold ${key}: the files are the pictures`);
+  checkRequestSize(asked.request, config);
   return specOf(api, asked, source, asked.request);
 }
 
