@@ -66,7 +66,7 @@ describe.skipIf(whyNoRedis)("problems", () => {
       "PUT, GET, DELETE, HEAD, OPTIONS",
       "method_not_allowed",
     ]);
-    expect((await send("DELETE", api.predictions())).headers.get("Allow")).toBe("POST, OPTIONS");
+    expect((await send("DELETE", api.predictions())).headers.get("Allow")).toBe("POST, GET, HEAD, OPTIONS");
     expect((await send("OPTIONS", api.predictions())).status).toBe(204);
   });
 

@@ -17,6 +17,7 @@ import {
   listBulkRuns,
   resumeBulkRun,
 } from "./handlers/bulkRuns.ts";
+import { listPredictions, predictionListQuerySchema } from "./handlers/listPredictions.ts";
 import { cancelPrediction } from "./handlers/cancelPrediction.ts";
 import { getPrediction } from "./handlers/getPrediction.ts";
 import { live, modelReady, ready } from "./handlers/health.ts";
@@ -168,6 +169,21 @@ export const routes: readonly Route[] = [
           acceptedHeaders,
         ),
         ...problems(400, 404, 413, 415, 422, 429, 503),
+      },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/models/{model}/predictions",
+    handler: listPredictions,
+    operation: {
+      operationId: "listPredictions",
+      summary: "List the predictions of a model, the newest first",
+      tags: ["predictions"],
+      requestParams: { path: z.object({ model }), query: predictionListQuerySchema },
+      responses: {
+        200: answer("The predictions.", schemas.predictionListSchema),
+        ...problems(404, 422, 503),
       },
     },
   },

@@ -107,6 +107,10 @@ export const predictionSchema = z
 // Fails to compile when the document and the queue no longer mean the same prediction.
 predictionSchema satisfies z.ZodType<Omit<Prediction, "result">>;
 
+export const predictionListSchema = z
+  .object({ predictions: z.array(predictionSchema) })
+  .meta({ id: "PredictionList" });
+
 export const problemSchema = z
   .looseObject({
     type: z.string(),

@@ -3,7 +3,7 @@
  * the bulk runs and the tests use predictions through this only.
  */
 import { createHash, randomUUID } from "node:crypto";
-import { Job, Queue } from "bullmq";
+import { Job, Queue, type JobType } from "bullmq";
 import type { ChainableCommander, Redis } from "ioredis";
 import { stringify } from "safe-stable-stringify";
 import type { Config, ModelConfig } from "../config/schema.ts";
@@ -44,6 +44,8 @@ import { readWorkerReports, type WorkerReport } from "./workers.ts";
 const SLOT_TTL_MS = 6 * 60_000;
 /** How often a waiter looks for itself, in case that word of an ending was lost. */
 const LOOK_INTERVAL_MS = 1000;
+/** BullMQ keeps those that failed, were cancelled or expired together: of them so many are looked at for a list. */
+const SEARCHED = 1000;
 const NOTHING_ACCEPTED = "nothing was accepted, try again";
 
 /** One prediction to be accepted. */
@@ -276,6 +278,28 @@ export class Predictions {
   }
 
   /**
+   * Predictions of a model, those that were accepted last first.
+   * @param status only those with this status. Those that failed, were cancelled or expired are searched for among the
+   * last SEARCHED that ended so.
+   */
+  async list(model: string, limit: number, status?: Status): Promise<Prediction[]> {
+    const queue = this.#queue(model);
+    const found = await Promise.all(
+      statesOf(status).map(async (state) => {
+        const most = state === "failed" && status !== undefined ? SEARCHED : limit;
+        const jobs = (await reachRedis(() => queue.getJobs(state, 0, most - 1))) as PredictionJob[];
+        return jobs.map((job) => ({ job, isRunning: state === "active" }));
+      }),
+    );
+    const newest = found
+      .flat()
+      .filter(({ job, isRunning }) => status === undefined || statusOf(job, isRunning) === status)
+      .toSorted((a, b) => b.job.timestamp - a.job.timestamp)
+      .slice(0, limit);
+    return Promise.all(newest.map(({ job, isRunning }) => this.#describe(model, job, isRunning)));
+  }
+
+  /**
    * The delivery that tells of a prediction's end, if there is one, and when the prediction expires, if ever.
    * @throws PredictionNotFoundError
    */
@@ -415,8 +439,7 @@ export class Predictions {
 
   async #describe(model: string, job: PredictionJob, isRunning: boolean): Promise<Prediction> {
     const id = job.id!;
-    const mark = endMarkOf(job);
-    const status = mark?.ended ?? statusOf(job, isRunning);
+    const status = statusOf(job, isRunning);
     const completion = status === "succeeded" ? job.returnvalue : null;
     const result = completion && (await reachRedis(() => readResponse(this.#queue(model), id, completion)));
     if (result === undefined) throw this.#notFound(model, id);
@@ -427,7 +450,7 @@ export class Predictions {
       status,
       created_at: new Date(job.timestamp).toISOString(),
       started_at: toIsoTime(job.processedOn),
-      finished_at: isFinal(status) ? toIsoTime(mark?.ended_on ?? job.finishedOn) : null,
+      finished_at: isFinal(status) ? toIsoTime(endMarkOf(job)?.ended_on ?? job.finishedOn) : null,
       attempts: job.attemptsStarted,
       result,
       error: errorOf(status, job),
@@ -497,7 +520,18 @@ function isOverdue(job: PredictionJob): boolean {
   return job.data.expires_at !== undefined && job.data.expires_at < Date.now();
 }
 
+/** BullMQ's states in which predictions with a status are; all where none is given. */
+function statesOf(status?: Status): JobType[] {
+  if (status === "queued") return ["prioritized", "wait", "delayed"];
+  if (status === "running") return ["active"];
+  if (status === "succeeded") return ["completed"];
+  if (status !== undefined) return ["failed", "active"];
+  return ["prioritized", "wait", "delayed", "active", "completed", "failed"];
+}
+
 function statusOf(job: PredictionJob, isRunning: boolean): Status {
+  const mark = endMarkOf(job);
+  if (mark) return mark.ended;
   if (!job.finishedOn) return isRunning ? "running" : "queued";
   // Not by failedReason, which an earlier try leaves behind.
   if (job.returnvalue) return "succeeded";

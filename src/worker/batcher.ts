@@ -27,6 +27,8 @@ export class Batcher<T> {
   readonly #now: () => number;
   /** By priority (1 first), then by arrival. */
   #waiting: Waiting<T>[] = [];
+  /** No one that waits expires before. */
+  #firstExpiry = Infinity;
 
   constructor(options: BatcherOptions, now: () => number = Date.now) {
     this.#options = options;
@@ -53,6 +55,7 @@ export class Batcher<T> {
     let index = this.#waiting.length;
     while (index > 0 && this.#waiting[index - 1]!.priority > priority) index--;
     this.#waiting.splice(index, 0, { item, priority, since: this.#now(), expiresAt });
+    this.#firstExpiry = Math.min(this.#firstExpiry, expiresAt);
   }
 
   /**
@@ -90,16 +93,16 @@ export class Batcher<T> {
   /** Takes away those that have waited for too long. */
   takeExpired(): T[] {
     const now = this.#now();
+    if (now < this.#firstExpiry) return [];
     const expired = this.#waiting.filter(({ expiresAt }) => expiresAt <= now);
-    if (expired.length > 0) this.#waiting = this.#waiting.filter(({ expiresAt }) => expiresAt > now);
+    this.#waiting = this.#waiting.filter(({ expiresAt }) => expiresAt > now);
+    this.#firstExpiry = this.#waiting.reduce((first, { expiresAt }) => Math.min(first, expiresAt), Infinity);
     return expired.map(({ item }) => item);
   }
 
-  /** Milliseconds until the first of them has waited for too long; Infinity while none can. */
+  /** Milliseconds until `takeExpired` is worth a call; Infinity while none can have waited for too long. */
   msUntilExpiry(): number {
-    let expiresAt = Infinity;
-    for (const waiting of this.#waiting) expiresAt = Math.min(expiresAt, waiting.expiresAt);
-    return expiresAt - this.#now();
+    return this.#firstExpiry - this.#now();
   }
 
   /** Takes everything away, for a shutdown. */

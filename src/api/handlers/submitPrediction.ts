@@ -1,8 +1,8 @@
 /** `POST …/predictions` and `PUT …/predictions/{id}`: one prediction, in any of the body forms, or many. */
 import type { Request, Response } from "express";
-import { BadInputError, InfermillError } from "../../errors.ts";
+import { BadInputError, InfermillError, RedisUnavailableError } from "../../errors.ts";
 import type { Needs } from "../../loaders/requestSchema.ts";
-import { isFinal } from "../../queue/jobs.ts";
+import { isFinal, type Prediction } from "../../queue/jobs.ts";
 import { newPredictionId } from "../../queue/names.ts";
 import { acceptPredictions, draftOf, needsOf, type Draft } from "../accept.ts";
 import { pathParameter, type Api } from "../api.ts";
@@ -74,7 +74,7 @@ async function submitOne(
     if (outcome instanceof InfermillError) throw outcome;
     const ended =
       watch && !isFinal(outcome!.status)
-        ? await predictions.wait(model, draft.id, waitMs, gone.signal, watch)
+        ? await predictions.wait(model, draft.id, waitMs, gone.signal, watch).catch(orStill(outcome!))
         : outcome!;
     if (options.waitSeconds !== undefined) res.set("Preference-Applied", `wait=${options.waitSeconds}`);
     sendPrediction(res, ended, isFinal(ended.status) ? 200 : 202);
@@ -82,6 +82,14 @@ async function submitOne(
     watch?.stop();
     gone.stop();
   }
+}
+
+/** What was accepted is accepted, also where Redis goes away while its end is waited for. */
+function orStill(accepted: Prediction): (error: unknown) => Prediction {
+  return (error) => {
+    if (error instanceof RedisUnavailableError) return accepted;
+    throw error;
+  };
 }
 
 function streamedDraft(options: SubmissionOptions, receive: Draft["receive"]): Draft {

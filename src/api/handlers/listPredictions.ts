@@ -1,0 +1,32 @@
+/** `GET …/predictions`: the newest predictions of a model. */
+import type { Request, Response } from "express";
+import { z } from "zod";
+import { InvalidRequestError } from "../../errors.ts";
+import { faultOf } from "../../loaders/requestSchema.ts";
+import { STATUSES } from "../../queue/jobs.ts";
+import { pathParameter, type Api } from "../api.ts";
+
+const MOST_LISTED = 100;
+const limitError = `must be a whole number from 1 to ${MOST_LISTED}`;
+
+export const predictionListQuerySchema = z.object({
+  status: z
+    .enum(STATUSES, { error: `must be one of ${STATUSES.join(", ")}` })
+    .optional()
+    .meta({ description: "Only those with this status." }),
+  limit: z.coerce
+    .number({ error: limitError })
+    .int({ error: limitError })
+    .min(1, { error: limitError })
+    .max(MOST_LISTED, { error: limitError })
+    .default(20)
+    .meta({ description: "Most predictions to list; those that were accepted last come first." }),
+});
+
+export async function listPredictions({ predictions }: Api, req: Request, res: Response): Promise<void> {
+  const checked = predictionListQuerySchema.safeParse(req.query, { reportInput: true });
+  if (!checked.success) throw new InvalidRequestError(checked.error.issues.map(faultOf));
+  const { limit, status } = checked.data;
+  const listed = await predictions.list(pathParameter(req, "model"), limit, status);
+  res.set("Cache-Control", "no-store").json({ predictions: listed });
+}
