@@ -3,7 +3,6 @@
  * for and what came out are files of the run's folder; Redis holds how each run
  * stands, who works on it, and the queue of those that wait for a coordinator.
  */
-import { randomUUID } from "node:crypto";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -25,7 +24,7 @@ import {
 } from "./spec.ts";
 
 /** How long the owner of a run may be silent before another process may take it over. */
-const OWNER_TTL_MS = 10_000;
+export const OWNER_TTL_MS = 10_000;
 /** A run that can't go on is tried again this often, in case that its fault passes. */
 const ATTEMPTS = 5;
 const RETRY_DELAY_MS = 5000;
@@ -54,10 +53,9 @@ return redis.call("HGET", run, "cancel") and "cancel" or "go on"`;
 
 /** The first end of a run stays. */
 const END = `
-local owner, run = KEYS[1], KEYS[2]
-if redis.call("EXISTS", run) == 0 or redis.call("HSETNX", run, "finished", ARGV[2]) == 0 then return end
-redis.call("HSET", run, unpack(ARGV, 3))
-if redis.call("GET", owner) == ARGV[1] then redis.call("DEL", owner) end`;
+local run = KEYS[1]
+if redis.call("EXISTS", run) == 0 or redis.call("HSETNX", run, "finished", ARGV[1]) == 0 then return end
+redis.call("HSET", run, unpack(ARGV, 2))`;
 
 const RELEASE = `if redis.call("GET", KEYS[1]) == ARGV[1] then redis.call("DEL", KEYS[1]) end`;
 
@@ -77,14 +75,13 @@ export class BulkRuns {
   readonly #names: Names;
   readonly #redis: ScriptedRedis;
   readonly #onEnded: OnRunEnded | undefined;
-  readonly #token = randomUUID();
 
   /** Use `openBulkRuns`. */
   constructor(config: Config, redis: Redis, onEnded: OnRunEnded | undefined) {
     this.#config = config;
     this.#names = createNames(config.redis_prefix);
     redis.defineCommand("bulkHeartbeat", { numberOfKeys: 2, lua: HEARTBEAT });
-    redis.defineCommand("bulkEnd", { numberOfKeys: 2, lua: END });
+    redis.defineCommand("bulkEnd", { numberOfKeys: 1, lua: END });
     redis.defineCommand("bulkRelease", { numberOfKeys: 1, lua: RELEASE });
     this.#redis = redis as ScriptedRedis;
     this.#onEnded = onEnded;
@@ -232,10 +229,10 @@ export class BulkRuns {
   }
 
   /**
-   * Tells how a run stands, and claims it: of several processes only the first is told to go on, until it was silent
-   * for OWNER_TTL_MS.
+   * Tells how a run stands, and claims it: of several tokens only the first is told to go on, until it was silent for
+   * OWNER_TTL_MS.
    */
-  async heartbeat(id: string, state: BulkState): Promise<"taken" | "cancel" | "go on"> {
+  async heartbeat(id: string, token: string, state: BulkState): Promise<"taken" | "cancel" | "go on"> {
     const { status, total, succeeded, failed, rate } = state;
     const now = Date.now();
     const fields = { status, total, succeeded, failed, rate: rate.toFixed(2), updated: now };
@@ -243,7 +240,7 @@ export class BulkRuns {
       this.#redis.bulkHeartbeat(
         this.#names.bulkOwner(id),
         this.#names.bulkRun(id),
-        this.#token,
+        token,
         OWNER_TTL_MS,
         now,
         ...Object.entries(fields).flat(),
@@ -251,9 +248,9 @@ export class BulkRuns {
     );
   }
 
-  /** Lets go of a run without ending it. */
-  async release(id: string): Promise<void> {
-    await reachRedis(() => this.#redis.bulkRelease(this.#names.bulkOwner(id), this.#token));
+  /** Lets go of a run. */
+  async release(id: string, token: string): Promise<void> {
+    await reachRedis(() => this.#redis.bulkRelease(this.#names.bulkOwner(id), token));
   }
 
   /** Ends a run; what it ended as first stays. Who listens is told, again where it is ended again after a crash. */
@@ -265,13 +262,7 @@ export class BulkRuns {
   ): Promise<BulkRun> {
     const fields = { status, ...counts, ...(error && { error: JSON.stringify(error) }) };
     await reachRedis(() =>
-      this.#redis.bulkEnd(
-        this.#names.bulkOwner(id),
-        this.#names.bulkRun(id),
-        this.#token,
-        Date.now(),
-        ...Object.entries(fields).flat(),
-      ),
+      this.#redis.bulkEnd(this.#names.bulkRun(id), Date.now(), ...Object.entries(fields).flat()),
     );
     const known = await this.#fields(id);
     const run = describeRun(known);

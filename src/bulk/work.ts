@@ -65,19 +65,16 @@ export async function workOnRun(
         await results.close();
       }
     }
+    const order = heartbeat.order();
+    if (order === "taken") throw new RunTakenOverError(`another process works on ${spec.id}`);
+    if (order === "release") return "released";
+    const status = order === "cancel" ? "cancelled" : "completed";
+    const { total, succeeded, failed } = state;
+    await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed }));
+    return status;
   } finally {
     await heartbeat.end();
   }
-  const order = heartbeat.order();
-  if (order === "taken") throw new RunTakenOverError(`another process works on ${spec.id}`);
-  if (order === "release") {
-    await runs.release(spec.id).catch(() => {});
-    return "released";
-  }
-  const status = order === "cancel" ? "cancelled" : "completed";
-  const { total, succeeded, failed } = state;
-  await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed }));
-  return status;
 }
 
 /** @returns whether all entries stand in the run's folder; not where it was stopped before */
@@ -275,6 +272,7 @@ class RunWork {
 
   async #writeDown(ended: readonly [number, LaneEnding][]): Promise<void> {
     if (ended.length === 0) return;
+    this.#heartbeat.assertOwned();
     await this.#results.append(
       ended.map(([index, ending]) => resultOf(index, this.#inFlight.get(index)!, ending)),
     );
