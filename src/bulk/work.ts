@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
-import { RedisUnavailableError } from "../errors.ts";
+import { InfermillError, RedisUnavailableError } from "../errors.ts";
 import type { Lane, LaneEnding, Lanes } from "../queue/bulkLane.ts";
 import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
@@ -70,6 +70,11 @@ export async function workOnRun(
     if (order === "release") return "released";
     const status = order === "cancel" ? "cancelled" : "completed";
     const { total, succeeded, failed } = state;
+    if (status === "completed" && succeeded + failed !== total) {
+      throw new InfermillError(
+        `${runs.folder(spec.id).entriesFile} should hold ${total} entries, ${succeeded + failed} were found; start the run anew`,
+      );
+    }
     await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed }));
     return status;
   } finally {
