@@ -1,13 +1,17 @@
 /** What a coordinator does with bulk runs by itself: no worker runs here, so that entries wait in the lane. */
-import { truncateSync } from "node:fs";
+import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { Queue, Worker } from "bullmq";
+import type { Redis } from "ioredis";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBulkCoordinator, type BulkCoordinator } from "../src/bulk/coordinator.ts";
 import { openBulkRuns, type BulkRuns } from "../src/bulk/runs.ts";
+import { openLanes } from "../src/queue/bulkLane.ts";
+import { createNames, newBulkRunId } from "../src/queue/names.ts";
 import type { RedisServer } from "../src/redis/provideRedis.ts";
-import { send, startTestApi, type TestApi } from "./support/api.ts";
-import { until } from "./support/infermill.ts";
+import { openRedis, send, startTestApi, type TestApi } from "./support/api.ts";
+import { runInfermill, until } from "./support/infermill.ts";
 import { startTestRedis, whyNoRedis } from "./support/redis.ts";
 
 const NDJSON = { "Content-Type": "application/x-ndjson" };
@@ -16,12 +20,18 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
   let redis: RedisServer;
   let api: TestApi;
   let runs: BulkRuns;
+  let connection: Redis;
+  let lane: Queue;
   beforeAll(async () => {
     redis = await startTestRedis();
     api = await startTestApi(redis.url);
     runs = await openBulkRuns(api.config, redis.url);
+    connection = openRedis(redis.url);
+    lane = new Queue("Echo", { connection, prefix: createNames(api.config.redis_prefix).lanePrefix });
   });
   afterAll(async () => {
+    await lane?.close();
+    connection?.disconnect();
     await runs?.close();
     await api?.close();
     await redis?.close();
@@ -42,14 +52,68 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     truncateSync(join(api.config.data_dir, "bulk", id, "entries.ndjson"), 0);
     const coordinator = await startCoordinator();
     try {
-      const job = await until(async () => {
-        const known = await runs.queue.getJob(id);
-        return known?.failedReason && known;
-      }, "the first try");
-      expect(job.failedReason).toContain("should hold 3 entries, 0 were found");
+      const reason = await until(
+        async () => (await runs.queue.getJob(id))?.failedReason,
+        "the end of the first try",
+      );
+      expect(reason).toContain("should hold 3 entries, 0 were found");
       expect(await runs.read(id)).toMatchObject({ status: "running", finished_at: null });
     } finally {
       await coordinator.close();
+    }
+  });
+
+  test("that takes over a cancelled run takes what its dead predecessor left out of the lane", async () => {
+    const { config } = api;
+    const { data_dir, redis_prefix } = config;
+    const models = { Echo: { loader: "CenterNetModelLoader", model_path: ["demo://centernet"] } };
+    writeFileSync(config.file, JSON.stringify({ data_dir, redis_prefix, models }));
+    const dying = runInfermill(["coordinator", "--config", config.file], { env: { REDIS_URL: redis.url } });
+    const id = await sendManifest(100);
+    await until(async () => (await lane.getPrioritizedCount()) === 64, "a full window");
+    dying.child.kill("SIGKILL");
+    await dying.exited;
+    const cancelling = send("DELETE", `${api.url}/v1/bulk/${id}`);
+    const coordinator = await startCoordinator();
+    try {
+      await cancelling;
+      await until(async () => (await runs.read(id)).status === "cancelled", "the end of the run");
+      expect(await lane.getPrioritizedCount()).toBe(0);
+    } finally {
+      await coordinator.close();
+    }
+  });
+
+  test("is not needed to leave nothing in the lane of a run that is cancelled or deleted", async () => {
+    const lanes = await openLanes(api.config, redis.url);
+    const names = createNames(api.config.redis_prefix);
+    const id = await sendManifest(5);
+    const submit = (runId: string) =>
+      lanes.lane("Echo").submit(
+        [0, 1, 2].map((index) => ({ id: `${runId}-${index}`, request: {}, inputs: [] })),
+        "low",
+      );
+    const left = async () => (await lane.getJobs()).map((job) => job.id);
+    try {
+      // As an owner that died leaves it: one entry ended, the others wait.
+      await submit(id);
+      await connection.set("a response", "{}");
+      const token = "a worker";
+      const worker = new Worker("Echo", undefined, { connection, prefix: names.lanePrefix });
+      const job = await worker.getNextJob(token);
+      await job.moveToCompleted({ response_key: "a response" }, token, false);
+      await worker.close();
+      const other = newBulkRunId();
+      await submit(other);
+      expect(await left()).toHaveLength(6);
+      await send("DELETE", `${api.url}/v1/bulk/${id}`);
+      expect(await left()).toEqual([2, 1, 0].map((index) => `${other}-${index}`));
+      expect(await connection.exists("a response")).toBe(0);
+      await submit(id);
+      await send("DELETE", `${api.url}/v1/bulk/${id}`);
+      expect(await left()).toHaveLength(3);
+    } finally {
+      await lanes.close();
     }
   });
 });

@@ -6,12 +6,13 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Queue } from "bullmq";
+import { Queue, QueueKeys } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
-import { NotResumableError, type ErrorSummary } from "../errors.ts";
+import { BulkRunNotFoundError, NotResumableError, type ErrorSummary } from "../errors.ts";
 import { connectRedis, reachRedis } from "../queue/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
+import { defineScripts, type Scripts } from "../queue/scripts.ts";
 import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
 import {
   folderName,
@@ -74,6 +75,7 @@ export class BulkRuns {
   readonly #config: Config;
   readonly #names: Names;
   readonly #redis: ScriptedRedis;
+  readonly #scripts: Scripts;
   readonly #onEnded: OnRunEnded | undefined;
 
   /** Use `openBulkRuns`. */
@@ -84,6 +86,7 @@ export class BulkRuns {
     redis.defineCommand("bulkEnd", { numberOfKeys: 1, lua: END });
     redis.defineCommand("bulkRelease", { numberOfKeys: 1, lua: RELEASE });
     this.#redis = redis as ScriptedRedis;
+    this.#scripts = defineScripts(redis);
     this.#onEnded = onEnded;
     this.queue = new Queue(BULK_QUEUE, { connection: redis, prefix: this.#names.queuePrefix });
     this.queue.on("error", () => {});
@@ -168,16 +171,20 @@ export class BulkRuns {
 
   /** Asks the coordinator to stop a run, or ends it here where none works on it. What is done stays. */
   async cancel(id: string): Promise<void> {
-    await this.#fields(id);
+    const spec = await this.readSpec(id);
     await reachRedis(() => this.#redis.hset(this.#names.bulkRun(id), "cancel", 1));
-    if (await this.#isFree(id)) await this.end(id, "cancelled");
+    if (!(await this.#isFree(id))) return;
+    await this.#clearLane(spec);
+    await this.end(id, "cancelled");
   }
 
   /** Whether nobody works on a run; then it is no longer queued either. */
   async #isFree(id: string): Promise<boolean> {
+    // Its job may wait for another process to let go of it.
+    if (await reachRedis(() => this.#redis.exists(this.#names.bulkOwner(id)))) return false;
     const job = await reachRedis(() => this.queue.getJob(id));
     // An interrupted run of the command line has no job.
-    if (!job) return (await reachRedis(() => this.#redis.exists(this.#names.bulkOwner(id)))) === 0;
+    if (!job) return true;
     // It can't be removed while a coordinator holds it.
     return job.remove().then(
       () => true,
@@ -185,9 +192,17 @@ export class BulkRuns {
     );
   }
 
+  /** Takes out of the lane what an owner that died has left there. */
+  async #clearLane({ id, model }: BulkSpec): Promise<void> {
+    const keys = new QueueKeys(this.#names.lanePrefix);
+    await reachRedis(() => this.#scripts.clearRun((type) => keys.toKey(model, type), id));
+  }
+
   /** Removes an ended run, its files and all. */
   async remove(id: string): Promise<void> {
     await this.folder(id).remove();
+    const spec = await this.readSpec(id).catch(ignoreMissing);
+    if (spec) await this.#clearLane(spec);
     await reachRedis(async () => {
       await this.#redis
         .multi()
@@ -333,6 +348,10 @@ export async function openBulkRuns(
   onEnded?: OnRunEnded,
 ): Promise<BulkRuns> {
   return new BulkRuns(config, await connectRedis(redisUrl, "producer"), onEnded);
+}
+
+function ignoreMissing(error: unknown): undefined {
+  if (!(error instanceof BulkRunNotFoundError)) throw error;
 }
 
 function describeRun(fields: Record<string, string | undefined>): BulkRun {

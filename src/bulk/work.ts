@@ -195,7 +195,7 @@ class RunWork {
     this.#wake();
   }
 
-  async #fillWindow(): Promise<void> {
+  async #readAhead(): Promise<void> {
     const spec = this.#spec;
     while (this.#inFlight.size < this.#window) {
       const next = await this.#entries.next();
@@ -206,13 +206,17 @@ class RunWork {
       this.#inFlight.set(index, entrySubmission(this.#idOf(index), entry, spec));
       this.#unsubmitted.push(index);
     }
+  }
+
+  async #fillWindow(): Promise<void> {
+    await this.#readAhead();
     if (this.#unsubmitted.length === 0) return;
     // A second submission of what Redis knows already changes nothing, so a fault on the way needs no care.
     const submissions = this.#unsubmitted.map((index) => this.#inFlight.get(index)!);
     await this.#storeInputs(submissions);
     await this.#lane.submit(
       submissions.map(({ submission }) => submission),
-      spec.priority,
+      this.#spec.priority,
     );
     this.#unsubmitted = [];
   }
@@ -303,10 +307,13 @@ class RunWork {
   /** Takes back what waits, and writes down what was running. */
   async #withdraw(): Promise<void> {
     const { log } = this.#options;
+    // What an owner that died has left in the lane is among the next entries.
+    this.#window = LARGEST_WINDOW;
+    await this.#readAhead();
+    this.#unsubmitted = [];
     const ids = new Map([...this.#inFlight.keys()].map((index) => [this.#idOf(index), index]));
     const withdrawn = await persistently(log, () => this.#lane.withdraw([...ids.keys()]));
     for (const id of withdrawn) this.#forget(ids.get(id)!);
-    for (const index of this.#unsubmitted) if (this.#inFlight.has(index)) this.#forget(index);
     const deadline = Date.now() + CANCEL_LIMIT_MS;
     while (this.#inFlight.size > 0 && Date.now() < deadline) {
       this.#lookAt = 0;

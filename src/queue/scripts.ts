@@ -43,16 +43,22 @@ if removed > 0 then
 end
 return "ended running"`;
 
-/** Forgets predictions of a lane that ended, with the responses that have a key of their own. */
-const REMOVE_ENDED = `
+/** Forgets a prediction of a lane, with the response that has a key of its own. */
+const FORGET = `
+local function forget(job)
+  local returned = redis.call("HGET", job, "returnvalue")
+  local response = returned and string.match(returned, '^{"response_key":"([^"]+)"')
+  if response then redis.call("UNLINK", response) end
+  redis.call("DEL", job)
+end`;
+
+/** Forgets predictions of a lane that ended. */
+const REMOVE_ENDED = `${FORGET}
 local completed, failed, prefix = KEYS[1], KEYS[2], ARGV[1]
 for index = 2, #ARGV do
   local job = prefix .. ARGV[index]
-  local fields = redis.call("HMGET", job, "finishedOn", "returnvalue")
-  if fields[1] then
-    local response = fields[2] and string.match(fields[2], '^{"response_key":"([^"]+)"')
-    if response then redis.call("UNLINK", response) end
-    redis.call("DEL", job)
+  if redis.call("HEXISTS", job, "finishedOn") == 1 then
+    forget(job)
     if redis.call("ZREM", completed, ARGV[index]) == 0 then redis.call("ZREM", failed, ARGV[index]) end
   end
 end`;
@@ -72,11 +78,25 @@ for index = 2, #ARGV do
 end
 return withdrawn`;
 
+/** Leaves nothing of a bulk run in a lane, but for what runs at this moment. */
+const CLEAR_RUN = `${FORGET}
+local prefix, beginning = ARGV[1], ARGV[2]
+for _, key in ipairs(KEYS) do
+  local isList = redis.call("TYPE", key).ok == "list"
+  for _, id in ipairs(redis.call(isList and "LRANGE" or "ZRANGE", key, 0, -1)) do
+    if string.sub(id, 1, #beginning) == beginning then
+      if isList then redis.call("LREM", key, 1, id) else redis.call("ZREM", key, id) end
+      forget(prefix .. id)
+    end
+  end
+end`;
+
 interface ScriptedRedis extends Redis {
   reserveSlots(...keysAndArguments: (string | number)[]): Promise<number>;
   endPrediction(...keysAndArguments: (string | number)[]): Promise<EndOutcome>;
   removeEnded(...keysAndArguments: string[]): Promise<void>;
   withdraw(...keysAndArguments: string[]): Promise<string[]>;
+  clearRun(...keysAndArguments: string[]): Promise<void>;
 }
 
 export type EndOutcome = "missing" | "ended before" | "running" | "ended waiting" | "ended running";
@@ -99,6 +119,7 @@ export interface Scripts {
   removeEnded(toKey: ToKey, ids: readonly string[]): Promise<void>;
   /** @returns the ids of those that waited */
   withdraw(toKey: ToKey, ids: readonly string[]): Promise<string[]>;
+  clearRun(toKey: ToKey, runId: string): Promise<void>;
 }
 
 export function defineScripts(connection: Redis): Scripts {
@@ -106,6 +127,7 @@ export function defineScripts(connection: Redis): Scripts {
   connection.defineCommand("endPrediction", { numberOfKeys: 6, lua: END_PREDICTION });
   connection.defineCommand("removeEnded", { numberOfKeys: 2, lua: REMOVE_ENDED });
   connection.defineCommand("withdraw", { numberOfKeys: 4, lua: WITHDRAW });
+  connection.defineCommand("clearRun", { numberOfKeys: 6, lua: CLEAR_RUN });
   const redis = connection as ScriptedRedis;
   return {
     reserveSlots(slots, toKey, { limit, wanted, slotTtlMs, token }) {
@@ -128,6 +150,10 @@ export function defineScripts(connection: Redis): Scripts {
     withdraw(toKey, ids) {
       const waiting = [toKey("prioritized"), toKey("delayed"), toKey("wait"), toKey("paused")];
       return redis.withdraw(...waiting, toKey(""), ...ids);
+    },
+    clearRun(toKey, runId) {
+      const sets = ["prioritized", "delayed", "wait", "paused", "completed", "failed"].map(toKey);
+      return redis.clearRun(...sets, toKey(""), `${runId}-`);
     },
   };
 }
