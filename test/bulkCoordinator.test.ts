@@ -63,6 +63,31 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     }
   });
 
+  test("that goes on with a run counts on from what is done, which is nobody's rate", async () => {
+    const id = await sendManifest(5);
+    const lines = [0, 1, 2].map((index) => `{"index":${index},"status":"succeeded","line":${index + 1}}\n`);
+    writeFileSync(join(api.config.data_dir, "bulk", id, "results.ndjson"), lines.join(""));
+    const key = createNames(api.config.redis_prefix).bulkRun(id);
+    await connection.hset(key, { status: "running", succeeded: 3 });
+    const coordinator = await startCoordinator();
+    const beats = new Set<string | null>();
+    try {
+      await until(async () => {
+        const { counts, images_per_second, eta_seconds } = await runs.read(id);
+        expect({ counts, images_per_second, eta_seconds }).toEqual({
+          counts: { total: 5, done: 3, succeeded: 3, failed: 0 },
+          images_per_second: null,
+          eta_seconds: null,
+        });
+        beats.add(await connection.hget(key, "updated"));
+        return beats.size > 3;
+      }, "some heartbeats");
+    } finally {
+      await send("DELETE", `${api.url}/v1/bulk/${id}`);
+      await coordinator.close();
+    }
+  });
+
   test("that takes over a cancelled run takes what its dead predecessor left out of the lane", async () => {
     const { config } = api;
     const { data_dir, redis_prefix } = config;

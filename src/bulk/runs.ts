@@ -244,13 +244,12 @@ export class BulkRuns {
   }
 
   /**
-   * Tells how a run stands, and claims it: of several tokens only the first is told to go on, until it was silent for
-   * OWNER_TTL_MS.
+   * Claims a run: of several tokens only the first is told to go on, until it was silent for OWNER_TTL_MS. Tells how
+   * the run stands, where that is known.
    */
-  async heartbeat(id: string, token: string, state: BulkState): Promise<"taken" | "cancel" | "go on"> {
-    const { status, total, succeeded, failed, rate } = state;
+  async heartbeat(id: string, token: string, state?: BulkState): Promise<"taken" | "cancel" | "go on"> {
     const now = Date.now();
-    const fields = { status, total, succeeded, failed, rate: rate.toFixed(2), updated: now };
+    const fields = { updated: now, ...state, ...(state && { rate: state.rate.toFixed(2) }) };
     return reachRedis(() =>
       this.#redis.bulkHeartbeat(
         this.#names.bulkOwner(id),

@@ -55,11 +55,13 @@ export async function workOnRun(
 ): Promise<"completed" | "cancelled" | "released"> {
   const { runs, log } = options;
   const state: BulkState = { status: "walking", total: 0, succeeded: 0, failed: 0, rate: 0 };
-  const heartbeat = await startHeartbeat(spec.id, state, options);
+  const heartbeat = await startHeartbeat(spec.id, options);
   try {
-    if (await writeEntries(spec, state, options, heartbeat.stop)) {
+    if (await writeEntries(spec, state, options, heartbeat)) {
       const results = await openResults(runs.resultsFile(spec), state.total);
       try {
+        Object.assign(state, { status: "running" }, results.counts());
+        heartbeat.tell(state);
         await new RunWork(spec, options, state, results, heartbeat).run();
       } finally {
         await results.close();
@@ -87,17 +89,17 @@ async function writeEntries(
   spec: BulkSpec,
   state: BulkState,
   { config, runs }: WorkOptions,
-  stop: AbortSignal,
+  heartbeat: Heartbeat,
 ): Promise<boolean> {
   const folder = runs.folder(spec.id);
-  const total =
-    (await folder.countEntries()) ??
-    (await folder.writeEntries(
-      listFolder(spec, config, stop, () => state.total++),
-      stop,
-    ));
+  let total = await folder.countEntries();
+  if (total === undefined) {
+    heartbeat.tell(state);
+    const { stop } = heartbeat;
+    const entries = listFolder(spec, config, stop, () => state.total++);
+    total = await folder.writeEntries(entries, stop);
+  }
   if (total === undefined) return false;
-  state.status = "running";
   state.total = total;
   return true;
 }
@@ -150,7 +152,6 @@ class RunWork {
     this.#lane = options.lanes.lane(spec.model);
     this.#entries = readEntries(options.runs.folder(spec.id).entriesFile);
     this.#written = results.last.map((index) => this.#idOf(index));
-    Object.assign(state, results.counts());
   }
 
   /** Until every entry has its line, or the run is to stop. */
