@@ -37,8 +37,10 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     await redis?.close();
   });
 
-  async function sendManifest(entries: number): Promise<string> {
-    const lines = Array.from({ length: entries }, (_, index) => JSON.stringify({ custom_id: `c${index}` }));
+  async function sendManifest(entries: number, keys = {}): Promise<string> {
+    const lines = Array.from({ length: entries }, (_, index) =>
+      JSON.stringify({ custom_id: `c${index}`, ...keys }),
+    );
     return (await send("POST", `${api.url}/v1/bulk?model=Echo`, lines.join("\n"), NDJSON)).body.id;
   }
 
@@ -82,6 +84,19 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
         beats.add(await connection.hget(key, "updated"));
         return beats.size > 3;
       }, "some heartbeats");
+    } finally {
+      await send("DELETE", `${api.url}/v1/bulk/${id}`);
+      await coordinator.close();
+    }
+  });
+
+  test("reads ahead 64 MiB of pictures that came inside a manifest, and no more", async () => {
+    const picture = Buffer.concat([Buffer.from([0xff, 0xd8, 0xff]), Buffer.alloc(4 * 1024 * 1024)]);
+    const id = await sendManifest(20, { image: picture.toString("base64") });
+    const coordinator = await startCoordinator();
+    try {
+      await until(async () => (await lane.getPrioritizedCount()) > 0, "the window");
+      expect(await lane.getPrioritizedCount()).toBe(16);
     } finally {
       await send("DELETE", `${api.url}/v1/bulk/${id}`);
       await coordinator.close();

@@ -25,6 +25,8 @@ const WINDOW_CAPACITIES = 3;
 /** While no worker tells how much it can take. */
 const SMALLEST_WINDOW = 64;
 const LARGEST_WINDOW = 4096;
+/** Bytes of pictures inside a manifest beyond which no more are read ahead; they stay in memory until their entry ends. */
+const MOST_OWN_BYTES = 64 * 1024 * 1024;
 /** Inputs that came inside a manifest and are stored side by side. */
 const PARALLEL_WRITES = 16;
 const REDIS_RETRY_MS = 500;
@@ -133,6 +135,8 @@ class RunWork {
   /** Written down, and to be forgotten by Redis. */
   #written: string[];
   #window = SMALLEST_WINDOW;
+  /** Of pictures in flight that came inside the manifest. */
+  #ownBytes = 0;
   /** At the beginning: what another coordinator left in the lane may have ended. */
   #lookAt = 0;
   #wake = () => {};
@@ -198,13 +202,15 @@ class RunWork {
 
   async #readAhead(): Promise<void> {
     const spec = this.#spec;
-    while (this.#inFlight.size < this.#window) {
+    while (this.#inFlight.size < this.#window && this.#ownBytes < MOST_OWN_BYTES) {
       const next = await this.#entries.next();
       if (next.done) break;
       const { index, text } = next.value;
       if (this.#results.isDone(index)) continue;
       const entry = JSON.parse(text) as BulkEntry;
-      this.#inFlight.set(index, entrySubmission(this.#idOf(index), entry, spec));
+      const inFlight = entrySubmission(this.#idOf(index), entry, spec);
+      this.#inFlight.set(index, inFlight);
+      this.#ownBytes += bytesOf(inFlight);
       this.#unsubmitted.push(index);
     }
   }
@@ -292,8 +298,10 @@ class RunWork {
   }
 
   #forget(index: number): void {
-    const { submission, ownPictures } = this.#inFlight.get(index)!;
+    const inFlight = this.#inFlight.get(index)!;
+    const { submission, ownPictures } = inFlight;
     this.#inFlight.delete(index);
+    this.#ownBytes -= bytesOf(inFlight);
     // A look may have found what is heard of only now.
     this.#heard.delete(index);
     // The worker has removed them, unless they were stored again for a prediction that had ended.
@@ -323,4 +331,8 @@ class RunWork {
       if (this.#inFlight.size > 0) await sleep(CANCEL_LOOK_MS);
     }
   }
+}
+
+function bytesOf({ ownPictures }: InFlight): number {
+  return ownPictures.reduce((sum, { length }) => sum + length, 0);
 }
