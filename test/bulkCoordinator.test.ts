@@ -7,7 +7,9 @@ import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBulkCoordinator, type BulkCoordinator } from "../src/bulk/coordinator.ts";
 import { openBulkRuns, type BulkRuns } from "../src/bulk/runs.ts";
+import { RedisUnavailableError } from "../src/errors.ts";
 import { openLanes } from "../src/queue/bulkLane.ts";
+import { Deliveries } from "../src/queue/deliveries.ts";
 import { createNames, newBulkRunId } from "../src/queue/names.ts";
 import type { RedisServer } from "../src/redis/provideRedis.ts";
 import { openRedis, send, startTestApi, type TestApi } from "./support/api.ts";
@@ -37,11 +39,11 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     await redis?.close();
   });
 
-  async function sendManifest(entries: number, keys = {}): Promise<string> {
+  async function sendManifest(entries: number, keys = {}, query = ""): Promise<string> {
     const lines = Array.from({ length: entries }, (_, index) =>
       JSON.stringify({ custom_id: `c${index}`, ...keys }),
     );
-    return (await send("POST", `${api.url}/v1/bulk?model=Echo`, lines.join("\n"), NDJSON)).body.id;
+    return (await send("POST", `${api.url}/v1/bulk?model=Echo${query}`, lines.join("\n"), NDJSON)).body.id;
   }
 
   function startCoordinator(): Promise<BulkCoordinator> {
@@ -121,6 +123,27 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
       expect(await lane.getPrioritizedCount()).toBe(0);
     } finally {
       await coordinator.close();
+    }
+  });
+
+  test("sends word of a cancelled run where the api could not; the cancellation stands all the same", async () => {
+    const webhook = encodeURIComponent("https://example.org/told");
+    const id = await sendManifest(3, {}, `&webhook=${webhook}`);
+    const cutOff = await openBulkRuns(api.config, redis.url, async () => {
+      throw new RedisUnavailableError("Redis went away");
+    });
+    const deliveries = new Deliveries(connection, createNames(api.config.redis_prefix), 1);
+    let coordinator: BulkCoordinator | undefined;
+    try {
+      expect(await cutOff.cancel(id)).toMatchObject({ id, status: "cancelled" });
+      expect(await deliveries.list("pending")).toEqual([]);
+      coordinator = await startCoordinator();
+      await until(async () => (await deliveries.list("pending")).length > 0, "the delivery");
+      expect(await deliveries.list("pending")).toMatchObject([{ event: "bulk.cancelled" }]);
+    } finally {
+      await coordinator?.close();
+      await deliveries.close();
+      await cutOff.close();
     }
   });
 

@@ -75,7 +75,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
       await tools.runs.register(spec, 0);
       const run = await tools.runs.read(id);
       // Ended, but its coordinator died before the queue knew.
-      if (hasEnded(run.status)) return void (await tools.runs.end(id, "completed"));
+      if (hasEnded(run.status)) return await tools.runs.end(id, "completed");
       const outcome = await workOnRun(spec, {
         ...tools,
         config,

@@ -9,7 +9,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Queue, QueueKeys } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
-import { BulkRunNotFoundError, NotResumableError, type ErrorSummary } from "../errors.ts";
+import {
+  BulkRunNotFoundError,
+  NotResumableError,
+  RedisUnavailableError,
+  type ErrorSummary,
+} from "../errors.ts";
 import { connectRedis, reachRedis } from "../queue/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
@@ -55,14 +60,16 @@ return redis.call("HGET", run, "cancel") and "cancel" or "go on"`;
 /** The first end of a run stays. */
 const END = `
 local run = KEYS[1]
-if redis.call("EXISTS", run) == 0 or redis.call("HSETNX", run, "finished", ARGV[1]) == 0 then return end
-redis.call("HSET", run, unpack(ARGV, 2))`;
+if redis.call("EXISTS", run) == 1 and redis.call("HSETNX", run, "finished", ARGV[1]) == 1 then
+  redis.call("HSET", run, unpack(ARGV, 2))
+end
+return redis.call("HGETALL", run)`;
 
 const RELEASE = `if redis.call("GET", KEYS[1]) == ARGV[1] then redis.call("DEL", KEYS[1]) end`;
 
 interface ScriptedRedis extends Redis {
   bulkHeartbeat(...keysAndArguments: (string | number)[]): Promise<"taken" | "cancel" | "go on">;
-  bulkEnd(...keysAndArguments: (string | number)[]): Promise<void>;
+  bulkEnd(...keysAndArguments: (string | number)[]): Promise<string[]>;
   bulkRelease(...keysAndArguments: string[]): Promise<void>;
 }
 
@@ -169,27 +176,30 @@ export class BulkRuns {
     });
   }
 
-  /** Asks the coordinator to stop a run, or ends it here where none works on it. What is done stays. */
-  async cancel(id: string): Promise<void> {
+  /**
+   * Asks the coordinator to stop a run, or ends it here where none works on it. What is done stays.
+   * @returns the run where it was ended here
+   */
+  async cancel(id: string): Promise<BulkRun | undefined> {
     const spec = await this.readSpec(id);
     await reachRedis(() => this.#redis.hset(this.#names.bulkRun(id), "cancel", 1));
-    if (!(await this.#isFree(id))) return;
+    if (!(await this.#isFree(id))) return undefined;
     await this.#clearLane(spec);
-    await this.end(id, "cancelled");
+    const run = await this.#markEnded(id, { status: "cancelled" });
+    // Its job goes only once word of the end is out: otherwise a coordinator takes it, and sends it.
+    try {
+      await this.#onEnded?.(run, spec);
+      await reachRedis(() => this.queue.remove(id));
+    } catch (error) {
+      if (!(error instanceof RedisUnavailableError)) throw error;
+    }
+    return run;
   }
 
-  /** Whether nobody works on a run; then it is no longer queued either. */
+  /** Whether nobody works on a run. */
   async #isFree(id: string): Promise<boolean> {
-    // Its job may wait for another process to let go of it.
-    if (await reachRedis(() => this.#redis.exists(this.#names.bulkOwner(id)))) return false;
-    const job = await reachRedis(() => this.queue.getJob(id));
-    // An interrupted run of the command line has no job.
-    if (!job) return true;
-    // It can't be removed while a coordinator holds it.
-    return job.remove().then(
-      () => true,
-      () => false,
-    );
+    const held = [this.#names.bulkOwner(id), this.queue.toKey(`${id}:lock`)];
+    return (await reachRedis(() => this.#redis.exists(held))) === 0;
   }
 
   /** Takes out of the lane what an owner that died has left there. */
@@ -273,15 +283,19 @@ export class BulkRuns {
     status: "completed" | "cancelled" | "failed",
     counts?: BulkCounts,
     error?: ErrorSummary,
-  ): Promise<BulkRun> {
+  ): Promise<void> {
     const fields = { status, ...counts, ...(error && { error: JSON.stringify(error) }) };
-    await reachRedis(() =>
+    const run = await this.#markEnded(id, fields);
+    await this.#onEnded?.(run, await this.readSpec(id));
+  }
+
+  async #markEnded(id: string, fields: Record<string, string | number>): Promise<BulkRun> {
+    const known = await reachRedis(() =>
       this.#redis.bulkEnd(this.#names.bulkRun(id), Date.now(), ...Object.entries(fields).flat()),
     );
-    const known = await this.#fields(id);
-    const run = describeRun(known);
-    await this.#onEnded?.(run, JSON.parse(known["spec"]!) as BulkSpec);
-    return run;
+    if (known.length === 0) throw noSuchRun(id);
+    const pairs = known.flatMap((key, index) => (index % 2 === 0 ? [[key, known[index + 1]!]] : []));
+    return describeRun(Object.fromEntries(pairs));
   }
 
   /** Makes an ended run one that goes on. */
