@@ -3,7 +3,7 @@
  * queue, a few side by side. A run whose coordinator died is found by stall
  * detection and taken over by another.
  */
-import { Job, UnrecoverableError, WaitingError, Worker } from "bullmq";
+import { DelayedError, Job, UnrecoverableError, WaitingError, Worker } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { BulkRunNotFoundError, InfermillError, RedisUnavailableError, toInfermillError } from "../errors.ts";
@@ -26,6 +26,8 @@ const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5000;
 /** Losing a coordinator is never a run's fault. */
 const MOST_STALLS = 1000;
+/** When a run is looked at again that another process works on. */
+const LATER_MS = 1000;
 const SWEEP_INTERVAL_MS = 10 * 60_000;
 /** Workers report every two seconds. */
 const REPORTS_AGE_MS = 2000;
@@ -47,30 +49,50 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   const redis = await connectRedis(redisUrl, "worker");
   const closing = new AbortController();
 
-  async function work(job: Job, token?: string): Promise<void> {
+  /** The runs of this process. */
+  const working = new Map<string, { letGo: AbortController; done: Promise<void> }>();
+
+  /** A run whose lock was lost while Redis was away is given out again, to this process, too. */
+  async function workAlone(job: Job, token?: string): Promise<void> {
+    const id = job.id!;
+    const earlier = working.get(id);
+    if (earlier) {
+      earlier.letGo.abort();
+      await earlier.done.catch(() => {});
+      // Not now: BullMQ stops renewing the lock of this id when it is done with the earlier one.
+      return later(job, token);
+    }
+    const letGo = new AbortController();
+    const done = work(job, token, letGo.signal);
+    working.set(id, { letGo, done });
+    await done.finally(() => working.delete(id));
+  }
+
+  async function work(job: Job, token: string | undefined, letGo: AbortSignal): Promise<void> {
     const id = job.id!;
     try {
       const spec = await tools.runs.folder(id).readSpec();
       await tools.runs.register(spec, 0);
       const run = await tools.runs.read(id);
       // Ended, but its coordinator died before the queue knew.
-      if (hasEnded(run.status)) return void (await tools.runs.end(id, "completed"));
+      if (hasEnded(run.status)) return await tools.runs.end(id, "completed");
       const outcome = await workOnRun(spec, {
         ...tools,
         config,
         log,
-        signal: closing.signal,
+        signal: AbortSignal.any([closing.signal, letGo]),
         onHeartbeat: (state) => void job.updateProgress(progressOf(state)).catch(() => {}),
       });
       if (outcome !== "released") return await job.updateProgress(progressOf(await tools.runs.read(id)));
     } catch (error) {
-      await fail(job, error, tools.runs, log);
+      return fail(job, token, error, tools.runs, log);
     }
-    await job.moveToWait(token);
+    // Without its lock the job is no longer this process's to move.
+    if (!letGo.aborted) await job.moveToWait(token);
     throw new WaitingError();
   }
 
-  const worker = new Worker(BULK_QUEUE, work, {
+  const worker = new Worker(BULK_QUEUE, workAlone, {
     connection: redis,
     prefix: createNames(config.redis_prefix).queuePrefix,
     concurrency: PARALLEL_RUNS,
@@ -80,6 +102,9 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     runRetryDelay: 1000,
   });
   worker.on("error", (error) => log.warn(`bulk: ${error.message}`));
+  worker.on("lockRenewalFailed", (ids) => {
+    for (const id of ids) working.get(id)?.letGo.abort();
+  });
   worker.on("stalled", (run) => log.warn({ run }, "taken over from a lost coordinator"));
   const sweep = async () => {
     const count = await tools.runs.sweep().catch(() => 0);
@@ -142,14 +167,29 @@ function progressOf(state: BulkState | { counts: { total: number; succeeded: num
 }
 
 /** Decides whether BullMQ tries the run again; the last fault ends it. */
-async function fail(job: Job, thrown: unknown, runs: BulkRuns, log: Logger): Promise<never> {
+async function fail(
+  job: Job,
+  token: string | undefined,
+  thrown: unknown,
+  runs: BulkRuns,
+  log: Logger,
+): Promise<never> {
   if (thrown instanceof BulkRunNotFoundError) throw new UnrecoverableError(thrown.message);
   const error = toInfermillError(thrown, (detail, cause) => new InfermillError(detail, cause));
+  // None of the run's own faults: they don't count.
+  if (error instanceof RunTakenOverError || error instanceof RedisUnavailableError) {
+    log.warn({ run: job.id }, `the bulk run has to wait: ${error.message}`);
+    return later(job, token);
+  }
   log.error({ run: job.id, err: thrown }, `the bulk run can't go on: ${error.message}`);
-  const mayPass = error instanceof RunTakenOverError || error instanceof RedisUnavailableError;
-  const isBadInput = error.status < 500 && !mayPass;
+  const isBadInput = error.status < 500;
   const isLast = job.attemptsMade + 1 >= (job.opts.attempts ?? 1);
   if (!isBadInput && !isLast) throw error;
   await runs.end(job.id!, "failed", undefined, error.toSummary());
   throw new UnrecoverableError(failedReason(error));
+}
+
+async function later(job: Job, token: string | undefined): Promise<never> {
+  await job.moveToDelayed(Date.now() + LATER_MS, token);
+  throw new DelayedError();
 }

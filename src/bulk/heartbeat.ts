@@ -1,9 +1,10 @@
 /** The sign of life of whoever works on a bulk run: claims it, tells how it stands, hears what is to become of it. */
+import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import { RedisUnavailableError } from "../errors.ts";
 import { RunTakenOverError } from "./resultsFile.ts";
-import type { BulkRuns, BulkState } from "./runs.ts";
+import { OWNER_TTL_MS, type BulkRuns, type BulkState } from "./runs.ts";
 
 const HEARTBEAT_MS = 1000;
 /** Longer than the owner of a run that died is waited for. */
@@ -18,6 +19,15 @@ export interface Heartbeat {
   order(): Order;
   /** Aborted when the order is another than to go on. */
   readonly stop: AbortSignal;
+  /**
+   * To be called before anything is written down.
+   * @throws RunTakenOverError where another process owns the run
+   * @throws RedisUnavailableError where another one may own it, since no heartbeat was answered for too long
+   */
+  assertOwned(): void;
+  /** From now on the beats tell how the run stands; `state` is read at every beat, and given its rate. */
+  tell(state: BulkState): void;
+  /** Lets go of the run. */
   end(): Promise<void>;
 }
 
@@ -29,38 +39,50 @@ interface HeartbeatOptions {
 }
 
 /**
- * @param state read at every beat, and given its rate
+ * Until `tell` the run keeps the counts that it had before.
  * @throws RunTakenOverError where another process keeps the run
  */
 export async function startHeartbeat(
   id: string,
-  state: BulkState,
   { runs, log, signal, onHeartbeat }: HeartbeatOptions,
 ): Promise<Heartbeat> {
   const stop = new AbortController();
   const ended = new AbortController();
+  // Of this claim, not of the process: an earlier one in this process may still be at work.
+  const token = randomUUID();
+  let ownedUntil = 0;
   let order: Order = "go on";
   const obey = (given: Order) => {
-    if (given === "go on" || order !== "go on") return;
+    if (given === "go on" || (order !== "go on" && given !== "taken")) return;
     order = given;
     stop.abort();
   };
   const release = () => obey("release");
 
+  let state: BulkState | undefined;
   const samples: { at: number; done: number }[] = [];
   const measure = () => {
+    // What a resumed run had done before is nobody's rate.
+    if (state?.status !== "running") return;
     samples.push({ at: performance.now(), done: state.succeeded + state.failed });
     if (samples.length > RATE_BEATS) samples.shift();
     const [first, last] = [samples[0]!, samples.at(-1)!];
     const seconds = (last.at - first.at) / 1000;
-    // What a resumed run had done before is nobody's rate.
     state.rate = seconds > 0 ? (last.done - first.done) / seconds : 0;
   };
+
+  /** Undefined where Redis is away. */
+  async function beatOnce(): Promise<"taken" | "cancel" | "go on" | undefined> {
+    const sentAt = Date.now();
+    const answer = await runs.heartbeat(id, token, state).catch(ignoreOutage);
+    if (answer === "cancel" || answer === "go on") ownedUntil = sentAt + OWNER_TTL_MS;
+    return answer;
+  }
 
   async function claim(): Promise<void> {
     const deadline = Date.now() + CLAIM_LIMIT_MS;
     while (!signal.aborted) {
-      const answer = await runs.heartbeat(id, state).catch(ignoreOutage);
+      const answer = await beatOnce();
       if (answer === "taken" && Date.now() > deadline)
         throw new RunTakenOverError(`another process works on ${id}; end it first, or wait until it is done`);
       if (answer !== undefined && answer !== "taken") return obey(answer);
@@ -77,25 +99,34 @@ export async function startHeartbeat(
     while (!ended.signal.aborted) {
       await sleep(HEARTBEAT_MS, undefined, { signal: ended.signal }).catch(() => {});
       measure();
-      const answer = await runs.heartbeat(id, state).catch(ignoreOutage);
+      const answer = await beatOnce();
       if (answer) obey(answer);
-      onHeartbeat?.(state);
+      if (state) onHeartbeat?.(state);
     }
   }
 
   await claim();
   if (signal.aborted) release();
   signal.addEventListener("abort", release);
-  measure();
   const beating = beat();
   beating.catch((error: unknown) => log.error({ err: error }, "a bulk run's heartbeat failed"));
   return {
     order: () => order,
     stop: stop.signal,
+    assertOwned() {
+      if (order === "taken") throw new RunTakenOverError(`another process works on ${id}`);
+      if (Date.now() > ownedUntil)
+        throw new RedisUnavailableError(`no heartbeat of ${id} was answered for ${OWNER_TTL_MS / 1000} s`);
+    },
+    tell(given) {
+      state = given;
+      measure();
+    },
     async end() {
       signal.removeEventListener("abort", release);
       ended.abort();
       await beating;
+      await runs.release(id, token).catch(() => {});
     },
   };
 }

@@ -1,5 +1,5 @@
 /** The files of a bulk run: `<data_dir>/bulk/<id>/` with run.json, entries.ndjson and results.ndjson. */
-import { access, mkdir, open, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { access, mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { BulkRunNotFoundError, InfermillError } from "../errors.ts";
@@ -69,6 +69,8 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
           text = "";
         }
         await file.writeFile(text);
+        // Before it gets its name: a power cut must not leave a part of it under this name.
+        await file.datasync();
       } finally {
         await file.close();
       }
@@ -103,9 +105,16 @@ export function noSuchRun(id: string): BulkRunNotFoundError {
   return new BulkRunNotFoundError(`there is no bulk run ${JSON.stringify(id.slice(0, 100))}`);
 }
 
-/** Whoever reads the file sees all of it or nothing. */
-async function writeWhole(file: string, text: string): Promise<void> {
-  await mkdir(dirname(file), { recursive: true });
-  await writeFile(`${file}.part`, text);
-  await rename(`${file}.part`, file);
+/** Whoever reads the file sees all of it or nothing, after a power cut, too. */
+async function writeWhole(path: string, text: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true });
+  const part = `${path}.part`;
+  const file = await open(part, "w");
+  try {
+    await file.writeFile(text);
+    await file.datasync();
+  } finally {
+    await file.close();
+  }
+  await rename(part, path);
 }

@@ -3,16 +3,21 @@
  * for and what came out are files of the run's folder; Redis holds how each run
  * stands, who works on it, and the queue of those that wait for a coordinator.
  */
-import { randomUUID } from "node:crypto";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Queue } from "bullmq";
+import { Queue, QueueKeys } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
-import { NotResumableError, type ErrorSummary } from "../errors.ts";
+import {
+  BulkRunNotFoundError,
+  NotResumableError,
+  RedisUnavailableError,
+  type ErrorSummary,
+} from "../errors.ts";
 import { connectRedis, reachRedis } from "../queue/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
+import { defineScripts, type Scripts } from "../queue/scripts.ts";
 import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
 import {
   folderName,
@@ -25,7 +30,7 @@ import {
 } from "./spec.ts";
 
 /** How long the owner of a run may be silent before another process may take it over. */
-const OWNER_TTL_MS = 10_000;
+export const OWNER_TTL_MS = 10_000;
 /** A run that can't go on is tried again this often, in case that its fault passes. */
 const ATTEMPTS = 5;
 const RETRY_DELAY_MS = 5000;
@@ -54,16 +59,17 @@ return redis.call("HGET", run, "cancel") and "cancel" or "go on"`;
 
 /** The first end of a run stays. */
 const END = `
-local owner, run = KEYS[1], KEYS[2]
-if redis.call("EXISTS", run) == 0 or redis.call("HSETNX", run, "finished", ARGV[2]) == 0 then return end
-redis.call("HSET", run, unpack(ARGV, 3))
-if redis.call("GET", owner) == ARGV[1] then redis.call("DEL", owner) end`;
+local run = KEYS[1]
+if redis.call("EXISTS", run) == 1 and redis.call("HSETNX", run, "finished", ARGV[1]) == 1 then
+  redis.call("HSET", run, unpack(ARGV, 2))
+end
+return redis.call("HGETALL", run)`;
 
 const RELEASE = `if redis.call("GET", KEYS[1]) == ARGV[1] then redis.call("DEL", KEYS[1]) end`;
 
 interface ScriptedRedis extends Redis {
   bulkHeartbeat(...keysAndArguments: (string | number)[]): Promise<"taken" | "cancel" | "go on">;
-  bulkEnd(...keysAndArguments: (string | number)[]): Promise<void>;
+  bulkEnd(...keysAndArguments: (string | number)[]): Promise<string[]>;
   bulkRelease(...keysAndArguments: string[]): Promise<void>;
 }
 
@@ -76,17 +82,18 @@ export class BulkRuns {
   readonly #config: Config;
   readonly #names: Names;
   readonly #redis: ScriptedRedis;
+  readonly #scripts: Scripts;
   readonly #onEnded: OnRunEnded | undefined;
-  readonly #token = randomUUID();
 
   /** Use `openBulkRuns`. */
   constructor(config: Config, redis: Redis, onEnded: OnRunEnded | undefined) {
     this.#config = config;
     this.#names = createNames(config.redis_prefix);
     redis.defineCommand("bulkHeartbeat", { numberOfKeys: 2, lua: HEARTBEAT });
-    redis.defineCommand("bulkEnd", { numberOfKeys: 2, lua: END });
+    redis.defineCommand("bulkEnd", { numberOfKeys: 1, lua: END });
     redis.defineCommand("bulkRelease", { numberOfKeys: 1, lua: RELEASE });
     this.#redis = redis as ScriptedRedis;
+    this.#scripts = defineScripts(redis);
     this.#onEnded = onEnded;
     this.queue = new Queue(BULK_QUEUE, { connection: redis, prefix: this.#names.queuePrefix });
     this.queue.on("error", () => {});
@@ -169,28 +176,43 @@ export class BulkRuns {
     });
   }
 
-  /** Asks the coordinator to stop a run, or ends it here where none works on it. What is done stays. */
-  async cancel(id: string): Promise<void> {
-    await this.#fields(id);
+  /**
+   * Asks the coordinator to stop a run, or ends it here where none works on it. What is done stays.
+   * @returns the run where it was ended here
+   */
+  async cancel(id: string): Promise<BulkRun | undefined> {
+    const spec = await this.readSpec(id);
     await reachRedis(() => this.#redis.hset(this.#names.bulkRun(id), "cancel", 1));
-    if (await this.#isFree(id)) await this.end(id, "cancelled");
+    if (!(await this.#isFree(id))) return undefined;
+    await this.#clearLane(spec);
+    const run = await this.#markEnded(id, { status: "cancelled" });
+    // Its job goes only once word of the end is out: otherwise a coordinator takes it, and sends it.
+    try {
+      await this.#onEnded?.(run, spec);
+      await reachRedis(() => this.queue.remove(id));
+    } catch (error) {
+      if (!(error instanceof RedisUnavailableError)) throw error;
+    }
+    return run;
   }
 
-  /** Whether nobody works on a run; then it is no longer queued either. */
+  /** Whether nobody works on a run. */
   async #isFree(id: string): Promise<boolean> {
-    const job = await reachRedis(() => this.queue.getJob(id));
-    // An interrupted run of the command line has no job.
-    if (!job) return (await reachRedis(() => this.#redis.exists(this.#names.bulkOwner(id)))) === 0;
-    // It can't be removed while a coordinator holds it.
-    return job.remove().then(
-      () => true,
-      () => false,
-    );
+    const held = [this.#names.bulkOwner(id), this.queue.toKey(`${id}:lock`)];
+    return (await reachRedis(() => this.#redis.exists(held))) === 0;
+  }
+
+  /** Takes out of the lane what an owner that died has left there. */
+  async #clearLane({ id, model }: BulkSpec): Promise<void> {
+    const keys = new QueueKeys(this.#names.lanePrefix);
+    await reachRedis(() => this.#scripts.clearRun((type) => keys.toKey(model, type), id));
   }
 
   /** Removes an ended run, its files and all. */
   async remove(id: string): Promise<void> {
     await this.folder(id).remove();
+    const spec = await this.readSpec(id).catch(ignoreMissing);
+    if (spec) await this.#clearLane(spec);
     await reachRedis(async () => {
       await this.#redis
         .multi()
@@ -232,18 +254,17 @@ export class BulkRuns {
   }
 
   /**
-   * Tells how a run stands, and claims it: of several processes only the first is told to go on, until it was silent
-   * for OWNER_TTL_MS.
+   * Claims a run: of several tokens only the first is told to go on, until it was silent for OWNER_TTL_MS. Tells how
+   * the run stands, where that is known.
    */
-  async heartbeat(id: string, state: BulkState): Promise<"taken" | "cancel" | "go on"> {
-    const { status, total, succeeded, failed, rate } = state;
+  async heartbeat(id: string, token: string, state?: BulkState): Promise<"taken" | "cancel" | "go on"> {
     const now = Date.now();
-    const fields = { status, total, succeeded, failed, rate: rate.toFixed(2), updated: now };
+    const fields = { updated: now, ...state, ...(state && { rate: state.rate.toFixed(2) }) };
     return reachRedis(() =>
       this.#redis.bulkHeartbeat(
         this.#names.bulkOwner(id),
         this.#names.bulkRun(id),
-        this.#token,
+        token,
         OWNER_TTL_MS,
         now,
         ...Object.entries(fields).flat(),
@@ -251,9 +272,9 @@ export class BulkRuns {
     );
   }
 
-  /** Lets go of a run without ending it. */
-  async release(id: string): Promise<void> {
-    await reachRedis(() => this.#redis.bulkRelease(this.#names.bulkOwner(id), this.#token));
+  /** Lets go of a run. */
+  async release(id: string, token: string): Promise<void> {
+    await reachRedis(() => this.#redis.bulkRelease(this.#names.bulkOwner(id), token));
   }
 
   /** Ends a run; what it ended as first stays. Who listens is told, again where it is ended again after a crash. */
@@ -262,21 +283,19 @@ export class BulkRuns {
     status: "completed" | "cancelled" | "failed",
     counts?: BulkCounts,
     error?: ErrorSummary,
-  ): Promise<BulkRun> {
+  ): Promise<void> {
     const fields = { status, ...counts, ...(error && { error: JSON.stringify(error) }) };
-    await reachRedis(() =>
-      this.#redis.bulkEnd(
-        this.#names.bulkOwner(id),
-        this.#names.bulkRun(id),
-        this.#token,
-        Date.now(),
-        ...Object.entries(fields).flat(),
-      ),
+    const run = await this.#markEnded(id, fields);
+    await this.#onEnded?.(run, await this.readSpec(id));
+  }
+
+  async #markEnded(id: string, fields: Record<string, string | number>): Promise<BulkRun> {
+    const known = await reachRedis(() =>
+      this.#redis.bulkEnd(this.#names.bulkRun(id), Date.now(), ...Object.entries(fields).flat()),
     );
-    const known = await this.#fields(id);
-    const run = describeRun(known);
-    await this.#onEnded?.(run, JSON.parse(known["spec"]!) as BulkSpec);
-    return run;
+    if (known.length === 0) throw noSuchRun(id);
+    const pairs = known.flatMap((key, index) => (index % 2 === 0 ? [[key, known[index + 1]!]] : []));
+    return describeRun(Object.fromEntries(pairs));
   }
 
   /** Makes an ended run one that goes on. */
@@ -342,6 +361,10 @@ export async function openBulkRuns(
   onEnded?: OnRunEnded,
 ): Promise<BulkRuns> {
   return new BulkRuns(config, await connectRedis(redisUrl, "producer"), onEnded);
+}
+
+function ignoreMissing(error: unknown): undefined {
+  if (!(error instanceof BulkRunNotFoundError)) throw error;
 }
 
 function describeRun(fields: Record<string, string | undefined>): BulkRun {

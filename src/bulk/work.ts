@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
-import { RedisUnavailableError } from "../errors.ts";
+import { InfermillError, RedisUnavailableError } from "../errors.ts";
 import type { Lane, LaneEnding, Lanes } from "../queue/bulkLane.ts";
 import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
@@ -25,6 +25,8 @@ const WINDOW_CAPACITIES = 3;
 /** While no worker tells how much it can take. */
 const SMALLEST_WINDOW = 64;
 const LARGEST_WINDOW = 4096;
+/** Bytes of pictures inside a manifest beyond which no more are read ahead; they stay in memory until their entry ends. */
+const MOST_OWN_BYTES = 64 * 1024 * 1024;
 /** Inputs that came inside a manifest and are stored side by side. */
 const PARALLEL_WRITES = 16;
 const REDIS_RETRY_MS = 500;
@@ -55,29 +57,33 @@ export async function workOnRun(
 ): Promise<"completed" | "cancelled" | "released"> {
   const { runs, log } = options;
   const state: BulkState = { status: "walking", total: 0, succeeded: 0, failed: 0, rate: 0 };
-  const heartbeat = await startHeartbeat(spec.id, state, options);
+  const heartbeat = await startHeartbeat(spec.id, options);
   try {
-    if (await writeEntries(spec, state, options, heartbeat.stop)) {
+    if (await writeEntries(spec, state, options, heartbeat)) {
       const results = await openResults(runs.resultsFile(spec), state.total);
       try {
+        Object.assign(state, { status: "running" }, results.counts());
+        heartbeat.tell(state);
         await new RunWork(spec, options, state, results, heartbeat).run();
       } finally {
         await results.close();
       }
     }
+    const order = heartbeat.order();
+    if (order === "taken") throw new RunTakenOverError(`another process works on ${spec.id}`);
+    if (order === "release") return "released";
+    const status = order === "cancel" ? "cancelled" : "completed";
+    const { total, succeeded, failed } = state;
+    if (status === "completed" && succeeded + failed !== total) {
+      throw new InfermillError(
+        `${runs.folder(spec.id).entriesFile} should hold ${total} entries, ${succeeded + failed} were found; start the run anew`,
+      );
+    }
+    await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed }));
+    return status;
   } finally {
     await heartbeat.end();
   }
-  const order = heartbeat.order();
-  if (order === "taken") throw new RunTakenOverError(`another process works on ${spec.id}`);
-  if (order === "release") {
-    await runs.release(spec.id).catch(() => {});
-    return "released";
-  }
-  const status = order === "cancel" ? "cancelled" : "completed";
-  const { total, succeeded, failed } = state;
-  await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed }));
-  return status;
 }
 
 /** @returns whether all entries stand in the run's folder; not where it was stopped before */
@@ -85,17 +91,17 @@ async function writeEntries(
   spec: BulkSpec,
   state: BulkState,
   { config, runs }: WorkOptions,
-  stop: AbortSignal,
+  heartbeat: Heartbeat,
 ): Promise<boolean> {
   const folder = runs.folder(spec.id);
-  const total =
-    (await folder.countEntries()) ??
-    (await folder.writeEntries(
-      listFolder(spec, config, stop, () => state.total++),
-      stop,
-    ));
+  let total = await folder.countEntries();
+  if (total === undefined) {
+    heartbeat.tell(state);
+    const { stop } = heartbeat;
+    const entries = listFolder(spec, config, stop, () => state.total++);
+    total = await folder.writeEntries(entries, stop);
+  }
   if (total === undefined) return false;
-  state.status = "running";
   state.total = total;
   return true;
 }
@@ -129,6 +135,8 @@ class RunWork {
   /** Written down, and to be forgotten by Redis. */
   #written: string[];
   #window = SMALLEST_WINDOW;
+  /** Of pictures in flight that came inside the manifest. */
+  #ownBytes = 0;
   /** At the beginning: what another coordinator left in the lane may have ended. */
   #lookAt = 0;
   #wake = () => {};
@@ -148,7 +156,6 @@ class RunWork {
     this.#lane = options.lanes.lane(spec.model);
     this.#entries = readEntries(options.runs.folder(spec.id).entriesFile);
     this.#written = results.last.map((index) => this.#idOf(index));
-    Object.assign(state, results.counts());
   }
 
   /** Until every entry has its line, or the run is to stop. */
@@ -193,24 +200,30 @@ class RunWork {
     this.#wake();
   }
 
-  async #fillWindow(): Promise<void> {
+  async #readAhead(): Promise<void> {
     const spec = this.#spec;
-    while (this.#inFlight.size < this.#window) {
+    while (this.#inFlight.size < this.#window && this.#ownBytes < MOST_OWN_BYTES) {
       const next = await this.#entries.next();
       if (next.done) break;
       const { index, text } = next.value;
       if (this.#results.isDone(index)) continue;
       const entry = JSON.parse(text) as BulkEntry;
-      this.#inFlight.set(index, entrySubmission(this.#idOf(index), entry, spec));
+      const inFlight = entrySubmission(this.#idOf(index), entry, spec);
+      this.#inFlight.set(index, inFlight);
+      this.#ownBytes += bytesOf(inFlight);
       this.#unsubmitted.push(index);
     }
+  }
+
+  async #fillWindow(): Promise<void> {
+    await this.#readAhead();
     if (this.#unsubmitted.length === 0) return;
     // A second submission of what Redis knows already changes nothing, so a fault on the way needs no care.
     const submissions = this.#unsubmitted.map((index) => this.#inFlight.get(index)!);
     await this.#storeInputs(submissions);
     await this.#lane.submit(
       submissions.map(({ submission }) => submission),
-      spec.priority,
+      this.#spec.priority,
     );
     this.#unsubmitted = [];
   }
@@ -275,6 +288,7 @@ class RunWork {
 
   async #writeDown(ended: readonly [number, LaneEnding][]): Promise<void> {
     if (ended.length === 0) return;
+    this.#heartbeat.assertOwned();
     await this.#results.append(
       ended.map(([index, ending]) => resultOf(index, this.#inFlight.get(index)!, ending)),
     );
@@ -284,8 +298,10 @@ class RunWork {
   }
 
   #forget(index: number): void {
-    const { submission, ownPictures } = this.#inFlight.get(index)!;
+    const inFlight = this.#inFlight.get(index)!;
+    const { submission, ownPictures } = inFlight;
     this.#inFlight.delete(index);
+    this.#ownBytes -= bytesOf(inFlight);
     // A look may have found what is heard of only now.
     this.#heard.delete(index);
     // The worker has removed them, unless they were stored again for a prediction that had ended.
@@ -300,10 +316,13 @@ class RunWork {
   /** Takes back what waits, and writes down what was running. */
   async #withdraw(): Promise<void> {
     const { log } = this.#options;
+    // What an owner that died has left in the lane is among the next entries.
+    this.#window = LARGEST_WINDOW;
+    await this.#readAhead();
+    this.#unsubmitted = [];
     const ids = new Map([...this.#inFlight.keys()].map((index) => [this.#idOf(index), index]));
     const withdrawn = await persistently(log, () => this.#lane.withdraw([...ids.keys()]));
     for (const id of withdrawn) this.#forget(ids.get(id)!);
-    for (const index of this.#unsubmitted) if (this.#inFlight.has(index)) this.#forget(index);
     const deadline = Date.now() + CANCEL_LIMIT_MS;
     while (this.#inFlight.size > 0 && Date.now() < deadline) {
       this.#lookAt = 0;
@@ -312,4 +331,8 @@ class RunWork {
       if (this.#inFlight.size > 0) await sleep(CANCEL_LOOK_MS);
     }
   }
+}
+
+function bytesOf({ ownPictures }: InFlight): number {
+  return ownPictures.reduce((sum, { length }) => sum + length, 0);
 }

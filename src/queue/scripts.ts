@@ -69,11 +69,25 @@ for index = 2, #ARGV do
 end
 return withdrawn`;
 
+/** Leaves nothing of a bulk run in a lane, but for what runs at this moment. */
+const CLEAR_RUN = `
+local prefix, beginning = ARGV[1], ARGV[2]
+for _, key in ipairs(KEYS) do
+  local isList = redis.call("TYPE", key).ok == "list"
+  for _, id in ipairs(redis.call(isList and "LRANGE" or "ZRANGE", key, 0, -1)) do
+    if string.sub(id, 1, #beginning) == beginning then
+      if isList then redis.call("LREM", key, 1, id) else redis.call("ZREM", key, id) end
+      redis.call("DEL", prefix .. id, prefix .. id .. ":logs")
+    end
+  end
+end`;
+
 interface ScriptedRedis extends Redis {
   reserveSlots(...keysAndArguments: (string | number)[]): Promise<number>;
   endPrediction(...keysAndArguments: (string | number)[]): Promise<EndOutcome>;
   removeEnded(...keysAndArguments: string[]): Promise<void>;
   withdraw(...keysAndArguments: string[]): Promise<string[]>;
+  clearRun(...keysAndArguments: string[]): Promise<void>;
 }
 
 export type EndOutcome = "missing" | "ended before" | "running" | "ended waiting" | "ended running";
@@ -96,6 +110,7 @@ export interface Scripts {
   removeEnded(toKey: ToKey, ids: readonly string[]): Promise<void>;
   /** @returns the ids of those that waited */
   withdraw(toKey: ToKey, ids: readonly string[]): Promise<string[]>;
+  clearRun(toKey: ToKey, runId: string): Promise<void>;
 }
 
 export function defineScripts(connection: Redis): Scripts {
@@ -103,6 +118,7 @@ export function defineScripts(connection: Redis): Scripts {
   connection.defineCommand("endPrediction", { numberOfKeys: 6, lua: END_PREDICTION });
   connection.defineCommand("removeEnded", { numberOfKeys: 2, lua: REMOVE_ENDED });
   connection.defineCommand("withdraw", { numberOfKeys: 4, lua: WITHDRAW });
+  connection.defineCommand("clearRun", { numberOfKeys: 6, lua: CLEAR_RUN });
   const redis = connection as ScriptedRedis;
   return {
     reserveSlots(slots, toKey, { limit, wanted, slotTtlMs, token }) {
@@ -125,6 +141,10 @@ export function defineScripts(connection: Redis): Scripts {
     withdraw(toKey, ids) {
       const waiting = [toKey("prioritized"), toKey("delayed"), toKey("wait"), toKey("paused")];
       return redis.withdraw(...waiting, toKey(""), ...ids);
+    },
+    clearRun(toKey, runId) {
+      const sets = ["prioritized", "delayed", "wait", "paused", "completed", "failed"].map(toKey);
+      return redis.clearRun(...sets, toKey(""), `${runId}-`);
     },
   };
 }

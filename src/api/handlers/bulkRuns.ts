@@ -3,7 +3,7 @@ import type { Request, Response } from "express";
 import { z } from "zod";
 import type { BulkRuns } from "../../bulk/runs.ts";
 import { hasEnded, type BulkRun } from "../../bulk/spec.ts";
-import { InvalidRequestError } from "../../errors.ts";
+import { InvalidRequestError, RedisUnavailableError } from "../../errors.ts";
 import { faultOf } from "../../loaders/requestSchema.ts";
 import { needsOf } from "../accept.ts";
 import { pathParameter, type Api } from "../api.ts";
@@ -57,22 +57,20 @@ export async function getBulkRun({ bulk }: Api, req: Request, res: Response): Pr
 
 export async function deleteBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
   const id = pathParameter(req, "run");
-  const { status } = await bulk.read(id);
-  if (!hasEnded(status)) return cancel(bulk, id, res);
+  const before = await bulk.read(id);
+  if (!hasEnded(before.status)) return cancel(bulk, before, res);
   await bulk.remove(id);
   res.status(204).end();
 }
 
 export async function cancelBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
-  const id = pathParameter(req, "run");
-  const run = await bulk.read(id);
-  if (!hasEnded(run.status)) return cancel(bulk, id, res);
-  res.json(run);
+  const before = await bulk.read(pathParameter(req, "run"));
+  if (!hasEnded(before.status)) return cancel(bulk, before, res);
+  res.json(before);
 }
 
-async function cancel(bulk: BulkRuns, id: string, res: Response): Promise<void> {
-  await bulk.cancel(id);
-  const run = await readOnceEnded(bulk, id);
+async function cancel(bulk: BulkRuns, before: BulkRun, res: Response): Promise<void> {
+  const run = (await bulk.cancel(before.id)) ?? (await readOnceEnded(bulk, before));
   res.status(hasEnded(run.status) ? 200 : 202).json(run);
 }
 
@@ -84,10 +82,15 @@ export async function resumeBulkRun({ bulk }: Api, req: Request, res: Response):
 }
 
 /** A run has ended once what was running at the cancellation is written down. */
-async function readOnceEnded(bulk: BulkRuns, id: string): Promise<BulkRun> {
+async function readOnceEnded(bulk: BulkRuns, before: BulkRun): Promise<BulkRun> {
   const deadline = Date.now() + CANCEL_WAIT_MS;
+  let run = before;
   for (;;) {
-    const run = await bulk.read(id);
+    // It is cancelled already: a 503 now would have it asked for again, and that deletes a run that has ended.
+    run = await bulk.read(run.id).catch((error: unknown) => {
+      if (!(error instanceof RedisUnavailableError)) throw error;
+      return run;
+    });
     if (hasEnded(run.status) || Date.now() > deadline) return run;
     await new Promise((resolve) => setTimeout(resolve, CANCEL_LOOK_MS));
   }
