@@ -62,14 +62,16 @@ export async function startWebhookDelivery({
   const { secrets, file } = await provideSecrets(config);
   if (file) log.info(`webhooks are signed with the secret in ${file}`);
   const egress = createEgress({ allow, allowKey: "webhooks.allow" });
-  const receivers = new Receivers();
   const userAgent = `infermill/${version}`;
   const predictions = await openPredictions(config, redisUrl);
   const { deliveries, names } = predictions;
+  const receivers = new Receivers((id) => {
+    deliveries.now(id).catch((error) => log.debug(`webhooks: ${error.message}`));
+  });
 
   async function deliver(job: DeliveryJob, token?: string): Promise<DeliveryOutcome> {
     const { host } = new URL(job.data.url);
-    const visit = receivers.visit(host);
+    const visit = receivers.visit(host, job.id!);
     if (!visit) return awaitRoom(job, host, token);
     let hasAnswered: boolean | undefined;
     try {
@@ -105,10 +107,9 @@ export async function startWebhookDelivery({
   }
 
   async function awaitRoom(job: DeliveryJob, host: string, token?: string): Promise<never> {
-    await job.moveToDelayed(Date.now() + withJitter(ROOM_LIMIT_MS), token);
-    receivers.whenFree(host, () => {
-      deliveries.now(job.id!).catch((error) => log.debug(`webhooks: ${error.message}`));
-    });
+    const until = Date.now() + withJitter(ROOM_LIMIT_MS);
+    await job.moveToDelayed(until, token);
+    receivers.whenFree(host, job.id!, until);
     throw new DelayedError();
   }
 
