@@ -1,11 +1,12 @@
 /** Webhooks: what receivers get, whatever they answer and whoever dies. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { UnrecoverableError } from "bullmq";
+import { Queue, UnrecoverableError } from "bullmq";
 import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { RedisServer } from "../src/redis/provideRedis.ts";
+import { createNames } from "../src/queue/names.ts";
 import { startWebhookDelivery, type RunningDelivery } from "../src/webhooks/delivery.ts";
-import { consume, send, startTestApi, type Json, type TestApi } from "./support/api.ts";
+import { consume, openRedis, send, startTestApi, type Json, type TestApi } from "./support/api.ts";
 import { until } from "./support/infermill.ts";
 import { SECRET, startReceiver, type Receiver } from "./support/receiver.ts";
 import { startTestRedis, whyNoRedis } from "./support/redis.ts";
@@ -63,6 +64,16 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
   async function deliveryOf({ links }: Json): Promise<Json> {
     const { body } = await send("GET", `${api.url}${links.self}/deliveries`);
     return body.deliveries[0];
+  }
+
+  /** As their time to live does. */
+  async function removeEndedPredictions(): Promise<void> {
+    const connection = openRedis(redis.url);
+    const { queuePrefix: prefix } = createNames(api.config.redis_prefix);
+    const queue = new Queue("Echo", { connection, prefix });
+    await queue.clean(0, 0, "completed");
+    await queue.close();
+    connection.disconnect();
   }
 
   function untilIts(status: string, prediction: Json, ms = 10_000): Promise<Json> {
@@ -213,6 +224,22 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     expect(body.gone).toContainEqual({ url: gone.url, until: expect.any(String) });
   });
 
+  test("what 410 stopped can be replayed after the predictions are gone", async () => {
+    let isGone = true;
+    const gone = await startOne((res) => res.writeHead(isGone ? 410 : 200).end());
+    const stopped: Json[] = [];
+    for (const attempts of [1, 0]) {
+      stopped.push(await untilIts("failed", await submit(gone.url)));
+      expect(stopped.at(-1).attempts).toHaveLength(attempts);
+    }
+    await removeEndedPredictions();
+    isGone = false;
+    for (const { links } of stopped) {
+      await send("POST", api.url + links.replay);
+      await until(async () => (await send("GET", api.url + links.self)).body.status === "delivered", "it");
+    }
+  });
+
   test("a redirect is a failure and not followed, not even to a place that is allowed", async () => {
     const target = await startOne();
     const redirecting = await startOne((res) => res.writeHead(307, { Location: target.url }).end());
@@ -300,6 +327,25 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     const told = good.received.map(({ event }) => event.data.id as string);
     expect(new Set(told)).toEqual(new Set(predictions.map(({ id }) => id as string)));
   }, 60_000);
+
+  test("what waits for a receiver that hangs arrives, though its prediction is gone by then", async () => {
+    let isUp = false;
+    const hanging = await startOne((res) => void (isUp && res.end()));
+    const predictions: Json[] = [];
+    for (let index = 0; index < 20; index++) predictions.push(await submit(hanging.url));
+    // Of those some have been sent in vain, the others have found no room.
+    await until(
+      async () => (await Promise.all(predictions.map(deliveryOf))).every(({ event }) => event !== null),
+      "all events on record",
+      3000,
+    );
+    await removeEndedPredictions();
+    isUp = true;
+    await until(() => {
+      const told = new Set(hanging.received.map(({ event }) => event.data.id));
+      return told.size === predictions.length;
+    }, "all twenty events");
+  });
 
   test("what a coordinator was sending when it died is sent by the next, and what waited, too", async () => {
     const slow = await startOne((res, _received, count) => {

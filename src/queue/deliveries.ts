@@ -29,7 +29,7 @@ export interface WebhookEvent {
 export interface DeliveryData extends Webhook {
   /** The prediction whose end is told. */
   prediction?: { model: string; id: string };
-  /** What is sent: there from the start, or since it was sent in vain, so that the prediction's removal can't undo it. */
+  /** What is sent: there from the start, or since it had to wait or was sent in vain, so that the prediction's removal can't undo it. */
   event?: WebhookEvent;
 }
 

@@ -26,7 +26,7 @@ import { openPredictions } from "../queue/predictions.ts";
 import { version } from "../version.ts";
 import { attemptDelivery } from "./attempt.ts";
 import { eventOfPrediction } from "./event.ts";
-import { Receivers } from "./receivers.ts";
+import { Receivers, type Visit } from "./receivers.ts";
 import { provideSecrets } from "./secret.ts";
 
 /** Deliveries in flight, to all receivers together: each dead one holds a single one of them. */
@@ -70,17 +70,28 @@ export async function startWebhookDelivery({
   });
 
   async function deliver(job: DeliveryJob, token?: string): Promise<DeliveryOutcome> {
-    const { host } = new URL(job.data.url);
-    const visit = receivers.visit(host, job.id!);
-    if (!visit) return awaitRoom(job, host, token);
-    let hasAnswered: boolean | undefined;
     try {
       const event = job.data.event ?? (await awaitEvent(job, token));
       if (!job.data.events.includes(event.type)) return { status: "skipped", event: event.type };
-      if (await deliveries.isGone(job.data.url))
+      const { host } = new URL(job.data.url);
+      const visit = receivers.visit(host, job.id!);
+      return visit ? await send(job, event, visit) : await awaitRoom(job, event, host, token);
+    } catch (error) {
+      // Redis was away, which is not the receiver's fault and costs no attempt.
+      if (error instanceof RedisUnavailableError) return putBack(job, REDIS_PAUSE_MS, token);
+      throw error;
+    }
+  }
+
+  async function send(job: DeliveryJob, event: WebhookEvent, visit: Visit): Promise<DeliveryOutcome> {
+    const { url } = job.data;
+    let hasAnswered: boolean | undefined;
+    try {
+      if (await deliveries.isGone(url)) {
+        await keepEvent(job, event);
         throw new UnrecoverableError("its URL has answered 410 Gone before; replay it to try again");
+      }
       const startedAt = Date.now();
-      const { url } = job.data;
       const result = await attemptDelivery({
         egress,
         url,
@@ -93,20 +104,23 @@ export async function startWebhookDelivery({
       hasAnswered = result.status !== null || result.outcome === "refused";
       await record(job, startedAt, result);
       if (result.outcome === "delivered") return { status: "delivered", event: event.type };
-      if (result.outcome === "gone") await deliveries.markGone(job.data.url);
-      if (result.outcome !== "failed") throw new UnrecoverableError(result.error ?? "");
       await keepEvent(job, event);
+      if (result.outcome === "gone") await deliveries.markGone(url);
+      if (result.outcome !== "failed") throw new UnrecoverableError(result.error ?? "");
       throw new AttemptError(result.error ?? "", result.retryAfterMs);
-    } catch (error) {
-      // Redis was away, which is not the receiver's fault and costs no attempt.
-      if (error instanceof RedisUnavailableError) return putBack(job, REDIS_PAUSE_MS, token);
-      throw error;
     } finally {
       visit.leave(hasAnswered);
     }
   }
 
-  async function awaitRoom(job: DeliveryJob, host: string, token?: string): Promise<never> {
+  async function awaitRoom(
+    job: DeliveryJob,
+    event: WebhookEvent,
+    host: string,
+    token?: string,
+  ): Promise<never> {
+    // The prediction may be gone before there is room.
+    await keepEvent(job, event);
     const until = Date.now() + withJitter(ROOM_LIMIT_MS);
     await job.moveToDelayed(until, token);
     receivers.whenFree(host, job.id!, until);
