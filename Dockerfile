@@ -18,6 +18,7 @@ RUN mkdir -p /demo/models \
 FROM node:22-bookworm-slim
 ENV NODE_ENV=production \
     HOST=0.0.0.0 \
+    UV_THREADPOOL_SIZE=64 \
     INFERMILL_DATA_DIR=/data
 WORKDIR /app
 COPY package.json README.md LICENSE ./
