@@ -69,6 +69,8 @@ export function createEgress({ allow, allowKey, resolve = resolveOnce() }: Egres
       outgoing.once("close", () => clearTimeout(timer));
       return new Promise((resolveHead, reject) => {
         outgoing.on("error", reject);
+        // Some ends come without an error, such as a switch of protocols that nobody asked for.
+        outgoing.once("close", () => reject(new Error("the connection was closed without an answer")));
         outgoing.once("response", (answer) => {
           underWay = answer;
           // For a caller that has read enough when the connection breaks.
