@@ -2,11 +2,13 @@
 import { beforeEach, expect, test } from "vitest";
 import { Receivers, type Visit } from "../src/webhooks/receivers.ts";
 
+const CAPACITY = 2000;
+
 const woken: string[] = [];
 beforeEach(() => void woken.splice(0));
 
 function openReceivers(): Receivers {
-  return new Receivers((delivery) => woken.push(delivery));
+  return new Receivers(CAPACITY, (delivery) => woken.push(delivery));
 }
 
 function visits(receivers: Receivers, host: string): Visit[] {
@@ -75,4 +77,16 @@ test("a delivery that has woken by itself is not woken, and takes nobody's turn"
   receivers.whenFree("a", "msg_here", later());
   first!.leave(undefined);
   expect(woken).toEqual(["msg_here"]);
+});
+
+test("forty slow receivers with all that they may have leave room for forty others", () => {
+  const receivers = openReceivers();
+  let inFlight = 0;
+  for (let index = 0; index < 40; index++) {
+    const slow = `slow ${index}`;
+    for (let round = 0; round < 5; round++) for (const visit of visits(receivers, slow)) visit.leave(true);
+    inFlight += visits(receivers, slow).length;
+  }
+  for (let index = 0; index < 40; index++) inFlight += visits(receivers, `other ${index}`).length;
+  expect(inFlight).toBeLessThan(CAPACITY);
 });

@@ -30,7 +30,7 @@ import { Receivers, type Visit } from "./receivers.ts";
 import { provideSecrets } from "./secret.ts";
 
 /** Deliveries in flight, to all receivers together: each dead one holds a single one of them. */
-const CONCURRENCY = 500;
+const CONCURRENCY = 2000;
 /** A delivery that waits for room at its receiver is woken; this is for a coordinator that died, and its list with it. */
 const ROOM_LIMIT_MS = 60_000;
 /** As with predictions: deliveries of a coordinator that died go on after 10 to 20 s. */
@@ -65,7 +65,7 @@ export async function startWebhookDelivery({
   const userAgent = `infermill/${version}`;
   const predictions = await openPredictions(config, redisUrl);
   const { deliveries, names } = predictions;
-  const receivers = new Receivers((id) => {
+  const receivers = new Receivers(CONCURRENCY, (id) => {
     deliveries.now(id).catch((error) => log.debug(`webhooks: ${error.message}`));
   });
 

@@ -7,6 +7,8 @@
 /** A receiver that isn't known yet might hang; each answer doubles what it gets. */
 const FIRST_LIMIT = 8;
 const MOST_IN_FLIGHT = 64;
+/** Of the room that nobody takes, one receiver may take this much: however many are slow, some is left for one more. */
+const SHARE = 1 / 16;
 /** More receivers than this are forgotten where nothing is in flight. */
 const MOST_REMEMBERED = 10_000;
 
@@ -24,9 +26,13 @@ export interface Visit {
 
 export class Receivers {
   readonly #receivers = new Map<string, Receiver>();
+  readonly #capacity: number;
   readonly #wake: (delivery: string) => void;
+  #inFlight = 0;
 
-  constructor(wake: (delivery: string) => void) {
+  /** @param capacity deliveries in flight to all receivers together */
+  constructor(capacity: number, wake: (delivery: string) => void) {
+    this.#capacity = capacity;
     this.#wake = wake;
   }
 
@@ -37,18 +43,20 @@ export class Receivers {
    */
   visit(host: string, delivery: string): Visit | undefined {
     const receiver = this.#find(host);
-    if (receiver.inFlight >= receiver.limit) return undefined;
+    if (this.#roomOf(receiver) <= 0) return undefined;
     receiver.waiting.delete(delivery);
     receiver.inFlight++;
+    this.#inFlight++;
     return {
       leave: (hasAnswered) => {
         const before = receiver.limit;
         if (hasAnswered !== undefined)
           receiver.limit = hasAnswered ? Math.min(MOST_IN_FLIGHT, 2 * before) : 1;
         receiver.inFlight--;
+        this.#inFlight--;
         // One for the room that was left, and those who the limit lets in now. Who was woken before may be on its way.
-        const room = Math.min(1 + Math.max(0, receiver.limit - before), receiver.limit - receiver.inFlight);
-        this.#wakeFirst(receiver, room);
+        const more = 1 + Math.max(0, receiver.limit - before);
+        this.#wakeFirst(receiver, Math.min(more, this.#roomOf(receiver)));
       },
     };
   }
@@ -61,7 +69,12 @@ export class Receivers {
     const receiver = this.#find(host);
     // One that is there already keeps its place.
     receiver.waiting.set(delivery, until);
-    if (receiver.inFlight < receiver.limit) this.#wakeFirst(receiver, 1);
+    if (this.#roomOf(receiver) > 0) this.#wakeFirst(receiver, 1);
+  }
+
+  #roomOf({ inFlight, limit }: Receiver): number {
+    const share = Math.floor((this.#capacity - this.#inFlight) * SHARE);
+    return Math.min(limit, Math.max(1, share)) - inFlight;
   }
 
   #wakeFirst({ waiting }: Receiver, count: number): void {
