@@ -202,7 +202,10 @@ export class Deliveries {
 
   /** Leaves a URL alone that answered 410. */
   async markGone(url: string): Promise<void> {
-    await reachRedis(() => this.#redis.zadd(this.#names.goneWebhooks, Date.now() + GONE_SECONDS * 1000, url));
+    await reachRedis(async () => {
+      await this.#redis.zremrangebyscore(this.#names.goneWebhooks, "-inf", Date.now());
+      await this.#redis.zadd(this.#names.goneWebhooks, Date.now() + GONE_SECONDS * 1000, url);
+    });
   }
 
   async isGone(url: string): Promise<boolean> {
