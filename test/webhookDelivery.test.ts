@@ -196,6 +196,17 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     expect(its.attempts.map(({ status }: Json) => status)).toEqual([500, 500, 500, 500]);
   });
 
+  test("what a receiver says reaches the log short, and without control characters", async () => {
+    const rude = await startOne((res) => {
+      res.socket!.end(
+        `HTTP/1.1 500 red\u001B[31m ${"x".repeat(5000)}\r\nConnection: close\r\n\r\n\u001B[2J\u0007boo`,
+      );
+    });
+    const { error } = await untilIts("failed", await submit(rude.url));
+    expect(error).toMatch(/^answered 500 red \[31m x{100,}: \[2J boo$/);
+    expect(error.length).toBeLessThan(300);
+  });
+
   test("429 and 503 with Retry-After are asked again no sooner, in seconds or by date", async () => {
     const soon = () => new Date(Math.ceil(Date.now() / 1000) * 1000 + 1000);
     const busy = await startOne((res, _received, count) => {
