@@ -33,6 +33,8 @@ import { provideSecrets } from "./secret.ts";
 const CONCURRENCY = 2000;
 /** A delivery that waits for room at its receiver is woken; this is for a coordinator that died, and its list with it. */
 const ROOM_LIMIT_MS = 60_000;
+/** And longer where many wait, so that no more than a hundred a second wake at one receiver, in vain. */
+const ROOM_LIMIT_EACH_MS = 10;
 /** As with predictions: deliveries of a coordinator that died go on after 10 to 20 s. */
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5000;
@@ -121,7 +123,8 @@ export async function startWebhookDelivery({
   ): Promise<never> {
     // The prediction may be gone before there is room.
     await keepEvent(job, event);
-    const until = Date.now() + withJitter(ROOM_LIMIT_MS);
+    const limitMs = Math.max(ROOM_LIMIT_MS, ROOM_LIMIT_EACH_MS * receivers.countWaiting(host));
+    const until = Date.now() + withJitter(limitMs);
     await job.moveToDelayed(until, token);
     receivers.whenFree(host, job.id!, until);
     throw new DelayedError();

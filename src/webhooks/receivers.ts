@@ -77,6 +77,10 @@ export class Receivers {
     return Math.min(limit, Math.max(1, share)) - inFlight;
   }
 
+  countWaiting(host: string): number {
+    return this.#find(host).waiting.size;
+  }
+
   #wakeFirst({ waiting }: Receiver, count: number): void {
     let left = count;
     for (const [delivery, until] of waiting) {
