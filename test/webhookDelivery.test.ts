@@ -118,6 +118,27 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     expect(body.result.Img_url[0]).toHaveLength(5000);
   });
 
+  test("links begin with the public_url of the configuration", async () => {
+    const good = await startOne();
+    const behindProxy = await startTestApi(redis.url, {
+      public_url: "https://example.org/infermill/",
+      webhooks: api.config.webhooks,
+    });
+    const its = await startWebhookDelivery({ config: behindProxy.config, redisUrl: redis.url, log });
+    const url = `${behindProxy.predictions()}?webhook=${encodeURIComponent(good.url)}`;
+    const { links } = (await send("POST", url, {})).body;
+    await send("DELETE", behindProxy.url + links.self);
+    await until(() => good.received.length === 1, "the event");
+    const base = "https://example.org/infermill";
+    expect(good.received[0]!.event.data.links).toEqual({
+      self: base + links.self,
+      cancel: base + links.cancel,
+      events: base + links.events,
+    });
+    await its.close(5000);
+    await behindProxy.close();
+  });
+
   test("failed, cancelled and expired predictions are told of, the last without a worker", async () => {
     const good = await startOne();
     await submit(good.url, { Do: "fail" });

@@ -23,7 +23,7 @@ export interface WebhookEvent {
   type: WebhookEventType;
   /** When it happened; ISO 8601, UTC. */
   timestamp: string;
-  data: unknown;
+  data: { links: Record<string, string> };
 }
 
 export interface DeliveryData extends Webhook {

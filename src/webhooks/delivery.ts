@@ -25,7 +25,7 @@ import { isFinal } from "../queue/jobs.ts";
 import { openPredictions } from "../queue/predictions.ts";
 import { version } from "../version.ts";
 import { attemptDelivery } from "./attempt.ts";
-import { eventOfPrediction } from "./event.ts";
+import { eventOfPrediction, withAbsoluteLinks } from "./event.ts";
 import { Receivers, type Visit } from "./receivers.ts";
 import { provideSecrets } from "./secret.ts";
 
@@ -98,7 +98,7 @@ export async function startWebhookDelivery({
         egress,
         url,
         id: job.id!,
-        event,
+        event: withAbsoluteLinks(event, config.public_url),
         secrets,
         timeoutMs,
         userAgent,
