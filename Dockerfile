@@ -19,6 +19,7 @@ FROM node:22-bookworm-slim
 # The cache is in the volume, or each new container would fetch its models again.
 ENV NODE_ENV=production \
     HOST=0.0.0.0 \
+    UV_THREADPOOL_SIZE=64 \
     INFERMILL_DATA_DIR=/data \
     INFERMILL_CACHE_DIR=/data/cache
 WORKDIR /app

@@ -160,18 +160,20 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     try {
       // As an owner that died leaves it: one entry ended, the others wait.
       await submit(id);
-      await connection.set("a response", "{}");
       const token = "a worker";
       const worker = new Worker("Echo", undefined, { connection, prefix: names.lanePrefix });
       const job = await worker.getNextJob(token);
-      await job.moveToCompleted({ response_key: "a response" }, token, false);
+      await job.log("a large response");
+      await job.moveToCompleted({ response_log: 0 }, token, false);
+      const response = `${worker.toKey(job.id!)}:logs`;
+      expect(await connection.exists(response)).toBe(1);
       await worker.close();
       const other = newBulkRunId();
       await submit(other);
       expect(await left()).toHaveLength(6);
       await send("DELETE", `${api.url}/v1/bulk/${id}`);
       expect(await left()).toEqual([2, 1, 0].map((index) => `${other}-${index}`));
-      expect(await connection.exists("a response")).toBe(0);
+      expect(await connection.exists(response)).toBe(0);
       await submit(id);
       await send("DELETE", `${api.url}/v1/bulk/${id}`);
       expect(await left()).toHaveLength(3);

@@ -60,6 +60,17 @@ test("a time that timers can't count is a fault: they would fire at once", async
   ]);
 });
 
+test("public_url is where links begin, and nothing more", async () => {
+  for (const public_url of ["https://example.org", "http://10.0.0.1:8448/infermill/"])
+    expect(
+      await loadConfig({ file: configFile({ public_url, models: { M: model } }), env: {} }),
+    ).toMatchObject({ public_url });
+  for (const public_url of ["example.org", "ftp://x", "https://x/?a=1", "https://x/#a", "https://a:b@x/"])
+    expect(await faultsOf({ public_url, models: { M: model } })).toEqual([
+      `public_url must be an http:// or https:// URL without user name, query and fragment, got "${public_url}"`,
+    ]);
+});
+
 test("a fault names its file, or the environment variable that it came from", async () => {
   const file = configFile({ port: 1, models: {} });
   const message = await loadConfig({ file, env: { PORT: "many" } }).catch((error: Error) => error.message);

@@ -1,7 +1,7 @@
 /** What may be reached where a client names the address. */
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer as createTcpServer, type AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -225,6 +225,25 @@ describe("requests", () => {
       String,
     );
     expect(error).not.toContain("10.9.8.7");
+  });
+
+  test("whatever an answer is, a request ends", async () => {
+    const answers = [
+      "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: Upgrade\r\n\r\n",
+      "HTTP/1.1 103 Early Hints\r\n\r\n",
+      "no HTTP\r\n\r\n",
+      "",
+    ];
+    const odd = createTcpServer((socket) => {
+      socket.on("error", () => {});
+      socket.once("data", () => socket.end(answers.shift() ?? ""));
+    });
+    odd.listen(0, "127.0.0.1");
+    await once(odd, "listening");
+    const url = `http://127.0.0.1:${(odd.address() as AddressInfo).port}/`;
+    while (answers.length > 0)
+      await expect(get(url, undefined, ["127.0.0.1"])).rejects.toThrow(/closed|hang up|Parse Error/);
+    odd.close();
   });
 
   test("a name server that doesn't answer costs no more than the timeout", async () => {

@@ -1,11 +1,12 @@
 /** Webhooks: what receivers get, whatever they answer and whoever dies. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { UnrecoverableError } from "bullmq";
+import { Queue, UnrecoverableError } from "bullmq";
 import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { RedisServer } from "../src/redis/provideRedis.ts";
+import { createNames } from "../src/queue/names.ts";
 import { startWebhookDelivery, type RunningDelivery } from "../src/webhooks/delivery.ts";
-import { consume, send, startTestApi, type Json, type TestApi } from "./support/api.ts";
+import { consume, openRedis, send, startTestApi, type Json, type TestApi } from "./support/api.ts";
 import { until } from "./support/infermill.ts";
 import { SECRET, startReceiver, type Receiver } from "./support/receiver.ts";
 import { startTestRedis, whyNoRedis } from "./support/redis.ts";
@@ -65,6 +66,16 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     return body.deliveries[0];
   }
 
+  /** As their time to live does. */
+  async function removeEndedPredictions(): Promise<void> {
+    const connection = openRedis(redis.url);
+    const { queuePrefix: prefix } = createNames(api.config.redis_prefix);
+    const queue = new Queue("Echo", { connection, prefix });
+    await queue.clean(0, 0, "completed");
+    await queue.close();
+    connection.disconnect();
+  }
+
   function untilIts(status: string, prediction: Json, ms = 10_000): Promise<Json> {
     return until(
       async () => {
@@ -105,6 +116,27 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     expect(data.result).toBeNull();
     const { body } = await send("GET", api.url + data.links.result);
     expect(body.result.Img_url[0]).toHaveLength(5000);
+  });
+
+  test("links begin with the public_url of the configuration", async () => {
+    const good = await startOne();
+    const behindProxy = await startTestApi(redis.url, {
+      public_url: "https://example.org/infermill/",
+      webhooks: api.config.webhooks,
+    });
+    const its = await startWebhookDelivery({ config: behindProxy.config, redisUrl: redis.url, log });
+    const url = `${behindProxy.predictions()}?webhook=${encodeURIComponent(good.url)}`;
+    const { links } = (await send("POST", url, {})).body;
+    await send("DELETE", behindProxy.url + links.self);
+    await until(() => good.received.length === 1, "the event");
+    const base = "https://example.org/infermill";
+    expect(good.received[0]!.event.data.links).toEqual({
+      self: base + links.self,
+      cancel: base + links.cancel,
+      events: base + links.events,
+    });
+    await its.close(5000);
+    await behindProxy.close();
   });
 
   test("failed, cancelled and expired predictions are told of, the last without a worker", async () => {
@@ -185,6 +217,17 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     expect(its.attempts.map(({ status }: Json) => status)).toEqual([500, 500, 500, 500]);
   });
 
+  test("what a receiver says reaches the log short, and without control characters", async () => {
+    const rude = await startOne((res) => {
+      res.socket!.end(
+        `HTTP/1.1 500 red\u001B[31m ${"x".repeat(5000)}\r\nConnection: close\r\n\r\n\u001B[2J\u0007boo`,
+      );
+    });
+    const { error } = await untilIts("failed", await submit(rude.url));
+    expect(error).toMatch(/^answered 500 red \[31m x{100,}: \[2J boo$/);
+    expect(error.length).toBeLessThan(300);
+  });
+
   test("429 and 503 with Retry-After are asked again no sooner, in seconds or by date", async () => {
     const soon = () => new Date(Math.ceil(Date.now() / 1000) * 1000 + 1000);
     const busy = await startOne((res, _received, count) => {
@@ -211,6 +254,22 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     expect(gone.received).toHaveLength(1);
     const { body } = await send("GET", `${api.url}/v1/webhooks/deliveries`);
     expect(body.gone).toContainEqual({ url: gone.url, until: expect.any(String) });
+  });
+
+  test("what 410 stopped can be replayed after the predictions are gone", async () => {
+    let isGone = true;
+    const gone = await startOne((res) => res.writeHead(isGone ? 410 : 200).end());
+    const stopped: Json[] = [];
+    for (const attempts of [1, 0]) {
+      stopped.push(await untilIts("failed", await submit(gone.url)));
+      expect(stopped.at(-1).attempts).toHaveLength(attempts);
+    }
+    await removeEndedPredictions();
+    isGone = false;
+    for (const { links } of stopped) {
+      await send("POST", api.url + links.replay);
+      await until(async () => (await send("GET", api.url + links.self)).body.status === "delivered", "it");
+    }
   });
 
   test("a redirect is a failure and not followed, not even to a place that is allowed", async () => {
@@ -300,6 +359,25 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     const told = good.received.map(({ event }) => event.data.id as string);
     expect(new Set(told)).toEqual(new Set(predictions.map(({ id }) => id as string)));
   }, 60_000);
+
+  test("what waits for a receiver that hangs arrives, though its prediction is gone by then", async () => {
+    let isUp = false;
+    const hanging = await startOne((res) => void (isUp && res.end()));
+    const predictions: Json[] = [];
+    for (let index = 0; index < 20; index++) predictions.push(await submit(hanging.url));
+    // Of those some have been sent in vain, the others have found no room.
+    await until(
+      async () => (await Promise.all(predictions.map(deliveryOf))).every(({ event }) => event !== null),
+      "all events on record",
+      3000,
+    );
+    await removeEndedPredictions();
+    isUp = true;
+    await until(() => {
+      const told = new Set(hanging.received.map(({ event }) => event.data.id));
+      return told.size === predictions.length;
+    }, "all twenty events");
+  });
 
   test("what a coordinator was sending when it died is sent by the next, and what waited, too", async () => {
     const slow = await startOne((res, _received, count) => {

@@ -68,7 +68,7 @@ describe.each([
   const event = {
     type: "prediction.succeeded" as const,
     timestamp: new Date().toISOString(),
-    data: { id: "pred_ü" },
+    data: { id: "pred_ü", links: {} },
   };
   const deliver = (secret: string) =>
     attemptDelivery({

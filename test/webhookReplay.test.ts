@@ -114,15 +114,25 @@ describe.skipIf(whyNoRedis)("deliveries", () => {
     expect(metrics).toMatch(/infermill_webhook_deliveries\{state="delivered"\} \d+/);
   });
 
-  /** Kills a process of `infermill start` by what it does. */
-  function kill(name: string): void {
+  /** Finds a process of `infermill start` by what it does. */
+  function pidOf(name: string): number {
     const processes = execFileSync("ps", ["-A", "-o", "pid=,ppid=,args="], { encoding: "utf8" });
     const child = processes
       .split("\n")
       .map((line) => line.trim().split(/\s+/))
       .find(([, parent, ...args]) => Number(parent) === infermill.child.pid && args.at(-1) === name);
-    process.kill(Number(child![0]), "SIGKILL");
+    return Number(child![0]);
   }
+
+  test.runIf(process.platform === "linux")(
+    "a few names whose servers are away leave threads to look up others, in the worker and the coordinator",
+    () => {
+      for (const name of ["worker", "coordinator"]) {
+        const threads = execFileSync("ps", ["-o", "nlwp=", "-p", String(pidOf(name))], { encoding: "utf8" });
+        expect(Number(threads), name).toBeGreaterThan(64);
+      }
+    },
+  );
 
   test("under load, with worker and coordinator killed: every end arrives, each under one id", async () => {
     const accepted = new Set<string>();
@@ -142,7 +152,7 @@ describe.skipIf(whyNoRedis)("deliveries", () => {
     };
     for (const name of ["worker", "coordinator", "worker", "coordinator"]) {
       await grow(60);
-      kill(name);
+      process.kill(pidOf(name), "SIGKILL");
     }
     await grow(60);
     isOn = false;

@@ -11,6 +11,12 @@ import { supervise } from "./supervisor.ts";
 /** How long each process may take for what it is doing when it is asked to stop. */
 const STOP_LIMIT_MS = 35_000;
 
+/**
+ * Of libuv's pool. A look-up of a name holds one of its threads, and look-ups get half of them: of the usual four, two
+ * names whose servers are away would take all, for webhooks and pictures by URL alike.
+ */
+const THREADS = "64";
+
 export async function start(options: { config?: string }): Promise<void> {
   const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   const log = createLog("infermill", config.log_level);
@@ -18,7 +24,13 @@ export async function start(options: { config?: string }): Promise<void> {
   const script = fileURLToPath(
     new URL(import.meta.url.endsWith(".ts") ? "./main.ts" : "./main.js", import.meta.url),
   );
-  const env = { ...process.env, INFERMILL_CONFIG: config.file, REDIS_URL: redis.url };
+  // The pool's size is fixed before a process could set it for itself.
+  const env = {
+    UV_THREADPOOL_SIZE: THREADS,
+    ...process.env,
+    INFERMILL_CONFIG: config.file,
+    REDIS_URL: redis.url,
+  };
   const api = supervise("api", script, ["api"], { env, log });
   const worker = supervise("worker", script, ["worker"], { env, log });
   const coordinator = supervise("coordinator", script, ["coordinator"], { env, log });

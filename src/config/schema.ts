@@ -132,6 +132,16 @@ const settings = z.strictObject({
     .max(65_535)
     .default(8448)
     .meta({ description: "Port to listen on; 0 picks a free one. Environment: PORT." }),
+  public_url: z
+    .string()
+    .refine(isPublicUrl, {
+      error: "must be an http:// or https:// URL without user name, query and fragment",
+    })
+    .optional()
+    .meta({
+      description:
+        "Where clients reach the api, such as https://infermill.example.org: the links in webhooks begin with it. Default: none, they are paths.",
+    }),
   api_keys: z
     .array(
       z.string().regex(/^[\x21-\x7e]{16,}$/, {
@@ -224,6 +234,10 @@ const settings = z.strictObject({
     .refine((models) => Object.keys(models).length > 0, { error: "must name at least one model" })
     .meta({ description: "What is served, by model name." }),
 });
+
+function isPublicUrl(text: string): boolean {
+  return URL.canParse(text) && /^https?:\/\/[^@?#]+$/.test(text);
+}
 
 export const configSchema = settings.superRefine((config, context) => {
   const mustBeConfigured = (name: string, key: string[]) => {

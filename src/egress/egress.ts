@@ -12,6 +12,8 @@ import { BadInputError } from "../errors.ts";
 import { createAddressFilter, type AddressFilter } from "./addressFilter.ts";
 
 const LONGEST_URL = 2048;
+/** What a name stands for, or that it stands for nothing. Shorter than anybody waits before asking again. */
+const LOOKUP_KEPT_MS = 2000;
 
 /** The address isn't public, and the configuration doesn't allow it. */
 export class BlockedAddressError extends BadInputError {}
@@ -67,6 +69,8 @@ export function createEgress({ allow, allowKey, resolve = resolveOnce() }: Egres
       outgoing.once("close", () => clearTimeout(timer));
       return new Promise((resolveHead, reject) => {
         outgoing.on("error", reject);
+        // Some ends come without an error, such as a switch of protocols that nobody asked for.
+        outgoing.once("close", () => reject(new Error("the connection was closed without an answer")));
         outgoing.once("response", (answer) => {
           underWay = answer;
           // For a caller that has read enough when the connection breaks.
@@ -123,14 +127,18 @@ function blocked(hostname: string, allowKey: string): BlockedAddressError {
 
 /** One look-up a name at a time: each takes a thread of a small pool, and a name server that is away holds it for long. */
 function resolveOnce(): Resolve {
-  const underWay = new Map<string, Promise<LookupAddress[]>>();
+  const known = new Map<string, Promise<LookupAddress[]>>();
   return (hostname) => {
-    const known = underWay.get(hostname);
-    if (known) return known;
+    const before = known.get(hostname);
+    if (before) return before;
     const resolving = new Promise<LookupAddress[]>((resolve, reject) =>
-      lookUp(hostname, { all: true }, (error, addresses) => (error ? reject(error) : resolve(addresses))),
-    ).finally(() => underWay.delete(hostname));
-    underWay.set(hostname, resolving);
+      lookUp(hostname, { all: true }, (error, addresses) => {
+        setTimeout(() => known.delete(hostname), LOOKUP_KEPT_MS).unref();
+        if (error) reject(error);
+        else resolve(addresses);
+      }),
+    );
+    known.set(hostname, resolving);
     return resolving;
   };
 }

@@ -23,13 +23,13 @@ export interface WebhookEvent {
   type: WebhookEventType;
   /** When it happened; ISO 8601, UTC. */
   timestamp: string;
-  data: unknown;
+  data: { links: Record<string, string> };
 }
 
 export interface DeliveryData extends Webhook {
   /** The prediction whose end is told. */
   prediction?: { model: string; id: string };
-  /** What is sent: there from the start, or since it was sent in vain, so that the prediction's removal can't undo it. */
+  /** What is sent: there from the start, or since it had to wait or was sent in vain, so that the prediction's removal can't undo it. */
   event?: WebhookEvent;
 }
 
@@ -202,7 +202,10 @@ export class Deliveries {
 
   /** Leaves a URL alone that answered 410. */
   async markGone(url: string): Promise<void> {
-    await reachRedis(() => this.#redis.zadd(this.#names.goneWebhooks, Date.now() + GONE_SECONDS * 1000, url));
+    await reachRedis(async () => {
+      await this.#redis.zremrangebyscore(this.#names.goneWebhooks, "-inf", Date.now());
+      await this.#redis.zadd(this.#names.goneWebhooks, Date.now() + GONE_SECONDS * 1000, url);
+    });
   }
 
   async isGone(url: string): Promise<boolean> {

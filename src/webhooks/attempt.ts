@@ -6,7 +6,7 @@ import { signatureHeaders } from "./signature.ts";
 
 /** Of an answer's body nobody needs more than a few words for the log. */
 const MOST_BODY_BYTES = 8 * 1024;
-const MOST_BODY_CHARACTERS = 200;
+const MOST_CHARACTERS = 200;
 /** The status line has decided already: a body that comes slowly is not waited for. */
 const BODY_LIMIT_MS = 1000;
 const LONGEST_RETRY_AFTER_MS = 24 * 3_600_000;
@@ -50,7 +50,8 @@ export async function attemptDelivery(options: AttemptOptions): Promise<AttemptR
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     const isBlocked = error instanceof BlockedAddressError;
-    return { outcome: isBlocked ? "refused" : "failed", status: null, error: message || code || "no answer" };
+    const reason = plainWords(message || code || "no answer");
+    return { outcome: isBlocked ? "refused" : "failed", status: null, error: reason };
   }
   const status = answer.statusCode!;
   const text = await readBeginning(answer);
@@ -83,12 +84,16 @@ async function readBeginning(answer: IncomingMessage): Promise<string> {
 function describeRefusal(status: number, answer: IncomingMessage, text: string): string {
   if (status >= 300 && status < 400)
     return `answered ${status}: redirects are not followed, name the final URL`;
-  // Control characters would garble a terminal or a log.
-  const words = text
+  const words = plainWords(text);
+  return `answered ${status} ${plainWords(answer.statusMessage ?? "")}`.trim() + (words ? `: ${words}` : "");
+}
+
+/** What a receiver said: control characters would garble a terminal or a log. */
+function plainWords(text: string): string {
+  return text
     .replaceAll(/[\p{Cc}\s]+/gu, " ")
     .trim()
-    .slice(0, MOST_BODY_CHARACTERS);
-  return `answered ${status} ${answer.statusMessage ?? ""}`.trim() + (words ? `: ${words}` : "");
+    .slice(0, MOST_CHARACTERS);
 }
 
 /** Seconds, or a date. */

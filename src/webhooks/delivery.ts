@@ -25,14 +25,16 @@ import { isFinal } from "../queue/jobs.ts";
 import { openPredictions } from "../queue/predictions.ts";
 import { version } from "../version.ts";
 import { attemptDelivery } from "./attempt.ts";
-import { eventOfPrediction } from "./event.ts";
-import { Receivers } from "./receivers.ts";
+import { eventOfPrediction, withAbsoluteLinks } from "./event.ts";
+import { Receivers, type Visit } from "./receivers.ts";
 import { provideSecrets } from "./secret.ts";
 
 /** Deliveries in flight, to all receivers together: each dead one holds a single one of them. */
-const CONCURRENCY = 500;
+const CONCURRENCY = 2000;
 /** A delivery that waits for room at its receiver is woken; this is for a coordinator that died, and its list with it. */
 const ROOM_LIMIT_MS = 60_000;
+/** And longer where many wait, so that no more than a hundred a second wake at one receiver, in vain. */
+const ROOM_LIMIT_EACH_MS = 10;
 /** As with predictions: deliveries of a coordinator that died go on after 10 to 20 s. */
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5000;
@@ -62,28 +64,41 @@ export async function startWebhookDelivery({
   const { secrets, file } = await provideSecrets(config);
   if (file) log.info(`webhooks are signed with the secret in ${file}`);
   const egress = createEgress({ allow, allowKey: "webhooks.allow" });
-  const receivers = new Receivers();
   const userAgent = `infermill/${version}`;
   const predictions = await openPredictions(config, redisUrl);
   const { deliveries, names } = predictions;
+  const receivers = new Receivers(CONCURRENCY, (id) => {
+    deliveries.now(id).catch((error) => log.debug(`webhooks: ${error.message}`));
+  });
 
   async function deliver(job: DeliveryJob, token?: string): Promise<DeliveryOutcome> {
-    const { host } = new URL(job.data.url);
-    const visit = receivers.visit(host);
-    if (!visit) return awaitRoom(job, host, token);
-    let hasAnswered: boolean | undefined;
     try {
       const event = job.data.event ?? (await awaitEvent(job, token));
       if (!job.data.events.includes(event.type)) return { status: "skipped", event: event.type };
-      if (await deliveries.isGone(job.data.url))
+      const { host } = new URL(job.data.url);
+      const visit = receivers.visit(host, job.id!);
+      return visit ? await send(job, event, visit) : await awaitRoom(job, event, host, token);
+    } catch (error) {
+      // Redis was away, which is not the receiver's fault and costs no attempt.
+      if (error instanceof RedisUnavailableError) return putBack(job, REDIS_PAUSE_MS, token);
+      throw error;
+    }
+  }
+
+  async function send(job: DeliveryJob, event: WebhookEvent, visit: Visit): Promise<DeliveryOutcome> {
+    const { url } = job.data;
+    let hasAnswered: boolean | undefined;
+    try {
+      if (await deliveries.isGone(url)) {
+        await keepEvent(job, event);
         throw new UnrecoverableError("its URL has answered 410 Gone before; replay it to try again");
+      }
       const startedAt = Date.now();
-      const { url } = job.data;
       const result = await attemptDelivery({
         egress,
         url,
         id: job.id!,
-        event,
+        event: withAbsoluteLinks(event, config.public_url),
         secrets,
         timeoutMs,
         userAgent,
@@ -91,24 +106,27 @@ export async function startWebhookDelivery({
       hasAnswered = result.status !== null || result.outcome === "refused";
       await record(job, startedAt, result);
       if (result.outcome === "delivered") return { status: "delivered", event: event.type };
-      if (result.outcome === "gone") await deliveries.markGone(job.data.url);
-      if (result.outcome !== "failed") throw new UnrecoverableError(result.error ?? "");
       await keepEvent(job, event);
+      if (result.outcome === "gone") await deliveries.markGone(url);
+      if (result.outcome !== "failed") throw new UnrecoverableError(result.error ?? "");
       throw new AttemptError(result.error ?? "", result.retryAfterMs);
-    } catch (error) {
-      // Redis was away, which is not the receiver's fault and costs no attempt.
-      if (error instanceof RedisUnavailableError) return putBack(job, REDIS_PAUSE_MS, token);
-      throw error;
     } finally {
       visit.leave(hasAnswered);
     }
   }
 
-  async function awaitRoom(job: DeliveryJob, host: string, token?: string): Promise<never> {
-    await job.moveToDelayed(Date.now() + withJitter(ROOM_LIMIT_MS), token);
-    receivers.whenFree(host, () => {
-      deliveries.now(job.id!).catch((error) => log.debug(`webhooks: ${error.message}`));
-    });
+  async function awaitRoom(
+    job: DeliveryJob,
+    event: WebhookEvent,
+    host: string,
+    token?: string,
+  ): Promise<never> {
+    // The prediction may be gone before there is room.
+    await keepEvent(job, event);
+    const limitMs = Math.max(ROOM_LIMIT_MS, ROOM_LIMIT_EACH_MS * receivers.countWaiting(host));
+    const until = Date.now() + withJitter(limitMs);
+    await job.moveToDelayed(until, token);
+    receivers.whenFree(host, job.id!, until);
     throw new DelayedError();
   }
 
