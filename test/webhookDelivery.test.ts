@@ -242,6 +242,22 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     expect(third - second).toBeGreaterThanOrEqual(1000);
   });
 
+  test("a receiver that asks for time has it, also where the prediction was cancelled and its worker ends meanwhile", async () => {
+    const busy = await startOne((res, _received, count) => {
+      if (count === 1) res.writeHead(503, { "Retry-After": "2" }).end();
+      else res.end();
+    });
+    const prediction = await submit(busy.url, { Ms: 700 });
+    await until(
+      async () => (await send("GET", api.url + prediction.links.self)).body.status === "running",
+      "it runs",
+    );
+    await send("DELETE", api.url + prediction.links.self);
+    await untilIts("delivered", prediction);
+    const [first, second] = busy.received.map(({ at }) => at) as [number, number];
+    expect(second - first).toBeGreaterThanOrEqual(2000);
+  });
+
   test("410 stops the URL: no further attempt, and later deliveries to it fail at once", async () => {
     const gone = await startOne((res) => res.writeHead(410).end());
     const first = await submit(gone.url);

@@ -31,6 +31,8 @@ export interface DeliveryData extends Webhook {
   prediction?: { model: string; id: string };
   /** What is sent: there from the start, or since it had to wait or was sent in vain, so that the prediction's removal can't undo it. */
   event?: WebhookEvent;
+  /** Unix time in ms before which the next attempt must not start, whoever hurries the delivery up. */
+  not_before?: number;
 }
 
 /** A delivery's return value. */
@@ -194,6 +196,7 @@ export class Deliveries {
     const job = await this.#readJob(id);
     const state = await reachRedis(() => job.getState());
     await reachRedis(() => this.#redis.zrem(this.#names.goneWebhooks, job.data.url));
+    await reachRedis(() => job.updateData({ ...job.data, not_before: 0 }));
     if (state === "failed" || state === "completed")
       await reachRedis(() => ignoreOtherStates(job.retry(state, { resetAttemptsMade: true })));
     else await reachRedis(() => this.now(id));

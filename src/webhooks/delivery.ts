@@ -32,7 +32,7 @@ import { provideSecrets } from "./secret.ts";
 /** Deliveries in flight, to all receivers together: each dead one holds a single one of them. */
 const CONCURRENCY = 2000;
 /** A delivery that waits for room at its receiver is woken; this is for a coordinator that died, and its list with it. */
-const ROOM_LIMIT_MS = 60_000;
+const ROOM_LIMIT_MS = 15_000;
 /** And longer where many wait, so that no more than a hundred a second wake at one receiver, in vain. */
 const ROOM_LIMIT_EACH_MS = 10;
 /** As with predictions: deliveries of a coordinator that died go on after 10 to 20 s. */
@@ -73,6 +73,9 @@ export async function startWebhookDelivery({
 
   async function deliver(job: DeliveryJob, token?: string): Promise<DeliveryOutcome> {
     try {
+      // Woken by word of an end that it has told of already, in vain so far.
+      const early = (job.data.not_before ?? 0) - Date.now();
+      if (early > 0) return await putBack(job, early, token);
       const event = job.data.event ?? (await awaitEvent(job, token));
       if (!job.data.events.includes(event.type)) return { status: "skipped", event: event.type };
       const { host } = new URL(job.data.url);
@@ -106,10 +109,11 @@ export async function startWebhookDelivery({
       hasAnswered = result.status !== null || result.outcome === "refused";
       await record(job, startedAt, result);
       if (result.outcome === "delivered") return { status: "delivered", event: event.type };
-      await keepEvent(job, event);
+      const delayMs = Math.max(delayAfter(job.attemptsMade + 1), result.retryAfterMs ?? 0);
+      await job.updateData({ ...job.data, event, not_before: Date.now() + delayMs });
       if (result.outcome === "gone") await deliveries.markGone(url);
       if (result.outcome !== "failed") throw new UnrecoverableError(result.error ?? "");
-      throw new AttemptError(result.error ?? "", result.retryAfterMs);
+      throw new AttemptError(result.error ?? "", delayMs);
     } finally {
       visit.leave(hasAnswered);
     }
@@ -149,10 +153,16 @@ export async function startWebhookDelivery({
     }
     const event = eventOfPrediction(prediction, config.webhooks.inline_result_bytes);
     if (delays[0]! > 0 && job.data.events.includes(event.type)) {
-      await keepEvent(job, event);
-      await putBack(job, withJitter(delays[0]!), token);
+      const delayMs = delayAfter(0);
+      await job.updateData({ ...job.data, event, not_before: Date.now() + delayMs });
+      await putBack(job, delayMs, token);
     }
     return event;
+  }
+
+  /** Before the next attempt, when so many were made. */
+  function delayAfter(attempts: number): number {
+    return withJitter(delays[Math.min(attempts, delays.length - 1)]!);
   }
 
   const redis = await connectRedis(redisUrl, "worker");
@@ -167,10 +177,8 @@ export async function startWebhookDelivery({
     removeOnComplete: KEPT_DELIVERED,
     removeOnFail: KEPT_FAILED,
     settings: {
-      backoffStrategy: (attemptsMade, _type, error) => {
-        const delay = withJitter(delays[Math.min(attemptsMade, delays.length - 1)]!);
-        return Math.max(delay, (error instanceof AttemptError && error.retryAfterMs) || 0);
-      },
+      backoffStrategy: (attemptsMade, _type, error) =>
+        error instanceof AttemptError ? error.delayMs : delayAfter(attemptsMade),
     },
   });
   worker.on("failed", (job, error) => {
@@ -193,11 +201,11 @@ export async function startWebhookDelivery({
 
 /** An attempt that is to be followed by another, if there are any left. */
 class AttemptError extends Error {
-  readonly retryAfterMs: number | undefined;
+  readonly delayMs: number;
 
-  constructor(message: string, retryAfterMs: number | undefined) {
+  constructor(message: string, delayMs: number) {
     super(message);
-    this.retryAfterMs = retryAfterMs;
+    this.delayMs = delayMs;
   }
 }
 
