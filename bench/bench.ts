@@ -1,7 +1,8 @@
 /**
  * `npm run bench`: what infermill costs over the bare model and the bare queue, as ratios within one run.
  * Options: `--json`, `--rounds <n>` (10), `--seconds <s>` of each measurement (3), `--rows <a,b>`,
- * `--entries <n>` of the long bulk run (100000), `--model <file.onnx>`.
+ * `--entries <n>` of the long bulk run (100000), `--model <file.onnx>`, `--built` where `dist` is
+ * new.
  */
 import { execFileSync, fork, spawn, type ChildProcess } from "node:child_process";
 import { existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -29,6 +30,7 @@ const { values: options } = parseArgs({
     rounds: { type: "string", default: "10" },
     seconds: { type: "string", default: "3" },
     rows: { type: "string", default: "bulk,http,noop,latency,lone,memory,flat" },
+    built: { type: "boolean", default: false },
     entries: { type: "string", default: "100000" },
     model: { type: "string" },
     concurrency: { type: "string", default: "32" },
@@ -63,7 +65,8 @@ process.on("exit", () => {
 const say = (line: string) => console.error(line);
 const rows: Row[] = [];
 
-execFileSync("npm", ["run", "build", "--silent"], { stdio: ["ignore", "ignore", "inherit"] });
+if (!options.built)
+  execFileSync("npm", ["run", "build", "--silent"], { stdio: ["ignore", "ignore", "inherit"] });
 const redis = await provideRedis({
   dataDir: join(folder, "redis-data"),
   env: { ...process.env, REDIS_URL: "" },
@@ -534,7 +537,8 @@ async function startServer(
 
 async function startWorkerProcess(config: Config): Promise<ChildProcess> {
   const child = fork(MAIN, ["worker", "--config", config.file], {
-    env: { ...process.env, REDIS_URL: redis.url },
+    // Then it says when it is ready, as below `infermill start`.
+    env: { ...process.env, REDIS_URL: redis.url, INFERMILL_SUPERVISED: "1" },
     execArgv: [],
   });
   children.push(child);
