@@ -85,6 +85,16 @@ describe.skipIf(whyNoRedis)("in an empty folder with the installed package", () 
       const { status, result } = await submit(url, "Colours", { Base_64: picture.toString("base64") });
       expect(status).toBe("succeeded");
       expect(result!.Fs).toEqual([{ Cs: 1, Lb: "light", Dm: {} }]);
+
+      const [, client] = /^```js (?:\S+)\n(.*?)^```$/ms.exec(
+        readFileSync(join(ROOT, "docs/http-api.md"), "utf8"),
+      )!;
+      write("client/predict.mjs", client!);
+      const said = await run("node", ["client/predict.mjs", url, "Colours", "light.jpg"], {
+        cwd: folder,
+        env,
+      });
+      expect(said.stdout).toBe("light 1\n");
     } finally {
       process.kill(-child.pid!, "SIGINT");
       await ended;

@@ -1,10 +1,9 @@
 /** A bulk run on a server, seen from the command line: started, followed, its results written to a file here. */
 import { open, truncate } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { readLines, splitLines } from "../bulk/lines.ts";
+import { readLines } from "../bulk/lines.ts";
 import { hasEnded, type BulkResult, type BulkRun } from "../bulk/spec.ts";
-import { InfermillError } from "../errors.ts";
-import type { PredictionRequest } from "../loaders/dictionaries.ts";
+import { ApiError, InfermillClient, type BulkRunRequest } from "../client/client.ts";
 import { showBulkProgress } from "./bulkProgress.ts";
 import { BulkSummary } from "./bulkSummary.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, UsageError } from "./exit.ts";
@@ -13,34 +12,21 @@ const LOOK_INTERVAL_MS = 1000;
 /** How often a server that can't be reached is tried again before giving up. */
 const MOST_FAILURES = 30;
 
-interface Folder {
-  model: string;
-  /** `<root>/<path>` as the server knows it. */
-  folder: string;
-  glob?: string | undefined;
-  request: PredictionRequest;
-}
-
 /**
  * @returns the run's id
  * @throws UsageError where the server refuses it
  */
-export async function startOnServer(server: string, body: Folder): Promise<string> {
-  const { id } = await callJson<BulkRun>(new URL("/v1/bulk", server), {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-  });
-  console.error(`${id}: ${body.model} over ${body.folder} on ${server}`);
+export async function startOnServer(server: string, asked: BulkRunRequest): Promise<string> {
+  const { id } = await clientOf(server).startBulkRun(asked).catch(explain);
+  console.error(`${id}: ${asked.model} over ${asked.folder} on ${server}`);
   return id;
 }
 
 /** Goes on with a run that failed or was cancelled; what has not ended goes on by itself. */
 export async function resumeOnServer(server: string, id: string): Promise<void> {
-  const url = new URL(`/v1/bulk/${encodeURIComponent(id)}`, server);
-  const { status } = await callJson<BulkRun>(url);
-  if (status !== "failed" && status !== "cancelled") return;
-  await call(new URL(`${url.pathname}/resume`, url), { method: "POST" });
+  const client = clientOf(server);
+  const { status } = await client.getBulkRun(id).catch(explain);
+  if (status === "failed" || status === "cancelled") await client.resumeBulkRun(id).catch(explain);
 }
 
 /** @returns the exit code */
@@ -50,12 +36,12 @@ export async function followOnServer(
   out: string,
   signal: AbortSignal,
 ): Promise<number> {
-  const url = new URL(`/v1/bulk/${id}`, server);
+  const client = clientOf(server);
   const written: Written = { file: out, lines: 0, summary: new BulkSummary() };
   await readWritten(written);
   const before = written.lines;
   const startedAt = performance.now();
-  const run = await followToItsEnd(url, written, signal);
+  const run = await followToItsEnd(client, id, written, signal);
   if (!run) return EXIT_INTERRUPTED;
   const session = { done: written.lines - before, seconds: (performance.now() - startedAt) / 1000 };
   console.log(written.summary.format(run.counts.total, session, out));
@@ -71,10 +57,15 @@ interface Written {
 }
 
 /** @returns the run as it ended, undefined where `signal` was aborted before */
-async function followToItsEnd(url: URL, written: Written, signal: AbortSignal): Promise<BulkRun | undefined> {
+async function followToItsEnd(
+  client: InfermillClient,
+  id: string,
+  written: Written,
+  signal: AbortSignal,
+): Promise<BulkRun | undefined> {
   const progress = showBulkProgress();
   const show = async () => {
-    const { status, counts, images_per_second: rate } = await callJson<BulkRun>(url);
+    const { status, counts, images_per_second: rate } = await client.getBulkRun(id);
     progress.update({ status, ...counts, rate: rate ?? 0 });
   };
   const watching = setInterval(() => void show().catch(() => {}), LOOK_INTERVAL_MS);
@@ -83,8 +74,8 @@ async function followToItsEnd(url: URL, written: Written, signal: AbortSignal): 
     while (!signal.aborted) {
       const { lines } = written;
       try {
-        await appendResults(url, written, signal);
-        const run = await callJson<BulkRun>(url);
+        await appendResults(client, id, written, signal);
+        const run = await client.getBulkRun(id).catch(explain);
         if (hasEnded(run.status)) return run;
       } catch (error) {
         if (signal.aborted) break;
@@ -101,24 +92,24 @@ async function followToItsEnd(url: URL, written: Written, signal: AbortSignal): 
 }
 
 /** Appends what comes after the lines that are there, until the run has ended or the connection breaks. */
-async function appendResults(url: URL, written: Written, signal: AbortSignal): Promise<void> {
-  const answer = await call(new URL(`${url.pathname}/results?after=${written.lines}`, url), { signal });
+async function appendResults(
+  client: InfermillClient,
+  id: string,
+  written: Written,
+  signal: AbortSignal,
+): Promise<void> {
   const file = await open(written.file, "a");
   try {
-    for await (const { text, isWhole } of splitLines(chunksOf(answer))) {
-      // The connection broke; the line comes whole the next time.
-      if (!isWhole) return;
-      await file.writeFile(`${text}\n`);
+    for await (const result of client.bulkResults(id, { after: written.lines }, signal)) {
+      await file.writeFile(`${JSON.stringify(result)}\n`);
       written.lines++;
-      written.summary.add(JSON.parse(text) as BulkResult);
+      written.summary.add(result);
     }
+  } catch (error) {
+    explain(error);
   } finally {
     await file.close();
   }
-}
-
-async function* chunksOf({ body }: Response): AsyncGenerator<Buffer> {
-  for await (const chunk of body ?? []) yield Buffer.from(chunk as Uint8Array);
 }
 
 /** Counts what an interrupted command wrote, and cuts off a line that it did not finish. */
@@ -134,25 +125,17 @@ async function readWritten(written: Written): Promise<void> {
   await truncate(written.file, size);
 }
 
-async function callJson<T>(url: URL, init?: RequestInit): Promise<T> {
-  return (await (await call(url, init)).json()) as T;
+/** Without retries of its own: the command follows for as long as it can. */
+function clientOf(server: string): InfermillClient {
+  return new InfermillClient(server, { apiKey: process.env["INFERMILL_API_KEY"], retries: 0 });
 }
 
-/** @throws UsageError where the server refuses, InfermillError where it can't be reached */
-async function call(url: URL, init?: RequestInit): Promise<Response> {
-  const key = process.env["INFERMILL_API_KEY"];
-  const headers = new Headers(init?.headers);
-  if (key) headers.set("Authorization", `Bearer ${key}`);
-  const answer = await fetch(url, { ...init, headers }).catch((error: Error) => {
-    const { message } = error.cause instanceof Error ? error.cause : error;
-    throw new InfermillError(`${url.origin} can't be reached: ${message}`, { cause: error });
-  });
-  if (answer.ok) return answer;
-  const { detail } = (await answer.json().catch(() => ({}))) as { detail?: string };
-  if (answer.status === 401)
+/** What the server refuses is a matter of usage. */
+function explain(error: unknown): never {
+  if (!(error instanceof ApiError)) throw error;
+  if (error.status === 401)
     throw new UsageError(
-      `${url.origin} takes requests with a key only: set INFERMILL_API_KEY to one of its api_keys`,
+      "the server takes calls with a key only: set INFERMILL_API_KEY to one of its api_keys",
     );
-  const reason = `${url.origin} answered ${answer.status}: ${detail ?? answer.statusText}`;
-  throw answer.status < 500 ? new UsageError(reason) : new InfermillError(reason);
+  throw error.status < 500 ? new UsageError(`the server answered ${error.status}: ${error.message}`) : error;
 }

@@ -1,0 +1,288 @@
+/** A client of infermill's HTTP API for JavaScript and TypeScript. It needs nothing but `fetch`. */
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Problem } from "../api/problems.ts";
+import { splitLines } from "../bulk/lines.ts";
+import type { BulkResult, BulkRun } from "../bulk/spec.ts";
+import { InfermillError } from "../errors.ts";
+import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
+import type { Prediction, Priority, Status } from "../queue/jobs.ts";
+
+/** What the api waits at most, in seconds. */
+const LONGEST_WAIT_SECONDS = 60;
+/** Answers after which the same call may do better. */
+const PASSING: ReadonlySet<number> = new Set([429, 502, 503, 504]);
+const FIRST_RETRY_MS = 250;
+const LONGEST_RETRY_MS = 30_000;
+
+export interface ClientOptions {
+  /** One of the server's `api_keys`. */
+  apiKey?: string | undefined;
+  /**
+   * How often a call is made again where the server can't be reached, is full (429) or away (502, 503, 504); it waits
+   * for as long as `Retry-After` says, else 0.25 s, 0.5 s, 1 s and so on. Default: 5.
+   */
+  retries?: number;
+}
+
+export interface SubmitOptions {
+  /** Pictures as JPEG, PNG or WebP. Else the request names or holds them (`image`, `Base_64`). */
+  pictures?: readonly Uint8Array<ArrayBuffer>[];
+  priority?: Priority;
+  /** Longest wait in the queue, in milliseconds. */
+  ttlMs?: number;
+  /** Longest run, in milliseconds. */
+  timeoutMs?: number;
+  /** URL that is told of the end. */
+  webhook?: string;
+  /** The same key and the same request give the first prediction again. Default: a random one for each call. */
+  idempotencyKey?: string;
+  /** Seconds to wait for the prediction's end, up to 60. Default: 0. */
+  waitSeconds?: number;
+}
+
+export interface BulkRunRequest {
+  model: string;
+  /** `<root>` or `<root>/<path>` below the server's `bulk_roots`. */
+  folder: string;
+  /** Which files, such as `*.jpg`. Default: JPEG, PNG and WebP. */
+  glob?: string | undefined;
+  /** Keys for the request dictionary of every file. */
+  request?: PredictionRequest;
+  priority?: Priority;
+  webhook?: string;
+  webhook_events?: string[];
+}
+
+/** The server refused a call; `problem` is its answer (RFC 9457), `code` and `status` are taken from it. */
+export class ApiError extends InfermillError {
+  override readonly code: string;
+  override readonly title: string;
+  override readonly status: number;
+  readonly problem: Problem;
+
+  constructor(problem: Problem) {
+    super(problem.detail);
+    this.problem = problem;
+    this.code = problem.code;
+    this.title = problem.title;
+    this.status = problem.status;
+  }
+}
+
+/** The server could not be reached at all. */
+export class ServerUnreachableError extends InfermillError {
+  override readonly code = "server_unreachable";
+  override readonly title = "The server can't be reached";
+}
+
+/** A prediction ended without a response; `prediction.error` says why. */
+export class PredictionFailedError extends InfermillError {
+  readonly prediction: Prediction;
+
+  constructor(prediction: Prediction) {
+    super(`${prediction.id} ${prediction.status}: ${prediction.error?.detail ?? "no reason was told"}`);
+    this.prediction = prediction;
+  }
+}
+
+interface Call {
+  method?: "GET" | "POST" | "DELETE";
+  headers?: Record<string, string>;
+  body?: string | FormData;
+  signal?: AbortSignal | undefined;
+  /** Whether it may be made again where it isn't known what became of it. */
+  isRepeatable?: boolean;
+}
+
+/**
+ * Every method throws ApiError where the server refuses, and ServerUnreachableError where it can't be reached.
+ * @example
+ * const infermill = new InfermillClient("http://127.0.0.1:8448");
+ * const response = await infermill.predict("CocoObjectDetection", {}, { pictures: [await readFile("sheep.jpg")] });
+ */
+export class InfermillClient {
+  readonly #base: URL;
+  readonly #apiKey: string | undefined;
+  readonly #retries: number;
+
+  /** @param url where the server is, such as `http://127.0.0.1:8448` or `https://example.org/infermill` */
+  constructor(url: string | URL, { apiKey, retries = 5 }: ClientOptions = {}) {
+    this.#base = new URL(url);
+    if (!this.#base.pathname.endsWith("/")) this.#base.pathname += "/";
+    this.#apiKey = apiKey;
+    this.#retries = retries;
+  }
+
+  /**
+   * Submits a request and waits for its end, however long that takes.
+   * @param signal aborted to wait no longer; the prediction goes on
+   * @returns the response dictionary
+   * @throws PredictionFailedError where it failed, was cancelled or expired
+   */
+  async predict(
+    model: string,
+    request: PredictionRequest,
+    options: SubmitOptions & { signal?: AbortSignal } = {},
+  ): Promise<PredictionResponse> {
+    const { signal, ...submission } = options;
+    const accepted = await this.submit(model, request, { waitSeconds: LONGEST_WAIT_SECONDS, ...submission });
+    const prediction = await this.wait(accepted, signal);
+    if (prediction.result === null) throw new PredictionFailedError(prediction);
+    return prediction.result;
+  }
+
+  /** Submits a request; with `waitSeconds` the prediction may have ended in the answer. */
+  async submit(model: string, request: PredictionRequest, options: SubmitOptions = {}): Promise<Prediction> {
+    const { pictures, priority, ttlMs, timeoutMs, webhook, waitSeconds } = options;
+    const query = { priority, ttl_ms: ttlMs, timeout_ms: timeoutMs, webhook };
+    return this.#json(pathOf("v1/models", model, "predictions", query), {
+      method: "POST",
+      ...bodyOf(request, pictures),
+      headers: {
+        ...(pictures === undefined && { "Content-Type": "application/json" }),
+        ...(waitSeconds && { Prefer: `wait=${Math.min(waitSeconds, LONGEST_WAIT_SECONDS)}` }),
+        "Idempotency-Key": options.idempotencyKey ?? randomUUID(),
+      },
+      isRepeatable: true,
+    });
+  }
+
+  /** Waits until a prediction has ended. */
+  async wait({ model, id }: Pick<Prediction, "model" | "id">, signal?: AbortSignal): Promise<Prediction> {
+    for (;;) {
+      const prediction = await this.get(model, id, LONGEST_WAIT_SECONDS, signal);
+      if (prediction.finished_at !== null) return prediction;
+    }
+  }
+
+  /** Reads a prediction, with `waitSeconds` (up to 60) as it is when it ends or that time has passed. */
+  get(model: string, id: string, waitSeconds = 0, signal?: AbortSignal): Promise<Prediction> {
+    const path = pathOf("v1/models", model, "predictions", id, { wait: waitSeconds || undefined });
+    return this.#json(path, { signal });
+  }
+
+  /** Cancels a prediction. Once more is harmless. */
+  cancel(model: string, id: string): Promise<Prediction> {
+    return this.#json(pathOf("v1/models", model, "predictions", id), {
+      method: "DELETE",
+      isRepeatable: true,
+    });
+  }
+
+  /** A model's predictions, the newest first. */
+  async list(model: string, options: { status?: Status; limit?: number } = {}): Promise<Prediction[]> {
+    const path = pathOf("v1/models", model, "predictions", options);
+    return (await this.#json<{ predictions: Prediction[] }>(path)).predictions;
+  }
+
+  /** Starts a bulk run over a folder of the server. */
+  startBulkRun(run: BulkRunRequest): Promise<BulkRun> {
+    return this.#json("v1/bulk", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(run),
+    });
+  }
+
+  getBulkRun(id: string, signal?: AbortSignal): Promise<BulkRun> {
+    return this.#json(pathOf("v1/bulk", id), { signal });
+  }
+
+  /**
+   * The results of a bulk run as they come, until it has ended.
+   * @param after continues behind this `line`
+   * @throws TypeError where the connection breaks; go on with `after` as the last result's `line`
+   */
+  async *bulkResults(
+    id: string,
+    options: { after?: number; status?: BulkResult["status"]; follow?: boolean } = {},
+    signal?: AbortSignal,
+  ): AsyncGenerator<BulkResult> {
+    const { body } = await this.#call(pathOf("v1/bulk", id, "results", options), { signal });
+    for await (const { text, isWhole } of splitLines(chunksOf(body)))
+      if (isWhole) yield JSON.parse(text) as BulkResult;
+  }
+
+  /** Cancels a bulk run; its results stay. One that has ended is left as it is. */
+  cancelBulkRun(id: string): Promise<BulkRun> {
+    return this.#json(pathOf("v1/bulk", id, "cancel"), { method: "POST", isRepeatable: true });
+  }
+
+  /** Goes on with a bulk run that failed or was cancelled. */
+  resumeBulkRun(id: string): Promise<BulkRun> {
+    return this.#json(pathOf("v1/bulk", id, "resume"), { method: "POST" });
+  }
+
+  async #json<T>(path: string, call: Call = {}): Promise<T> {
+    return (await (await this.#call(path, call)).json()) as T;
+  }
+
+  async #call(path: string, call: Call = {}): Promise<Response> {
+    const { isRepeatable = call.method === undefined, ...init } = call;
+    const headers = { ...init.headers, ...(this.#apiKey && { Authorization: `Bearer ${this.#apiKey}` }) };
+    for (let attempt = 1; ; attempt++) {
+      const mayRepeat = isRepeatable && attempt <= this.#retries;
+      try {
+        const answer = await fetch(new URL(path, this.#base), { ...init, headers });
+        if (answer.ok) return answer;
+        if (!mayRepeat || !PASSING.has(answer.status)) throw new ApiError(await problemOf(answer));
+        await answer.body?.cancel();
+        await sleep(retryDelay(attempt, answer.headers.get("Retry-After")), undefined, {
+          signal: call.signal,
+        });
+      } catch (error) {
+        // fetch's own word for a connection that failed.
+        if (!(error instanceof TypeError)) throw error;
+        if (!mayRepeat) throw unreachable(this.#base, error);
+        await sleep(retryDelay(attempt, null), undefined, { signal: call.signal });
+      }
+    }
+  }
+}
+
+type Query = Record<string, string | number | boolean | undefined>;
+
+/** The parts of a path, and at the end what is asked for. */
+function pathOf(first: string, ...rest: (string | Query)[]): string {
+  const query = new URLSearchParams();
+  let path = first;
+  for (const part of rest) {
+    if (typeof part === "string") path += `/${encodeURIComponent(part)}`;
+    else
+      for (const [key, value] of Object.entries(part)) if (value !== undefined) query.set(key, String(value));
+  }
+  return query.size > 0 ? `${path}?${query.toString()}` : path;
+}
+
+function bodyOf(
+  request: PredictionRequest,
+  pictures: readonly Uint8Array<ArrayBuffer>[] | undefined,
+): Pick<Call, "body"> {
+  if (pictures === undefined) return { body: JSON.stringify(request) };
+  const form = new FormData();
+  form.set("request", JSON.stringify(request));
+  for (const picture of pictures) form.append("image", new Blob([picture]), "picture");
+  return { body: form };
+}
+
+async function problemOf(answer: Response): Promise<Problem> {
+  const { status, statusText } = answer;
+  const problem = (await answer.json().catch(() => ({}))) as Partial<Problem>;
+  const detail = `the server answered ${status} ${statusText}`;
+  return { type: "about:blank", title: statusText, code: "unknown", detail, ...problem, status };
+}
+
+function unreachable({ origin }: URL, error: TypeError): ServerUnreachableError {
+  const { message } = error.cause instanceof Error ? error.cause : error;
+  return new ServerUnreachableError(`${origin} can't be reached: ${message}`, { cause: error });
+}
+
+function retryDelay(attempt: number, retryAfter: string | null): number {
+  const asked = Number(retryAfter) * 1000;
+  return Math.min(asked > 0 ? asked : FIRST_RETRY_MS * 2 ** (attempt - 1), LONGEST_RETRY_MS);
+}
+
+async function* chunksOf(body: Response["body"]): AsyncGenerator<Buffer> {
+  for await (const chunk of body ?? []) yield Buffer.from(chunk as Uint8Array);
+}
