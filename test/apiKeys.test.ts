@@ -1,7 +1,13 @@
 /** What callers must bring where the configuration names `api_keys`. */
+import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { RedisServer } from "../src/redis/provideRedis.ts";
 import { send, startTestApi, type Json, type TestApi } from "./support/api.ts";
+import { runInfermill } from "./support/infermill.ts";
 import { startTestRedis, whyNoRedis } from "./support/redis.ts";
 
 const [OLD, NEW] = ["the-old-key-0123456789", "the-new-key-0123456789"];
@@ -9,13 +15,15 @@ const [OLD, NEW] = ["the-old-key-0123456789", "the-new-key-0123456789"];
 describe.skipIf(whyNoRedis)("an api with keys", () => {
   let redis: RedisServer;
   let api: TestApi;
+  const photos = mkdtempSync(join(tmpdir(), "infermill-photos-"));
   beforeAll(async () => {
     redis = await startTestRedis();
-    api = await startTestApi(redis.url, { api_keys: [OLD, NEW] });
+    api = await startTestApi(redis.url, { api_keys: [OLD, NEW], bulk_roots: { photos } });
   });
   afterAll(async () => {
     await api?.close();
     await redis?.close();
+    rmSync(photos, { recursive: true });
   });
 
   const basic = (text: string) => `Basic ${Buffer.from(text).toString("base64")}`;
@@ -62,6 +70,31 @@ describe.skipIf(whyNoRedis)("an api with keys", () => {
   test("takes a prediction with one", async () => {
     const headers = { Authorization: `Bearer ${OLD}`, "Content-Type": "application/json" };
     expect((await send("POST", api.predictions(), "{}", headers)).status).toBe(202);
+  });
+
+  test("takes a bulk run of the command line with one, which tells how to cancel it with one", async () => {
+    const args = [
+      "bulk",
+      "photos",
+      "--model",
+      "Echo",
+      "--server",
+      api.url,
+      "--out",
+      join(photos, "out.ndjson"),
+    ];
+    const without = runInfermill(args, { env: { PATH: process.env["PATH"] } });
+    expect((await without.exited).code).toBe(2);
+    expect(without.output()).toContain("set INFERMILL_API_KEY");
+
+    const env = { PATH: process.env["PATH"], INFERMILL_API_KEY: NEW };
+    const command = runInfermill(args, { env });
+    await command.printed(/bulk_\w+: Echo over photos/);
+    command.child.kill("SIGINT");
+    await command.exited;
+    const [, cancel] = /to cancel it: (curl .*)/.exec(command.output())!;
+    const { stdout } = await promisify(execFile)("sh", ["-c", `${cancel} --silent`], { env });
+    expect(JSON.parse(stdout)).toMatchObject({ status: "cancelled" });
   });
 
   test("answers health probes without one", async () => {

@@ -1,15 +1,17 @@
 /** Who works on a bulk run: one at a time, whatever is away or asleep for longer than a lock lasts. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Redis } from "ioredis";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBulkCoordinator } from "../src/bulk/coordinator.ts";
-import { openBulkRuns } from "../src/bulk/runs.ts";
+import { openBulkRuns, type BulkRuns } from "../src/bulk/runs.ts";
 import type { BulkResult, BulkRun } from "../src/bulk/spec.ts";
 import { createNames } from "../src/queue/names.ts";
-import { openRedis, send, startTestApi } from "./support/api.ts";
+import type { RedisServer } from "../src/redis/provideRedis.ts";
+import { openRedis, send, startTestApi, type TestApi } from "./support/api.ts";
 import {
   runInfermill,
   SCRIPTED_LOADER,
@@ -110,23 +112,51 @@ describe.skipIf(whyNoRedis)("a bulk run in the middle of which", () => {
   }, 180_000);
 });
 
-test.skipIf(whyNoRedis)(
-  "a run that another process works on waits for it, and that counts as no try",
-  async () => {
-    const photos = mkdtempSync(join(tmpdir(), "infermill-photos-"));
-    const redis = await startTestRedis();
-    const api = await startTestApi(redis.url, { bulk_roots: { photos } });
-    const { config } = api;
-    const connection = openRedis(redis.url);
-    const runs = await openBulkRuns(config, redis.url);
+describe.skipIf(whyNoRedis)("a run that another process works on", () => {
+  let photos: string;
+  let redis: RedisServer;
+  let api: TestApi;
+  let connection: Redis;
+  let runs: BulkRuns;
+  beforeAll(async () => {
+    photos = mkdtempSync(join(tmpdir(), "infermill-photos-"));
+    redis = await startTestRedis();
+    api = await startTestApi(redis.url, { bulk_roots: { photos } });
+    connection = openRedis(redis.url);
+    runs = await openBulkRuns(api.config, redis.url);
+  });
+  afterAll(async () => {
+    await runs?.close();
+    connection?.disconnect();
+    await api?.close();
+    await redis?.close();
+    rmSync(photos, { recursive: true });
+  });
+
+  async function startOwned(): Promise<{ id: string; owner: string }> {
     const { id } = (await send("POST", `${api.url}/v1/bulk`, { model: "Echo", folder: "photos" })).body;
-    const owner = createNames(config.redis_prefix).bulkOwner(id);
+    const owner = createNames(api.config.redis_prefix).bulkOwner(id);
     await connection.set(owner, "another process");
-    const coordinator = await startBulkCoordinator({
-      config,
-      redisUrl: redis.url,
-      log: pino({ level: "silent" }),
-    });
+    return { id, owner };
+  }
+
+  const startCoordinator = () =>
+    startBulkCoordinator({ config: api.config, redisUrl: redis.url, log: pino({ level: "silent" }) });
+
+  test("is left alone by a coordinator that stops while it waits for it", async () => {
+    const { id } = await startOwned();
+    const entries = `${runs.folder(id).entriesFile}.part`;
+    writeFileSync(entries, '"half.jpg"\n');
+    const coordinator = await startCoordinator();
+    await until(async () => (await runs.queue.getActiveCount()) > 0, "the wait");
+    await coordinator.close();
+    expect(readFileSync(entries, "utf8")).toBe('"half.jpg"\n');
+    await runs.queue.remove(id);
+  });
+
+  test("waits for it, and that counts as no try", async () => {
+    const { id, owner } = await startOwned();
+    const coordinator = await startCoordinator();
     try {
       await until(async () => (await runs.queue.getDelayedCount()) > 0, "the end of the first wait");
       expect((await runs.queue.getJob(id))!.attemptsMade).toBe(0);
@@ -134,11 +164,6 @@ test.skipIf(whyNoRedis)(
       await until(async () => (await runs.read(id)).status === "completed", "the end of the run");
     } finally {
       await coordinator.close();
-      await runs.close();
-      connection.disconnect();
-      await api.close();
-      await redis.close();
-      rmSync(photos, { recursive: true });
     }
-  },
-);
+  });
+});

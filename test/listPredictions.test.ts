@@ -16,8 +16,8 @@ describe.skipIf(whyNoRedis)("the list of a model's predictions", () => {
     await redis?.close();
   });
 
-  const submit = async (Fid: string) => {
-    const { body } = await send("POST", api.predictions(), { Fid });
+  const submit = async (Fid: string, query = "") => {
+    const { body } = await send("POST", api.predictions() + query, { Fid });
     return body.id as string;
   };
   const list = async (query = ""): Promise<Json[]> => {
@@ -55,6 +55,34 @@ describe.skipIf(whyNoRedis)("the list of a model's predictions", () => {
     const [inList] = await list("?status=succeeded");
     expect(inList).toEqual((await send("GET", `${api.predictions()}/${succeeded}`)).body);
     expect(inList.result.Rm).toBe("seen");
+  });
+
+  test("has one that was cancelled while it ran, before and after its worker is done with it", async () => {
+    const id = await submit("cancelled");
+    let finish = () => {};
+    const consumer = consume(
+      redis.url,
+      api.config,
+      "Echo",
+      ({ data }) =>
+        new Promise((done) => (data.request["Fid"] === "cancelled" ? (finish = () => done({})) : done({}))),
+    );
+    await until(async () => (await ids("?status=running")).length > 0, "its run");
+    await send("DELETE", `${api.predictions()}/${id}`);
+    expect(await ids("?status=cancelled")).toContain(id);
+    finish();
+    await consumer.close();
+    expect(await ids("?status=cancelled")).toContain(id);
+    // Though it is the one that ended last in BullMQ's set.
+    expect(await ids("?status=succeeded&limit=1")).toHaveLength(1);
+  });
+
+  test("begins with an urgent prediction that was accepted last, however many others wait", async () => {
+    for (let count = 0; count < 3; count++) await submit("low", "?priority=low");
+    const urgent = await submit("high", "?priority=high");
+    const normal = await submit("normal");
+    for (const query of ["?status=queued&limit=2", "?limit=2"])
+      expect(new Set(await ids(query))).toEqual(new Set([urgent, normal]));
   });
 
   test("is refused for an unknown model, status or limit", async () => {

@@ -253,9 +253,15 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
       "it runs",
     );
     await send("DELETE", api.url + prediction.links.self);
-    await untilIts("delivered", prediction);
+    const told = new Set<string>();
+    await until(async () => {
+      const { status, next_attempt_at } = await deliveryOf(prediction);
+      if (next_attempt_at !== null) told.add(next_attempt_at);
+      return status === "delivered";
+    }, "its delivery");
     const [first, second] = busy.received.map(({ at }) => at) as [number, number];
     expect(second - first).toBeGreaterThanOrEqual(2000);
+    expect([...told].map((time) => Date.parse(time) - first >= 2000)).toEqual([true]);
   });
 
   test("410 stops the URL: no further attempt, and later deliveries to it fail at once", async () => {

@@ -59,6 +59,8 @@ export async function workOnRun(
   const state: BulkState = { status: "walking", total: 0, succeeded: 0, failed: 0, rate: 0 };
   const heartbeat = await startHeartbeat(spec.id, options);
   try {
+    // It may have stopped to wait for the run: its files are another process's then.
+    if (heartbeat.order() === "release") return "released";
     if (await writeEntries(spec, state, options, heartbeat)) {
       const results = await openResults(runs.resultsFile(spec), state.total);
       try {

@@ -83,9 +83,9 @@ async function bulkOnServer(
   const exitCode = await followOnServer(server, id, out, signal);
   if (exitCode === EXIT_INTERRUPTED) {
     console.error(`Interrupted. To go on: ${resumeCommand(id, { "--server": server, "--out": out })}`);
-    console.error(
-      `The run goes on at the server; to cancel it: curl -X POST ${new URL(`/v1/bulk/${id}/cancel`, server).href}`,
-    );
+    const key = process.env["INFERMILL_API_KEY"] ? '-H "Authorization: Bearer $INFERMILL_API_KEY" ' : "";
+    const url = new URL(`/v1/bulk/${id}/cancel`, server).href;
+    console.error(`The run goes on at the server; to cancel it: curl -X POST ${key}${url}`);
   }
   return exitCode;
 

@@ -253,9 +253,8 @@ export class Deliveries {
   async #describe(job: DeliveryJob): Promise<Delivery> {
     const id = job.id!;
     const { logs } = await reachRedis(() => this.queue.getJobLogs(id));
-    const { url, event, prediction } = job.data;
+    const { url, event, prediction, not_before } = job.data;
     const attempts = logs.map((line) => JSON.parse(line) as DeliveryAttempt);
-    const last = attempts.at(-1);
     const status = job.finishedOn ? (job.returnvalue?.status ?? "failed") : "pending";
     const self = `/v1/webhooks/deliveries/${id}`;
     return {
@@ -266,8 +265,7 @@ export class Deliveries {
       prediction: prediction ?? null,
       created_at: new Date(job.timestamp).toISOString(),
       finished_at: toIsoTime(job.finishedOn),
-      next_attempt_at:
-        status === "pending" && last ? toIsoTime(Date.parse(last.at) + last.ms + job.delay) : null,
+      next_attempt_at: status === "pending" && attempts.length > 0 ? toIsoTime(not_before) : null,
       error: status === "delivered" || status === "skipped" ? null : (job.failedReason ?? null),
       attempts,
       links: { self, replay: `${self}/replay` },

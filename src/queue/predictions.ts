@@ -28,6 +28,7 @@ import {
   failureOf,
   isFinal,
   jobOptions,
+  PRIORITIES,
   toIsoTime,
   type Prediction,
   type PredictionJob,
@@ -44,8 +45,12 @@ import { readWorkerReports, type WorkerReport } from "./workers.ts";
 const SLOT_TTL_MS = 6 * 60_000;
 /** How often a waiter looks for itself, in case that word of an ending was lost. */
 const LOOK_INTERVAL_MS = 1000;
-/** BullMQ keeps those that failed, were cancelled or expired together: of them so many are looked at for a list. */
+/** BullMQ keeps predictions that ended differently together: of them so many are looked at for a list. */
 const SEARCHED = 1000;
+/** At least so many at a time. */
+const SMALLEST_PAGE = 20;
+/** A job's score in BullMQ's set of those that wait is its priority times this, and then counts up. */
+const PRIORITY_SCORE = 2 ** 32;
 const NOTHING_ACCEPTED = "nothing was accepted, try again";
 
 /** One prediction to be accepted. */
@@ -279,24 +284,59 @@ export class Predictions {
 
   /**
    * Predictions of a model, those that were accepted last first.
-   * @param status only those with this status. Those that failed, were cancelled or expired are searched for among the
-   * last SEARCHED that ended so.
+   * @param status only those with this status. Those that ended so are searched for among the last SEARCHED that
+   * succeeded, and the last SEARCHED that did not.
    */
   async list(model: string, limit: number, status?: Status): Promise<Prediction[]> {
-    const queue = this.#queue(model);
     const found = await Promise.all(
       statesOf(status).map(async (state) => {
-        const most = state === "failed" && status !== undefined ? SEARCHED : limit;
-        const jobs = (await reachRedis(() => queue.getJobs(state, 0, most - 1))) as PredictionJob[];
-        return jobs.map((job) => ({ job, isRunning: state === "active" }));
+        const isRunning = state === "active";
+        const fits = (job: PredictionJob) => status === undefined || statusOf(job, isRunning) === status;
+        const jobs = await this.#newest(model, state, limit, fits);
+        return jobs.map((job) => ({ job, isRunning }));
       }),
     );
-    const newest = found
-      .flat()
-      .filter(({ job, isRunning }) => status === undefined || statusOf(job, isRunning) === status)
-      .toSorted((a, b) => b.job.timestamp - a.job.timestamp)
-      .slice(0, limit);
-    return Promise.all(newest.map(({ job, isRunning }) => this.#describe(model, job, isRunning)));
+    // One that went on meanwhile was found in two states.
+    const once = new Map(found.flat().map((each) => [each.job.id, each]));
+    const newest = [...once.values()].toSorted((a, b) => b.job.timestamp - a.job.timestamp).slice(0, limit);
+    const described = await Promise.all(
+      newest.map(({ job, isRunning }) => this.#describe(model, job, isRunning).catch(ignoreRemoved)),
+    );
+    return described.filter((prediction) => prediction !== undefined);
+  }
+
+  /** Up to `limit` that fit, of those in one of BullMQ's states. */
+  async #newest(
+    model: string,
+    state: JobType,
+    limit: number,
+    fits: (job: PredictionJob) => boolean,
+  ): Promise<PredictionJob[]> {
+    if (state === "prioritized") return this.#newestWaiting(model, limit);
+    const found: PredictionJob[] = [];
+    const page = Math.max(limit, SMALLEST_PAGE);
+    for (let start = 0; start < SEARCHED && found.length < limit; start += page) {
+      const end = Math.min(start + page, SEARCHED) - 1;
+      const jobs = (await reachRedis(() => this.#queue(model).getJobs(state, start, end))) as PredictionJob[];
+      if (jobs.length === 0) break;
+      found.push(...jobs.filter(fits));
+    }
+    return found.slice(0, limit);
+  }
+
+  /** BullMQ sorts what waits by priority first: these are the last of each. */
+  async #newestWaiting(model: string, limit: number): Promise<PredictionJob[]> {
+    const key = this.#queue(model).toKey("prioritized");
+    const ids = await reachRedis(() =>
+      Promise.all(
+        Object.values(PRIORITIES).map((priority) => {
+          const [least, most] = [priority * PRIORITY_SCORE, (priority + 1) * PRIORITY_SCORE - 1];
+          return this.#redis.zrevrangebyscore(key, most, least, "LIMIT", 0, limit);
+        }),
+      ),
+    );
+    const jobs = await Promise.all(ids.flat().map((id) => this.#readJob(model, id)));
+    return jobs.filter((job) => job !== undefined);
   }
 
   /**
@@ -525,7 +565,9 @@ function statesOf(status?: Status): JobType[] {
   if (status === "queued") return ["prioritized", "wait", "delayed"];
   if (status === "running") return ["active"];
   if (status === "succeeded") return ["completed"];
-  if (status !== undefined) return ["failed", "active"];
+  // One that was cancelled while it ran stays there until its worker is done with it, and then where that left it.
+  if (status === "cancelled") return ["active", "completed", "failed"];
+  if (status !== undefined) return ["failed"];
   return ["prioritized", "wait", "delayed", "active", "completed", "failed"];
 }
 
@@ -543,6 +585,10 @@ function errorOf(status: Status, job: PredictionJob) {
   if (status === "failed" || status === "expired") return failureOf(job.failedReason);
   if (status === "cancelled") return new PredictionCancelledError("cancelled by its client").toSummary();
   return null;
+}
+
+function ignoreRemoved(error: unknown): undefined {
+  if (!(error instanceof PredictionNotFoundError)) throw error;
 }
 
 function queueFull(model: string, limit: number): QueueFullError {
