@@ -522,7 +522,7 @@ async function startServer(
 ): Promise<{ url: string; child: ChildProcess }> {
   const config = await configFor(name, inputs);
   const child = spawn(process.execPath, [MAIN, "start", "--config", config.file], {
-    env: { ...process.env, REDIS_URL: redis.url },
+    env: { ...process.env, REDIS_URL: redis.url, INFERMILL_API_KEYS: "" },
     stdio: ["ignore", "pipe", "inherit"],
   });
   children.push(child);

@@ -79,7 +79,10 @@ describe("docker-compose.yml", () => {
   test("gives api, worker and coordinator the same image, configuration, data and Redis, once it answers", () => {
     for (const service of [api, worker, coordinator]) {
       expect(service.image).toBe("infermill");
-      expect(service.environment).toEqual({ REDIS_URL: "redis://redis:6379" });
+      expect(service.environment).toEqual({
+        REDIS_URL: "redis://redis:6379",
+        INFERMILL_API_KEYS: "${INFERMILL_API_KEYS:-}",
+      });
       expect(service.volumes).toEqual(["./config:/app/config:ro", "data:/data"]);
       expect(service.depends_on).toEqual({ redis: { condition: "service_healthy" } });
     }

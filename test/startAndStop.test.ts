@@ -65,6 +65,24 @@ test("a process that could not be started again is tried until it can", async ()
 });
 
 describe.skipIf(whyNoRedis)("infermill start", () => {
+  test("says how to try it, plain where no terminal reads it, and with a key where one is needed", async () => {
+    const key = "a-key-of-the-tests";
+    const infermill = runInfermill(["start", "--config", writeConfig("keys", { api_keys: [key] })], {
+      env: { CI: "true", NO_COLOR: undefined },
+    });
+    try {
+      const url = await urlOf(infermill);
+      const [, command] = await infermill.printed(/^ {2}(curl .*)$/m);
+      expect(command).toContain(`-H "Authorization: Bearer $INFERMILL_API_KEY"`);
+      const headers = { Authorization: `Bearer ${key}` };
+      expect((await fetch(`${url}/v1/models`, { headers })).status).toBe(200);
+      expect((await fetch(`${url}/v1/models`)).status).toBe(401);
+    } finally {
+      infermill.child.kill("SIGTERM");
+      await infermill.exited;
+    }
+  });
+
   test.each(["SIGINT", "SIGTERM"] as const)("%s stops everything and leaves no process", async (signal) => {
     const infermill = runInfermill(["start", "--config", writeConfig(signal, {})]);
     await urlOf(infermill);

@@ -1,8 +1,12 @@
 /** What `infermill start` prints once all is ready: where, what, from which Redis, and a line to try it with. */
 import { relative } from "node:path";
-import pc from "picocolors";
+import { isatty } from "node:tty";
+import picocolors from "picocolors";
 import { findSamplePhoto } from "../models/samplePhotos.ts";
 import type { RedisServer } from "../redis/provideRedis.ts";
+
+// picocolors takes a CI for a terminal.
+const colours = picocolors.createColors(picocolors.isColorSupported && isatty(1));
 
 interface ServedModel {
   name: string;
@@ -11,12 +15,14 @@ interface ServedModel {
   engines: { device: string }[];
 }
 
-export async function printBanner(url: string, redis: RedisServer): Promise<void> {
-  const answer = await fetch(new URL("/v1/models", url));
+/** @param apiKey one of the `api_keys`, where there are any */
+export async function printBanner(url: string, redis: RedisServer, apiKey?: string): Promise<void> {
+  const headers = { ...(apiKey !== undefined && { Authorization: `Bearer ${apiKey}` }) };
+  const answer = await fetch(new URL("/v1/models", url), { headers });
   const { models } = (await answer.json()) as { models: ServedModel[] };
   const lines = [
     "",
-    `${pc.bold("infermill")} is ready at ${pc.cyan(url)}`,
+    `${colours.bold("infermill")} is ready at ${colours.cyan(url)}`,
     "",
     `  api        ${url}/v1/models`,
     `  docs       ${url}/docs`,
@@ -26,7 +32,7 @@ export async function printBanner(url: string, redis: RedisServer): Promise<void
     "",
     "Try it:",
     "",
-    `  ${tryLine(url, models[0]!)}`,
+    `  ${tryLine(url, models[0]!, apiKey !== undefined)}`,
     "",
     "Ctrl-C stops everything; predictions are kept.",
     "",
@@ -40,16 +46,16 @@ function describeModel({ name, loader, engines }: ServedModel): string {
   const engineWords = [...devices].map(
     ([device, count]) => `${count} ${count === 1 ? "engine" : "engines"} on ${device}`,
   );
-  return `  model      ${pc.bold(name)} (${loader}), ${engineWords.join(", ")}`;
+  return `  model      ${colours.bold(name)} (${loader}), ${engineWords.join(", ")}`;
 }
 
-function tryLine(url: string, { name, picture }: ServedModel): string {
+function tryLine(url: string, { name, picture }: ServedModel, needsKey: boolean): string {
+  const curl = `curl -s${needsKey ? ' -H "Authorization: Bearer $INFERMILL_API_KEY"' : ""} -H 'Prefer: wait=30'`;
   const address = `${url}/v1/models/${encodeURIComponent(name)}/predictions`;
-  if (picture !== "required")
-    return `curl -s -H 'Prefer: wait=30' -H 'Content-Type: application/json' -d '{}' ${address}`;
+  if (picture !== "required") return `${curl} -H 'Content-Type: application/json' -d '{}' ${address}`;
   const photo = findSamplePhoto("march-pastoral");
   const path = photo === undefined ? "picture.jpg" : shorter(relative(process.cwd(), photo), photo);
-  return `curl -s -H 'Prefer: wait=30' -H 'Content-Type: image/jpeg' --data-binary '@${path}' ${address}`;
+  return `${curl} -H 'Content-Type: image/jpeg' --data-binary '@${path}' ${address}`;
 }
 
 function shorter(a: string, b: string): string {

@@ -54,7 +54,7 @@ export async function start(options: { config?: string }): Promise<void> {
   );
   try {
     const [{ url }] = await Promise.all([api.ready, worker.ready, coordinator.ready]);
-    await printBanner(String(url), redis);
+    await printBanner(String(url), redis, config.api_keys[0]);
   } catch (error) {
     await stopAll();
     throw error;
