@@ -114,6 +114,7 @@ describe.skipIf(whyNoRedis)("infermill bulk", () => {
       ["bulk", join(folder, "nowhere"), "-m", "Scripted", "-c", config],
       ["bulk", photos, "-m", "Scripted", "-c", config, "--request", "nonsense"],
       ["bulk", photos, "-m", "Scripted", "-c", config, "--glob", "*a*b*c*d*e*.jpg"],
+      ["bulk", "--resume", `bulk_${"0".repeat(32)}`, "-c", config, "--out", "other.ndjson"],
       // A link to the pictures would have them drawn over.
       ["bulk", linked, "-m", "Scripted", "-c", config, "--annotate", linked],
     ]) {

@@ -33,12 +33,22 @@ export async function bulk(folder: string | undefined, options: BulkOptions): Pr
     throw new UsageError("name a folder, or with --resume the run to go on with, and not both");
   if (folder !== undefined && options.model === undefined)
     throw new UsageError("name the model: --model <name>");
+  refuseChanges(options);
   const interruption = interruptible();
   const exitCode =
     options.server === undefined
       ? await bulkHere(folder, options, interruption)
       : await bulkOnServer(options.server, folder, options, interruption);
   process.exit(exitCode);
+}
+
+/** A run goes on as it was started. */
+function refuseChanges(options: BulkOptions): void {
+  if (options.resume === undefined || options.server !== undefined) return;
+  const keys = ["model", "out", "annotate", "glob", "request"] as const;
+  const given = keys.filter((key) => options[key] !== undefined).map((key) => `--${key}`);
+  if (given.length > 0)
+    throw new UsageError(`a run goes on as it was started: leave out ${given.join(", ")}`);
 }
 
 async function bulkHere(
