@@ -1,5 +1,5 @@
 /** What the api does with bulk runs by itself: no coordinator and no worker runs here. */
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
@@ -7,6 +7,7 @@ import { openBulkRuns } from "../src/bulk/runs.ts";
 import { createNames } from "../src/queue/names.ts";
 import type { RedisServer } from "../src/redis/provideRedis.ts";
 import { openRedis, send, startTestApi, type Json, type TestApi } from "./support/api.ts";
+import { until } from "./support/infermill.ts";
 import { startTestRedis, whyNoRedis } from "./support/redis.ts";
 
 const NDJSON = { "Content-Type": "application/x-ndjson" };
@@ -83,10 +84,49 @@ describe.skipIf(whyNoRedis)("bulk runs by HTTP", () => {
     const events = (headers = {}) =>
       fetch(`${api.url}/v1/bulk/${id}/events`, { headers }).then((answer) => answer.text());
     const text = await events();
-    const [, eventId] = /^id: (\S+)\nevent: progress\ndata: \{.*"status":"cancelled".*\}\n\n$/.exec(text)!;
+    const [, eventId] = /^event: progress\nid: (\S+)\ndata: \{.*"status":"cancelled".*\}\n\n$/.exec(text)!;
     expect(await events({ "Last-Event-ID": eventId! })).toBe("");
     expect(await events({ "Last-Event-ID": "running-9-3" })).toBe(text);
   });
+
+  test.skipIf(!existsSync("/proc/self/fd"))(
+    "results are sent as fast as their reader takes them, and no further once it has gone",
+    async () => {
+      const { id } = (await start({ model: "Echo", folder: "photos" })).body;
+      await send("POST", `${api.url}/v1/bulk/${id}/cancel`);
+      const file = join(api.config.data_dir, "bulk", id, "results.ndjson");
+      const lines = Array.from(
+        { length: 20_000 },
+        (_, index) =>
+          `{"index":${index},"status":"succeeded","line":${index + 1},"path":"${"x".repeat(1000)}"}\n`,
+      );
+      writeFileSync(file, lines.join(""));
+      const warnings: Error[] = [];
+      const warn = (warning: Error) => void warnings.push(warning);
+      process.on("warning", warn);
+      try {
+        const whole = await fetch(`${api.url}/v1/bulk/${id}/results`);
+        expect(await whole.text()).toBe(lines.join(""));
+
+        const left = new AbortController();
+        const { body } = await fetch(`${api.url}/v1/bulk/${id}/results`, { signal: left.signal });
+        await body!.getReader().read();
+        left.abort();
+        const open = () =>
+          readdirSync("/proc/self/fd").filter((fd) => {
+            try {
+              return readlinkSync(`/proc/self/fd/${fd}`) === file;
+            } catch {
+              return false;
+            }
+          });
+        await until(() => open().length === 0, "the results file is closed");
+      } finally {
+        process.off("warning", warn);
+      }
+      expect(warnings).toEqual([]);
+    },
+  );
 
   test("a faulty call is refused with every fault, and leaves nothing behind", async () => {
     const faulty = await start({ folder: "photos", priority: "soon", webhook_events: "x", recursive: true });

@@ -8,9 +8,9 @@ import { hasEnded, type BulkRun } from "../../bulk/spec.ts";
 import { InvalidRequestError } from "../../errors.ts";
 import { faultOf } from "../../loaders/requestSchema.ts";
 import { pathParameter, type Api } from "../api.ts";
+import { streamState } from "./streamState.ts";
 import { abortWhenGone } from "./waiting.ts";
 
-const HEARTBEAT_MS = 15_000;
 /** A run's progress is told about once a second. */
 const LOOK_INTERVAL_MS = 1000;
 
@@ -48,7 +48,8 @@ export async function streamBulkResults({ bulk, closing }: Api, req: Request, re
       hasEnded: async () => follow === "false" || hasEnded((await bulk.read(id)).status),
     });
     for await (const text of lines) {
-      if (!res.write(text)) await Promise.race([once(res, "drain"), once(res, "close")]);
+      // A client that has gone never drains; then the lines end by the same signal.
+      if (!res.write(text)) await once(res, "drain", { signal: gone.signal }).catch(() => {});
     }
     res.end();
   } finally {
@@ -56,34 +57,17 @@ export async function streamBulkResults({ bulk, closing }: Api, req: Request, re
   }
 }
 
-/** Progress is a state, not a log: who comes again gets what changed since its Last-Event-ID, in one event. */
 export async function streamBulkEvents({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
   const id = pathParameter(req, "run");
-  let run = await bulk.read(id);
-  let told = req.get("Last-Event-ID");
-  if (hasEnded(run.status) && told === eventIdOf(run)) {
-    // A browser connects again after the end, too; this tells it not to.
-    res.status(204).end();
-    return;
-  }
-  res.set({ "Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no" });
-  res.flushHeaders();
-  const heartbeat = setInterval(() => res.write(": still here\n\n"), HEARTBEAT_MS);
-  const gone = abortWhenGone(res, closing);
-  try {
-    for (;;) {
-      const eventId = eventIdOf(run);
-      if (eventId !== told) res.write(`id: ${eventId}\nevent: progress\ndata: ${JSON.stringify(run)}\n\n`);
-      told = eventId;
-      if (hasEnded(run.status) || gone.signal.aborted) break;
-      await sleep(LOOK_INTERVAL_MS, undefined, { signal: gone.signal }).catch(() => {});
-      run = await bulk.read(id);
-    }
-    res.end();
-  } finally {
-    clearInterval(heartbeat);
-    gone.stop();
-  }
+  await streamState(req, res, closing, await bulk.read(id), {
+    event: "progress",
+    idOf: eventIdOf,
+    hasEnded: ({ status }) => hasEnded(status),
+    async next(signal) {
+      await sleep(LOOK_INTERVAL_MS, undefined, { signal }).catch(() => {});
+      return bulk.read(id);
+    },
+  });
 }
 
 function eventIdOf({ status, counts }: BulkRun): string {
