@@ -94,7 +94,7 @@ async function bulkOnServer(
   if (exitCode === EXIT_INTERRUPTED) {
     console.error(`Interrupted. To go on: ${resumeCommand(id, { "--server": server, "--out": out })}`);
     const key = process.env["INFERMILL_API_KEY"] ? '-H "Authorization: Bearer $INFERMILL_API_KEY" ' : "";
-    const url = new URL(`/v1/bulk/${id}/cancel`, server).href;
+    const url = `${server.replace(/\/+$/, "")}/v1/bulk/${id}/cancel`;
     console.error(`The run goes on at the server; to cancel it: curl -X POST ${key}${url}`);
   }
   return exitCode;

@@ -99,6 +99,7 @@ async function work(
     return EXIT_INTERRUPTED;
   }
   console.log(summary.format(counts.total, session, resultsFile));
+  if (outcome === "cancelled") console.error("infermill: the run was cancelled by another process");
   if (spec.annotate_folder !== undefined) console.log(`annotated      ${spec.annotate_folder}`);
   return outcome === "completed" && counts.failed === 0 ? 0 : EXIT_FAILED;
 }
