@@ -1,6 +1,6 @@
 /** The yardstick of the no-op row: a BullMQ worker with a processor that does nothing. Arguments: Redis URL, queue, prefix, concurrency. */
 import { Worker } from "bullmq";
-import { connectRedis } from "../src/queue/connections.ts";
+import { connectRedis } from "../src/redis/connections.ts";
 
 const [url = "", queue = "", prefix = "", concurrency = ""] = process.argv.slice(2);
 const connection = await connectRedis(url, "worker");

@@ -8,11 +8,11 @@ import { loadConfig } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
 import { BadInputError, LoaderError, ModelNotFoundError, toInfermillError } from "./errors.ts";
 import type { BaseModelLoader } from "./loaders/BaseModelLoader.ts";
-import type { PredictionRequest, PredictionResponse } from "./loaders/dictionaries.ts";
+import type { PredictionRequest, PredictionResponse } from "./imil/dictionaries.ts";
 import { checkLoaders, openModel } from "./loaders/openLoader.ts";
 import { checkOutcomes } from "./loaders/outcomes.ts";
-import { asDictionary, checkRequest, isBlank } from "./loaders/requestSchema.ts";
-import { buildErrorResponse } from "./loaders/response.ts";
+import { asDictionary, checkRequest, isBlank } from "./imil/requestSchema.ts";
+import { buildErrorResponse } from "./imil/response.ts";
 
 export interface ExecuteOptions {
   /** Configuration file, infermill's or IMIL's. Default: INFERMILL_CONFIG, else config/infermill.json. */

@@ -20,12 +20,17 @@ export type {
   MessageTravelStep,
   PredictionRequest,
   PredictionResponse,
-} from "./loaders/dictionaries.ts";
-export { attachPictures, picturesOf } from "./loaders/requestPictures.ts";
-export { buildErrorResponse, buildResponse } from "./loaders/response.ts";
-export { OnnxModelLoader } from "./loaders/OnnxModelLoader.ts";
-export type { NormalisationFormat, OutputRow, PictureInput, RowOutput } from "./loaders/OnnxModelLoader.ts";
-export { createTensorWriter, cropPicture, decodePicture, writeTensor } from "./loaders/picture.ts";
+} from "./imil/dictionaries.ts";
+export { attachPictures, picturesOf } from "./loaders/pictures/requestPictures.ts";
+export { buildErrorResponse, buildResponse } from "./imil/response.ts";
+export { OnnxPictureModelLoader } from "./loaders/pictures/OnnxPictureModelLoader.ts";
+export type {
+  NormalisationFormat,
+  OutputRow,
+  PictureInput,
+  RowOutput,
+} from "./loaders/pictures/OnnxPictureModelLoader.ts";
+export { createTensorWriter, cropPicture, decodePicture, writeTensor } from "./loaders/pictures/picture.ts";
 export type {
   DecodedPicture,
   DecodeOptions,
@@ -36,17 +41,17 @@ export type {
   TensorData,
   TensorFormat,
   TensorWriter,
-} from "./loaders/picture.ts";
-export { suppressNonMaxima, toFinding } from "./loaders/boxes.ts";
-export type { Candidate } from "./loaders/boxes.ts";
-export { CenterNetModelLoader } from "./loaders/CenterNetModelLoader.ts";
-export { ClipModelLoader, readPrompts } from "./loaders/ClipModelLoader.ts";
-export { readClipTokenizer } from "./loaders/clipTokenizer.ts";
-export type { ClipTokenizer } from "./loaders/clipTokenizer.ts";
-export { DetectoModelLoader } from "./loaders/DetectoModelLoader.ts";
-export { FacialExpressionRecognitionModelLoader } from "./loaders/FacialExpressionRecognitionModelLoader.ts";
-export { ImageClassificationModelLoader, softmax } from "./loaders/ImageClassificationModelLoader.ts";
-export { PoseEstimationModelLoader } from "./loaders/PoseEstimationModelLoader.ts";
-export { YoloModelLoader } from "./loaders/YoloModelLoader.ts";
-export { YoloxModelLoader } from "./loaders/YoloxModelLoader.ts";
+} from "./loaders/pictures/picture.ts";
+export { suppressNonMaxima, toFinding } from "./loaders/vision/boxes.ts";
+export type { Candidate } from "./loaders/vision/boxes.ts";
+export { CenterNetModelLoader } from "./loaders/vision/CenterNetModelLoader.ts";
+export { ClipModelLoader, readPrompts } from "./loaders/vision/ClipModelLoader.ts";
+export { readClipTokenizer } from "./loaders/text/clipTokenizer.ts";
+export type { ClipTokenizer } from "./loaders/text/clipTokenizer.ts";
+export { DetectoModelLoader } from "./loaders/vision/DetectoModelLoader.ts";
+export { FacialExpressionRecognitionModelLoader } from "./loaders/vision/FacialExpressionRecognitionModelLoader.ts";
+export { ImageClassificationModelLoader, softmax } from "./loaders/vision/ImageClassificationModelLoader.ts";
+export { PoseEstimationModelLoader } from "./loaders/vision/PoseEstimationModelLoader.ts";
+export { YoloModelLoader } from "./loaders/vision/YoloModelLoader.ts";
+export { YoloxModelLoader } from "./loaders/vision/YoloxModelLoader.ts";
 export { BadInputError, ConfigError, InfermillError, LoaderError, RetryableError } from "./errors.ts";

@@ -3,7 +3,7 @@ import { mkdir, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import sharp from "sharp";
 import { BadInputError } from "../errors.ts";
-import type { Finding } from "../loaders/dictionaries.ts";
+import type { Finding } from "../imil/dictionaries.ts";
 import { drawOverlay } from "./overlay.ts";
 
 /** Smaller pictures are enlarged to this long side, or a label would cover what it names. */

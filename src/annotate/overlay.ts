@@ -3,7 +3,7 @@
  * has a dark and a light part, so that it shows on any ground, and its size
  * follows the picture's.
  */
-import type { Box, Finding } from "../loaders/dictionaries.ts";
+import type { Box, Finding } from "../imil/dictionaries.ts";
 
 interface Size {
   width: number;

@@ -7,8 +7,8 @@
 import { createHash } from "node:crypto";
 import type { Readable } from "node:stream";
 import { BadInputError, IdempotencyConflictError, type InfermillError } from "../errors.ts";
-import type { PredictionRequest } from "../loaders/dictionaries.ts";
-import type { Needs } from "../loaders/requestSchema.ts";
+import type { PredictionRequest } from "../imil/dictionaries.ts";
+import type { Needs } from "../imil/requestSchema.ts";
 import type { StoredInput } from "../queue/inputs.ts";
 import type { Prediction } from "../queue/jobs.ts";
 import { newPredictionId } from "../queue/names.ts";

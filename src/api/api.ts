@@ -5,7 +5,7 @@ import type { ZodOpenApiOperationObject } from "zod-openapi";
 import type { BulkRuns } from "../bulk/runs.ts";
 import type { Config } from "../config/schema.ts";
 import type { Predictions } from "../queue/predictions.ts";
-import type { WorkerReport } from "../queue/workers.ts";
+import type { WorkerReport } from "../queue/workerReports.ts";
 import type { Metrics } from "./metrics.ts";
 
 export interface Api {

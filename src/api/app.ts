@@ -10,7 +10,7 @@ import type { Config } from "../config/schema.ts";
 import { NotFoundError, PredictionNotFoundError } from "../errors.ts";
 import { isPredictionId } from "../queue/names.ts";
 import type { Predictions } from "../queue/predictions.ts";
-import type { WorkerReport } from "../queue/workers.ts";
+import type { WorkerReport } from "../queue/workerReports.ts";
 import type { Api, Route } from "./api.ts";
 import { authorize } from "./authorize.ts";
 import { createDashboard } from "./dashboard.ts";

@@ -1,6 +1,6 @@
 /** What the api tells of a model: its settings, and what the live workers report of it. */
 import type { Api } from "./api.ts";
-import type { WorkerReport } from "../queue/workers.ts";
+import type { WorkerReport } from "../queue/workerReports.ts";
 import type { ModelDescription, ModelReadiness } from "./schemas.ts";
 
 /** The worker reports itself every two seconds, and a chunk's own timeout ends it: later than this it hangs. */

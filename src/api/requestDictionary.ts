@@ -6,9 +6,9 @@ import { createHash } from "node:crypto";
 import type { Config } from "../config/schema.ts";
 import { parseOutsideUrl } from "../egress/egress.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../errors.ts";
-import type { PredictionRequest } from "../loaders/dictionaries.ts";
-import { decodeBase64 } from "../loaders/requestPictures.ts";
-import { findFaults, type Needs } from "../loaders/requestSchema.ts";
+import type { PredictionRequest } from "../imil/dictionaries.ts";
+import { decodeBase64 } from "../loaders/pictures/requestPictures.ts";
+import { findFaults, type Needs } from "../imil/requestSchema.ts";
 import { parseFileReference, type StoredInput } from "../queue/inputs.ts";
 import { BodyTooLargeError } from "./problems.ts";
 

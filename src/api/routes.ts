@@ -3,7 +3,7 @@ import type { Request } from "express";
 import { z } from "zod";
 import type { ZodOpenApiOperationObject, ZodOpenApiResponsesObject } from "zod-openapi";
 import type { Config } from "../config/schema.ts";
-import { requestSchema } from "../loaders/requestSchema.ts";
+import { requestSchema } from "../imil/requestSchema.ts";
 import type { Route } from "./api.ts";
 import { answerImil } from "./handlers/answerImil.ts";
 import { manifestLineSchema } from "./bulk/manifest.ts";

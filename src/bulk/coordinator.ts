@@ -7,12 +7,12 @@ import { DelayedError, Job, UnrecoverableError, WaitingError, Worker } from "bul
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { BulkRunNotFoundError, InfermillError, RedisUnavailableError, toInfermillError } from "../errors.ts";
-import { openLanes } from "../queue/bulkLane.ts";
-import { connectRedis } from "../queue/connections.ts";
+import { openLanes } from "../queue/bulkQueue.ts";
+import { connectRedis } from "../redis/connections.ts";
 import { Deliveries } from "../queue/deliveries.ts";
 import { failedReason } from "../queue/jobs.ts";
 import { BULK_QUEUE, createNames } from "../queue/names.ts";
-import { readWorkerReports } from "../queue/workers.ts";
+import { readWorkerReports } from "../queue/workerReports.ts";
 import { RunTakenOverError } from "./resultsFile.ts";
 import { openBulkRuns, type BulkRuns, type BulkState } from "./runs.ts";
 import { hasEnded } from "./spec.ts";

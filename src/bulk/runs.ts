@@ -15,7 +15,7 @@ import {
   RedisUnavailableError,
   type ErrorSummary,
 } from "../errors.ts";
-import { connectRedis, reachRedis } from "../queue/connections.ts";
+import { connectRedis, reachRedis } from "../redis/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
 import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";

@@ -1,6 +1,6 @@
 /** What a bulk run is: what was asked for, how it stands, and what it looks like to clients. */
 import type { ErrorSummary } from "../errors.ts";
-import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
+import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
 import type { Webhook } from "../queue/deliveries.ts";
 import type { InputRef } from "../queue/inputs.ts";
 import type { Priority, Timings } from "../queue/jobs.ts";

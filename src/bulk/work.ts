@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { InfermillError, RedisUnavailableError } from "../errors.ts";
-import type { Lane, LaneEnding, Lanes } from "../queue/bulkLane.ts";
+import type { Lane, LaneEnding, Lanes } from "../queue/bulkQueue.ts";
 import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
 import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.ts";

@@ -1,9 +1,9 @@
 /** `infermill predict`: one picture through a model in this process, without Redis. */
 import { readFile } from "node:fs/promises";
 import { loadConfig } from "../config/load.ts";
-import type { PredictionRequest } from "../loaders/dictionaries.ts";
+import type { PredictionRequest } from "../imil/dictionaries.ts";
 import { checkLoaders, openModel } from "../loaders/openLoader.ts";
-import { attachPictures } from "../loaders/requestPictures.ts";
+import { attachPictures } from "../loaders/pictures/requestPictures.ts";
 import { UsageError } from "./exit.ts";
 import { printWarning } from "./log.ts";
 

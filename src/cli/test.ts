@@ -1,6 +1,6 @@
 /** `infermill test`: one picture through a model some times, here and without Redis, as IMIL's test.py does. */
 import { closeModels, chooseModel, executeModel, openConfig, openLocalModel } from "../executeModel.ts";
-import type { PredictionRequest } from "../loaders/dictionaries.ts";
+import type { PredictionRequest } from "../imil/dictionaries.ts";
 import { EXIT_FAILED, UsageError } from "./exit.ts";
 import { readPicture } from "./predict.ts";
 

@@ -5,7 +5,7 @@ import type { Problem } from "../api/problems.ts";
 import { splitLines } from "../bulk/lines.ts";
 import type { BulkResult, BulkRun } from "../bulk/spec.ts";
 import { InfermillError } from "../errors.ts";
-import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
+import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
 import type { Prediction, Priority, Status } from "../queue/jobs.ts";
 
 /** What the api waits at most, in seconds. */

@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { z } from "zod";
 import { ConfigError, type ConfigFault } from "../errors.ts";
-import { convertMilConfig, isMilConfig, type ConvertedConfig } from "./milConfig.ts";
+import { convertMilConfig, isMilConfig, type ConvertedConfig } from "../imil/milConfig.ts";
 import { configSchema, modelSchema, type Config, type ModelConfig } from "./schema.ts";
 
 /** Environment variables that override a setting, and how their text is read. */

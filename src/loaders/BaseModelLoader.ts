@@ -5,9 +5,9 @@
  */
 import type { ZodObject } from "zod";
 import { BadInputError } from "../errors.ts";
-import type { Finding, PredictionRequest, PredictionResponse } from "./dictionaries.ts";
-import { buildResponse } from "./response.ts";
-import { picturesOf } from "./requestPictures.ts";
+import type { Finding, PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
+import { buildResponse } from "../imil/response.ts";
+import { picturesOf } from "./pictures/requestPictures.ts";
 
 /** One model's section of the configuration: the common keys, resolved, and the loader's own. */
 export interface ModelSection {

@@ -8,15 +8,15 @@ import { resolve } from "node:path";
 import { createJiti } from "jiti";
 import { ConfigError } from "../errors.ts";
 import { BaseModelLoader, type LoaderClass } from "./BaseModelLoader.ts";
-import { CenterNetModelLoader } from "./CenterNetModelLoader.ts";
-import { ClipModelLoader } from "./ClipModelLoader.ts";
+import { CenterNetModelLoader } from "./vision/CenterNetModelLoader.ts";
+import { ClipModelLoader } from "./vision/ClipModelLoader.ts";
 import { didYouMean } from "./closest.ts";
-import { DetectoModelLoader } from "./DetectoModelLoader.ts";
-import { FacialExpressionRecognitionModelLoader } from "./FacialExpressionRecognitionModelLoader.ts";
-import { ImageClassificationModelLoader } from "./ImageClassificationModelLoader.ts";
-import { PoseEstimationModelLoader } from "./PoseEstimationModelLoader.ts";
-import { YoloModelLoader } from "./YoloModelLoader.ts";
-import { YoloxModelLoader } from "./YoloxModelLoader.ts";
+import { DetectoModelLoader } from "./vision/DetectoModelLoader.ts";
+import { FacialExpressionRecognitionModelLoader } from "./vision/FacialExpressionRecognitionModelLoader.ts";
+import { ImageClassificationModelLoader } from "./vision/ImageClassificationModelLoader.ts";
+import { PoseEstimationModelLoader } from "./vision/PoseEstimationModelLoader.ts";
+import { YoloModelLoader } from "./vision/YoloModelLoader.ts";
+import { YoloxModelLoader } from "./vision/YoloxModelLoader.ts";
 
 /** Loaders that the configuration can name without a `model_loader_file`. */
 export const BUILT_IN_LOADERS: Readonly<Record<string, LoaderClass>> = {

@@ -8,7 +8,7 @@ import { Job, Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { WebhookEventType } from "../config/webhooks.ts";
 import { DeliveryNotFoundError } from "../errors.ts";
-import { reachRedis } from "./connections.ts";
+import { reachRedis } from "../redis/connections.ts";
 import { toIsoTime } from "./jobs.ts";
 import { isPredictionId as isJobId, newDeliveryId, type Names } from "./names.ts";
 

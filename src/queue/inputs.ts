@@ -12,7 +12,7 @@ import type { Readable } from "node:stream";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import { BadInputError } from "../errors.ts";
-import { reachRedis } from "./connections.ts";
+import { reachRedis } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 
 const SMALL_BYTES = 1024 * 1024;

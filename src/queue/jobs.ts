@@ -6,7 +6,7 @@ import type { Job, JobsOptions } from "bullmq";
 import type { ModelConfig } from "../config/schema.ts";
 import * as errors from "../errors.ts";
 import type { ErrorSummary } from "../errors.ts";
-import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
+import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
 import type { InputRef } from "./inputs.ts";
 
 /** A prediction's job data. The bytes of its inputs are elsewhere. */

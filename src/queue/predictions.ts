@@ -17,9 +17,15 @@ import {
   QueueFullError,
   RedisUnavailableError,
 } from "../errors.ts";
-import type { PredictionRequest } from "../loaders/dictionaries.ts";
-import { connectRedis, mayHaveRun, reachRedis } from "./connections.ts";
-import { createAnnouncer, openEndings, type AnnounceEnding, type Endings, type Watch } from "./endings.ts";
+import type { PredictionRequest } from "../imil/dictionaries.ts";
+import { connectRedis, mayHaveRun, reachRedis } from "../redis/connections.ts";
+import {
+  createAnnouncer,
+  openEndings,
+  type AnnounceEnding,
+  type Endings,
+  type Watch,
+} from "./completionEvents.ts";
 import { Deliveries, type Webhook } from "./deliveries.ts";
 import { createInputStore, type InputStore, type StoredInput } from "./inputs.ts";
 import {
@@ -39,7 +45,7 @@ import {
 import { createNames, newDeliveryId, type Names } from "./names.ts";
 import { readResponse } from "./responses.ts";
 import { defineScripts, type Scripts } from "./scripts.ts";
-import { readWorkerReports, type WorkerReport } from "./workers.ts";
+import { readWorkerReports, type WorkerReport } from "./workerReports.ts";
 
 /** How long a slot outlives a producer that died; longer than Node lets an upload take (5 minutes). */
 const SLOT_TTL_MS = 6 * 60_000;

@@ -3,7 +3,7 @@
  * with the job, whoever removes it.
  */
 import type { Queue } from "bullmq";
-import type { PredictionResponse } from "../loaders/dictionaries.ts";
+import type { PredictionResponse } from "../imil/dictionaries.ts";
 import type { Completion, PredictionJob } from "./jobs.ts";
 
 /** BullMQ copies return values into its event stream, which is why a larger response stays out of them. */

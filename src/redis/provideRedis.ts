@@ -2,7 +2,7 @@
  * Where Redis comes from: the one that the user named, or else an embedded
  * server for the data folder, run from whatever Redis this machine has or can get.
  */
-import { connectRedis } from "../queue/connections.ts";
+import { connectRedis } from "./connections.ts";
 import { checkRedis } from "./check.ts";
 import { startEmbeddedRedis, type RedisLog } from "./embeddedServer.ts";
 import { findRedisProgram } from "./findRedisProgram.ts";

@@ -10,7 +10,7 @@ import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { createEgress } from "../egress/egress.ts";
 import { PredictionNotFoundError, RedisUnavailableError } from "../errors.ts";
-import { connectRedis } from "../queue/connections.ts";
+import { connectRedis } from "../redis/connections.ts";
 import {
   LOOK_RUNNING_MS,
   LOOK_WAITING_MS,

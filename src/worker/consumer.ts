@@ -8,7 +8,7 @@ import { UnrecoverableError, WaitingError, Worker } from "bullmq";
 import type { Logger } from "pino";
 import type { ModelConfig } from "../config/schema.ts";
 import { InfermillError, PredictionExpiredError, RetryableError, toInfermillError } from "../errors.ts";
-import { createAnnouncer } from "../queue/endings.ts";
+import { createAnnouncer } from "../queue/completionEvents.ts";
 import type { Deliveries } from "../queue/deliveries.ts";
 import type { InputStore, LocalInputRef } from "../queue/inputs.ts";
 import {

@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import { inputFolder } from "../queue/inputs.ts";
-import type { EngineSpec } from "./protocol.ts";
+import type { EngineSpec } from "../engines/protocol.ts";
 
 /** More engines than this are started only where the configuration asks for them: each holds a copy of the model. */
 const MOST_DEFAULT_INSTANCES = 16;

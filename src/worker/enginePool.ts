@@ -12,13 +12,13 @@ import {
   PredictionTimeoutError,
 } from "../errors.ts";
 import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
-import type { PredictionRequest, PredictionResponse } from "../loaders/dictionaries.ts";
+import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
 import type { LocalInputRef } from "../queue/inputs.ts";
 import { PRIORITIES, type Timings } from "../queue/jobs.ts";
-import type { ModelReport } from "../queue/workers.ts";
+import type { ModelReport } from "../queue/workerReports.ts";
 import { Batcher } from "./batcher.ts";
 import { EngineProcess } from "./engineProcess.ts";
-import { fromWire, type EngineSpec, type MemberOutcome } from "./protocol.ts";
+import { fromWire, type EngineSpec, type MemberOutcome } from "../engines/protocol.ts";
 
 const FIRST_RESTART_DELAY_MS = 200;
 const LONGEST_RESTART_DELAY_MS = 30_000;

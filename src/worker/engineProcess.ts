@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { BadInputError, type InfermillError } from "../errors.ts";
 import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
-import type { EngineReport, EngineState } from "../queue/workers.ts";
+import type { EngineReport, EngineState } from "../queue/workerReports.ts";
 import {
   fromWire,
   noTimings,
@@ -18,7 +18,7 @@ import {
   type Member,
   type MemberOutcome,
   type ToEngine,
-} from "./protocol.ts";
+} from "../engines/protocol.ts";
 
 /** Chunks that an engine holds at a time: one that runs and one whose pictures are decoded meanwhile. */
 const WINDOW = 2;
@@ -74,10 +74,15 @@ export class EngineProcess {
     this.device = spec.device;
     this.#events = events;
     const isSource = import.meta.url.endsWith(".ts");
-    this.#child = fork(fileURLToPath(new URL(isSource ? "./engine.ts" : "./engine.js", import.meta.url)), {
-      // libvips decodes on libuv's threads; two keep one engine busy, more only fight over its core.
-      env: { ...process.env, UV_THREADPOOL_SIZE: "2" },
-    });
+    this.#child = fork(
+      fileURLToPath(
+        new URL(isSource ? "../engines/node/engine.ts" : "../engines/node/engine.js", import.meta.url),
+      ),
+      {
+        // libvips decodes on libuv's threads; two keep one engine busy, more only fight over its core.
+        env: { ...process.env, UV_THREADPOOL_SIZE: "2" },
+      },
+    );
     this.#child.on("message", (message: FromEngine) => this.#receive(message));
     this.#child.on("error", (error) => {
       log.error({ engine: id, err: error }, "engine process failed");

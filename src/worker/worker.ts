@@ -4,7 +4,7 @@ import { hostname } from "node:os";
 import { Queue } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
-import { connectRedis } from "../queue/connections.ts";
+import { connectRedis } from "../redis/connections.ts";
 import { Deliveries } from "../queue/deliveries.ts";
 import { createInputStore } from "../queue/inputs.ts";
 import { createNames } from "../queue/names.ts";
@@ -13,7 +13,7 @@ import {
   publishWorkerReport,
   removeWorkerReport,
   type WorkerReport,
-} from "../queue/workers.ts";
+} from "../queue/workerReports.ts";
 import { startConsumer } from "./consumer.ts";
 import { planEngines } from "./enginePlan.ts";
 import { EnginePool } from "./enginePool.ts";

@@ -10,7 +10,7 @@ import { pino } from "pino";
 import { startApi } from "../../src/api/server.ts";
 import { configSchema, type Config } from "../../src/config/schema.ts";
 import { Deliveries } from "../../src/queue/deliveries.ts";
-import { createAnnouncer } from "../../src/queue/endings.ts";
+import { createAnnouncer } from "../../src/queue/completionEvents.ts";
 import type { Completion, PredictionJob, PredictionJobData } from "../../src/queue/jobs.ts";
 import { createNames } from "../../src/queue/names.ts";
 

@@ -7,8 +7,8 @@ import { splitLines } from "../../bulk/lines.ts";
 import type { BulkEntry } from "../../bulk/spec.ts";
 import type { Config } from "../../config/schema.ts";
 import { BadInputError, InfermillError, InvalidRequestError, type Fault } from "../../errors.ts";
-import { decodeBase64 } from "../../loaders/requestPictures.ts";
-import { faultOf, type Needs } from "../../loaders/requestSchema.ts";
+import { decodeBase64 } from "../../loaders/pictures/requestPictures.ts";
+import { faultOf, type Needs } from "../../imil/requestSchema.ts";
 import { parseJson } from "../body/read.ts";
 import { readDictionary } from "../requestDictionary.ts";
 

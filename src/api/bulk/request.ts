@@ -6,7 +6,7 @@ import { realFolder } from "../../bulk/entry.ts";
 import type { BulkSpec } from "../../bulk/spec.ts";
 import { BULK_EVENTS } from "../../config/webhooks.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
-import { checkRequest, faultOf } from "../../loaders/requestSchema.ts";
+import { checkRequest, faultOf } from "../../imil/requestSchema.ts";
 import { PRIORITIES, type Priority } from "../../queue/jobs.ts";
 import { newBulkRunId } from "../../queue/names.ts";
 import { needsOf } from "../accept.ts";

@@ -10,8 +10,8 @@ import {
   RetryableError,
   type ErrorSummary,
 } from "../../errors.ts";
-import type { PredictionRequest, PredictionResponse } from "../../loaders/dictionaries.ts";
-import { buildErrorResponse } from "../../loaders/response.ts";
+import type { PredictionRequest, PredictionResponse } from "../../imil/dictionaries.ts";
+import { buildErrorResponse } from "../../imil/response.ts";
 import { errorOfSummary, isFinal, type Prediction } from "../../queue/jobs.ts";
 import { acceptPredictions, draftOf, needsOf } from "../accept.ts";
 import type { Api } from "../api.ts";

@@ -4,7 +4,7 @@ import { z } from "zod";
 import type { BulkRuns } from "../../bulk/runs.ts";
 import { hasEnded, type BulkRun } from "../../bulk/spec.ts";
 import { InvalidRequestError, RedisUnavailableError } from "../../errors.ts";
-import { faultOf } from "../../loaders/requestSchema.ts";
+import { faultOf } from "../../imil/requestSchema.ts";
 import { needsOf } from "../accept.ts";
 import { pathParameter, type Api } from "../api.ts";
 import { bulkForm, limitBody, readJson } from "../body/read.ts";

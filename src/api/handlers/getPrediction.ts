@@ -2,7 +2,7 @@
 import type { Request, Response } from "express";
 import { pathParameter, type Api } from "../api.ts";
 import { InvalidRequestError } from "../../errors.ts";
-import { faultOf } from "../../loaders/requestSchema.ts";
+import { faultOf } from "../../imil/requestSchema.ts";
 import { waitQuerySchema } from "../submissionOptions.ts";
 import { sendPrediction } from "./sendPrediction.ts";
 import { abortWhenGone } from "./waiting.ts";

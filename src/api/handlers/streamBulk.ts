@@ -6,7 +6,7 @@ import { z } from "zod";
 import { followResults } from "../../bulk/resultsFile.ts";
 import { hasEnded, type BulkRun } from "../../bulk/spec.ts";
 import { InvalidRequestError } from "../../errors.ts";
-import { faultOf } from "../../loaders/requestSchema.ts";
+import { faultOf } from "../../imil/requestSchema.ts";
 import { pathParameter, type Api } from "../api.ts";
 import { streamState } from "./streamState.ts";
 import { abortWhenGone } from "./waiting.ts";

@@ -1,7 +1,7 @@
 /** `POST …/predictions` and `PUT …/predictions/{id}`: one prediction, in any of the body forms, or many. */
 import type { Request, Response } from "express";
 import { BadInputError, InfermillError, RedisUnavailableError } from "../../errors.ts";
-import type { Needs } from "../../loaders/requestSchema.ts";
+import type { Needs } from "../../imil/requestSchema.ts";
 import { isFinal, type Prediction } from "../../queue/jobs.ts";
 import { newPredictionId } from "../../queue/names.ts";
 import { acceptPredictions, draftOf, needsOf, type Draft } from "../accept.ts";

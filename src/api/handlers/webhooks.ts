@@ -2,7 +2,7 @@
 import type { Request, Response } from "express";
 import { z } from "zod";
 import { InvalidRequestError } from "../../errors.ts";
-import { faultOf } from "../../loaders/requestSchema.ts";
+import { faultOf } from "../../imil/requestSchema.ts";
 import { DELIVERY_STATUSES } from "../../queue/deliveries.ts";
 import { pathParameter, type Api } from "../api.ts";
 

@@ -1,0 +1,70 @@
+/** Box arithmetic that detectors share: overlap, suppression of duplicates, from the tensor back to the picture. */
+import type { Box, Finding } from "../../imil/dictionaries.ts";
+import type { DecodedPicture } from "../pictures/picture.ts";
+
+/** A box that a detector proposes, in pixels of its input tensor. */
+export interface Candidate {
+  left: number;
+  top: number;
+  right: number;
+  bottom: number;
+  /** 0..1 */
+  score: number;
+  classIndex: number;
+}
+
+/** Area of the overlap ÷ area of the union, 0..1; 0 where a box has no area. */
+export function intersectionOverUnion(a: Candidate, b: Candidate): number {
+  const width = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+  const height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+  if (!(width > 0 && height > 0)) return 0;
+  const overlap = width * height;
+  return overlap / (areaOf(a) + areaOf(b) - overlap);
+}
+
+const areaOf = (box: Candidate) => Math.max(0, box.right - box.left) * Math.max(0, box.bottom - box.top);
+
+/**
+ * Greedy non-maximum suppression: of boxes of the same class that overlap by more than `iouThreshold` the one with the
+ * highest score stays. Returns at most `most` boxes, the highest score first; ties keep their order.
+ */
+export function suppressNonMaxima<T extends Candidate>(
+  candidates: readonly T[],
+  iouThreshold: number,
+  most = MOST_BOXES,
+): T[] {
+  const kept: T[] = [];
+  const keptByClass = new Map<number, T[]>();
+  for (const candidate of candidates.toSorted((a, b) => b.score - a.score)) {
+    if (kept.length >= most) break;
+    const rivals = keptByClass.get(candidate.classIndex) ?? [];
+    if (rivals.some((rival) => intersectionOverUnion(rival, candidate) > iouThreshold)) continue;
+    kept.push(candidate);
+    rivals.push(candidate);
+    keptByClass.set(candidate.classIndex, rivals);
+  }
+  return kept;
+}
+
+/** Boxes of one picture at most, as in Ultralytics' detectors. */
+const MOST_BOXES = 300;
+
+/** The finding of a box: clipped to the picture, as fractions of the upright picture; undefined where nothing is left of it. */
+export function toFinding(box: Candidate, picture: DecodedPicture, label: string): Finding | undefined {
+  const { placement } = picture;
+  const fractionX = (x: number) => clip((x - placement.left) / placement.width);
+  const fractionY = (y: number) => clip((y - placement.top) / placement.height);
+  const X = fractionX(box.left);
+  const Y = fractionY(box.top);
+  const dimensions: Box = {
+    X: round4(X),
+    Y: round4(Y),
+    W: round4(fractionX(box.right) - X),
+    H: round4(fractionY(box.bottom) - Y),
+  };
+  if (!(dimensions.W > 0 && dimensions.H > 0)) return undefined;
+  return { Cs: round4(box.score), Lb: label, Dm: dimensions };
+}
+
+const clip = (fraction: number) => Math.min(1, Math.max(0, fraction));
+const round4 = (value: number) => Math.round(value * 1e4) / 1e4;

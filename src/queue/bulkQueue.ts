@@ -1,0 +1,139 @@
+/**
+ * The lane of a model: a second queue beside its own, for the predictions of
+ * bulk runs only. It leaves a worker's hand free for interactive predictions,
+ * and `max_queue_length` counts only those. Ids are the run's, so that a
+ * prediction which is submitted again is not added again.
+ */
+import { Queue } from "bullmq";
+import type { Redis } from "ioredis";
+import type { Config, ModelConfig } from "../config/schema.ts";
+import type { ErrorSummary } from "../errors.ts";
+import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
+import { connectRedis, reachRedis } from "../redis/connections.ts";
+import { createInputStore, type InputRef, type InputStore } from "./inputs.ts";
+import { failureOf, jobOptions, type Completion, type Priority, type Timings } from "./jobs.ts";
+import { createNames } from "./names.ts";
+import { readResponse } from "./responses.ts";
+import { defineScripts } from "./scripts.ts";
+
+export interface LaneSubmission {
+  id: string;
+  /** The request dictionary without its pictures. */
+  request: PredictionRequest;
+  inputs: InputRef[];
+}
+
+/** How a prediction of a bulk run ended. */
+export type LaneEnding =
+  | { status: "succeeded"; result: PredictionResponse; timings: Timings }
+  | { status: "failed"; error: ErrorSummary };
+
+export interface Lane {
+  submit(submissions: readonly LaneSubmission[], priority: Priority): Promise<void>;
+  /** For each id how it ended, "under way", or "missing" where Redis doesn't know it. */
+  read(ids: readonly string[]): Promise<(LaneEnding | "under way" | "missing")[]>;
+  /** Forgets predictions that ended, with their responses. */
+  remove(ids: readonly string[]): Promise<void>;
+  /** Takes those that wait out of the queue; answers their ids. */
+  withdraw(ids: readonly string[]): Promise<string[]>;
+}
+
+export interface Lanes {
+  lane(model: string): Lane;
+  readonly inputs: InputStore;
+  /** Calls back with the id of every prediction of a bulk run that ends, until `stop()`. Word can be lost. */
+  listen(onEnding: (id: string) => void): { stop(): void };
+  close(): Promise<void>;
+}
+
+/** What of a job's hash tells how it stands. */
+const FIELDS = ["timestamp", "finishedOn", "returnvalue", "failedReason"] as const;
+
+export async function openLanes(config: Config, redisUrl: string): Promise<Lanes> {
+  const names = createNames(config.redis_prefix);
+  const redis = await connectRedis(redisUrl, "producer");
+  const subscriber = await connectRedis(redisUrl, "worker");
+  const queues = new Map<string, Queue>();
+  const listeners = new Set<(id: string) => void>();
+  subscriber.on("message", (_channel, endings: string) => {
+    for (const ending of endings.split(" ")) {
+      const id = ending.slice(ending.indexOf(":") + 1);
+      for (const listener of listeners) listener(id);
+    }
+  });
+  await subscriber.subscribe(names.laneEndings);
+
+  const queueOf = (model: string): Queue => {
+    const known = queues.get(model);
+    if (known) return known;
+    const streams = { events: { maxLen: 100 } };
+    const queue = new Queue(model, { connection: redis, prefix: names.lanePrefix, streams });
+    // Faults reach the caller of each command.
+    queue.on("error", () => {});
+    queues.set(model, queue);
+    return queue;
+  };
+
+  return {
+    lane: (model) => createLane(redis, queueOf(model), config.models[model]!),
+    inputs: createInputStore(config, names, redis),
+    listen(onEnding) {
+      listeners.add(onEnding);
+      return { stop: () => void listeners.delete(onEnding) };
+    },
+    async close() {
+      await Promise.allSettled([...queues.values()].map((queue) => queue.close()));
+      redis.disconnect();
+      subscriber.disconnect();
+    },
+  };
+}
+
+function createLane(redis: Redis, queue: Queue, model: ModelConfig): Lane {
+  const scripts = defineScripts(redis);
+  return {
+    async submit(submissions, priority) {
+      const jobs = submissions.map(({ id, request, inputs }) => ({
+        name: "predict",
+        data: { request, inputs },
+        opts: jobOptions(model, id, priority),
+      }));
+      await reachRedis(() => queue.addBulk(jobs));
+    },
+
+    async read(ids) {
+      if (ids.length === 0) return [];
+      return reachRedis(async () => {
+        const pipeline = redis.pipeline();
+        for (const id of ids) pipeline.hmget(queue.toKey(id), ...FIELDS);
+        const replies = (await pipeline.exec()) ?? [];
+        return Promise.all(
+          replies.map(([error, fields], index) => {
+            if (error) throw error;
+            return readEnding(queue, ids[index]!, fields as (string | null)[]);
+          }),
+        );
+      });
+    },
+
+    async remove(ids) {
+      if (ids.length > 0) await reachRedis(() => scripts.removeEnded(queue.toKey, ids));
+    },
+
+    withdraw: (ids) => reachRedis(() => scripts.withdraw(queue.toKey, ids)),
+  };
+}
+
+async function readEnding(
+  queue: Queue,
+  id: string,
+  [timestamp, finishedOn, returnValue, failedReason]: readonly (string | null | undefined)[],
+): Promise<LaneEnding | "under way" | "missing"> {
+  if (!timestamp) return "missing";
+  if (!finishedOn) return "under way";
+  // Not by failedReason, which an earlier try leaves behind.
+  if (!returnValue) return { status: "failed", error: failureOf(failedReason ?? "") };
+  const completion = JSON.parse(returnValue) as Completion;
+  const result = await readResponse(queue, id, completion);
+  return result ? { status: "succeeded", result, timings: completion.timings } : "missing";
+}

@@ -1,0 +1,115 @@
+/** The dashboard, on queues as full as they get. */
+import { Queue } from "bullmq";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createNames } from "../../../src/queue/names.ts";
+import type { RedisServer } from "../../../src/redis/provideRedis.ts";
+import { openRedis, send, startTestApi, type Json, type TestApi } from "../../support/api.ts";
+import { startTestRedis, whyNoRedis } from "../../support/redis.ts";
+
+const FINISHED = 100_000;
+
+describe.skipIf(whyNoRedis)("the dashboard", () => {
+  let redis: RedisServer;
+  let api: TestApi;
+
+  beforeAll(async () => {
+    redis = await startTestRedis();
+    api = await startTestApi(redis.url);
+    await addFinishedJobs();
+  });
+  afterAll(async () => {
+    await api?.close();
+    await redis?.close();
+  });
+
+  /** In the layout of BullMQ, since to run so many would take minutes. */
+  async function addFinishedJobs() {
+    const connection = openRedis(redis.url);
+    const key = `${createNames(api.config.redis_prefix).queuePrefix}:Echo`;
+    const data = JSON.stringify({ request: { Tid: "1" }, inputs: [{ file: "ab/x-0" }] });
+    const returnvalue = JSON.stringify({
+      response: { Fs: [], Rc: "200" },
+      timings: {},
+      batch_size: 8,
+      engine: "e",
+    });
+    for (let start = 0; start < FINISHED; start += 5000) {
+      const pipeline = connection.pipeline();
+      for (let index = start; index < start + 5000; index++) {
+        const at = Date.now() - FINISHED + index;
+        pipeline.hset(`${key}:done_${index}`, {
+          name: "predict",
+          data,
+          opts: '{"attempts":3}',
+          timestamp: at,
+          processedOn: at,
+          finishedOn: at,
+          ats: 1,
+          atm: 1,
+          returnvalue,
+        });
+        pipeline.zadd(`${key}:completed`, at, `done_${index}`);
+      }
+      await pipeline.exec();
+    }
+    connection.disconnect();
+  }
+
+  const queues = (query = "") => send("GET", `${api.url}/dashboard/api/queues?${query}`);
+
+  test("its page and what that loads come from here", async () => {
+    const html = await (await fetch(`${api.url}/dashboard`)).text();
+    expect(html).toContain('<base href="/dashboard/" />');
+    for (const [, path] of html.matchAll(/(?:src|href)="(static\/[^"]+)"/g)) {
+      expect([path, (await fetch(`${api.url}/dashboard/${path}`)).status]).toEqual([path, 200]);
+    }
+  });
+
+  test("it shows every queue, and pages through 100,000 finished jobs quickly", async () => {
+    const start = Date.now();
+    const { body } = await queues("activeQueue=Echo&status=completed&page=1&jobsPerPage=20");
+    expect(Date.now() - start).toBeLessThan(2000);
+    expect(body.queues.map((queue: Json) => queue.name)).toEqual(["Echo", "Tiny", "_bulk", "_webhooks"]);
+    expect(body.queues[0].counts.completed).toBe(FINISHED);
+    expect(body.queues[0].jobs).toHaveLength(20);
+    expect(body.queues[0].pagination.pageCount).toBe(FINISHED / 20);
+    const last = await queues("activeQueue=Echo&status=completed&page=5000&jobsPerPage=20");
+    expect(last.body.queues[0].jobs).toHaveLength(20);
+  });
+
+  test("large inputs and large dictionaries leave it small", async () => {
+    const picture = Buffer.alloc(3_000_000, "picture").toString("base64");
+    const { body: prediction } = await send("POST", api.predictions(), {
+      Base_64: picture,
+      Msk_img: [picture],
+    });
+    const { body } = await queues("activeQueue=Echo&status=prioritized");
+    const [job] = body.queues[0].jobs;
+    expect(job.id).toBe(prediction.id);
+    expect(job.data.inputs).toEqual([{ file: expect.stringContaining(prediction.id) }]);
+    expect(job.data.request.Msk_img[0]).toMatch(/… \(4000000 characters\)$/);
+    expect(job.externalUrl.href).toBe(prediction.links.self);
+    expect(JSON.stringify(body).length).toBeLessThan(20_000);
+  });
+
+  test("it can't end, revive or remove predictions", async () => {
+    const { body: prediction } = await send("POST", api.predictions("Tiny"), {});
+    for (const [method, path] of [
+      ["PUT", `/api/queues/Tiny/${prediction.id}/clean`],
+      ["PUT", "/api/queues/Tiny/empty"],
+      ["PUT", "/api/queues/Tiny/pause"],
+      ["PUT", "/api/queues/Echo/clean/completed"],
+      ["PUT", "/api/queues/Echo/done_1/retry"],
+      ["PUT", "/api/queues/Tiny/obliterate"],
+    ]) {
+      const response = await fetch(`${api.url}/dashboard${path}`, { method: method! });
+      expect([path, response.status]).toEqual([path, 405]);
+    }
+    const connection = openRedis(redis.url);
+    const queue = new Queue("Tiny", { connection, prefix: createNames(api.config.redis_prefix).queuePrefix });
+    expect(await queue.getPrioritizedCount()).toBe(1);
+    expect(await queue.isPaused()).toBe(false);
+    await queue.close();
+    connection.disconnect();
+  });
+});

@@ -1,0 +1,24 @@
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { expect, test } from "vitest";
+import { testRedisEnv, whyNoRedis } from "../../support/redis.ts";
+
+interface Report {
+  rows: { figure: string; value: number; met: boolean }[];
+}
+
+test.skipIf(whyNoRedis)(
+  "the bench measures every row that it is asked for",
+  { timeout: 120_000 },
+  async () => {
+    const args = ["--import", "tsx", "bench/bench.ts", "--json", "--rounds", "1", "--seconds", "0.3"];
+    const { stdout } = await promisify(execFile)(
+      process.execPath,
+      [...args, "--rows", "noop,latency,memory,flat", "--entries", "1000", "--built"],
+      { env: { ...process.env, ...testRedisEnv }, timeout: 110_000 },
+    );
+    const { rows } = JSON.parse(stdout) as Report;
+    expect(rows).toHaveLength(9);
+    for (const { figure, value } of rows) expect(value, figure).toBeGreaterThan(0);
+  },
+);

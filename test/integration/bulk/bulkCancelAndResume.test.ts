@@ -1,0 +1,133 @@
+/** Bulk runs of a server that end before they are complete, and go on later; their webhooks tell of each end. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { BulkResult, BulkRun } from "../../../src/bulk/spec.ts";
+import {
+  runInfermill,
+  SCRIPTED_LOADER,
+  startInfermill,
+  until,
+  type TestInfermill,
+} from "../../support/infermill.ts";
+import { processNamed } from "../../support/processes.ts";
+import { SECRET, startReceiver, type Receiver } from "../../support/receiver.ts";
+import { whyNoRedis } from "../../support/redis.ts";
+
+const ENTRIES = 1000;
+
+describe.skipIf(whyNoRedis)("a bulk run that was cancelled or failed", () => {
+  const folder = mkdtempSync(join(tmpdir(), "infermill-bulk-"));
+  const photos = join(folder, "photos");
+  let receiver: Receiver;
+  let infermill: TestInfermill;
+  beforeAll(async () => {
+    mkdirSync(photos);
+    receiver = await startReceiver();
+    infermill = await startInfermill({
+      bulk_roots: { photos },
+      webhooks: { secret: SECRET, allow: ["127.0.0.1"] },
+      models: {
+        Scripted: {
+          loader: "ScriptedModelLoader",
+          model_loader_file: SCRIPTED_LOADER,
+          max_batch_size: 4,
+        },
+      },
+    });
+  });
+  afterAll(async () => {
+    await infermill?.stop();
+    await receiver?.close();
+    rmSync(folder, { recursive: true });
+  });
+
+  const runOf = async (path: string, init?: RequestInit) => {
+    const answer = await fetch(`${infermill.url}/v1/bulk${path}`, init);
+    return {
+      status: answer.status,
+      body: (await answer.json()) as BulkRun & { code?: string; detail?: string },
+    };
+  };
+  const resume = (id: string) => runOf(`/${id}/resume`, { method: "POST" });
+  const ended = (id: string) =>
+    until(async () => {
+      const { body } = await runOf(`/${id}`);
+      return ["completed", "cancelled", "failed"].includes(body.status) && body;
+    }, "the end of the run");
+  const results = async (id: string) => {
+    const text = await (await fetch(`${infermill.url}/v1/bulk/${id}/results`)).text();
+    return text
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as BulkResult);
+  };
+  const told = (id: string) => receiver.received.filter(({ event }) => event.data.id === id);
+
+  test("goes on behind its results; its webhooks tell of both ends, once each", async () => {
+    const manifest = Array.from({ length: ENTRIES }, (_, index) =>
+      JSON.stringify({ custom_id: `c${index}`, request: { Fid: `c${index}`, Ms: 20 } }),
+    );
+    const { body: run } = await runOf(`?model=Scripted&webhook=${encodeURIComponent(receiver.url)}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/x-ndjson" },
+      body: manifest.join("\n"),
+    });
+    await until(async () => (await runOf(`/${run.id}`)).body.counts.done > 20, "some results");
+    expect(await resume(run.id)).toMatchObject({ status: 409, body: { code: "not_resumable" } });
+    await runOf(`/${run.id}`, { method: "DELETE" });
+    const cancelled = await ended(run.id);
+    expect(cancelled).toMatchObject({ status: "cancelled", counts: { total: ENTRIES } });
+    const before = await results(run.id);
+    expect(before).toHaveLength(cancelled.counts.done);
+    expect(before.length).toBeLessThan(ENTRIES);
+
+    expect(await resume(run.id)).toMatchObject({ status: 202, body: { id: run.id, finished_at: null } });
+    expect(await ended(run.id)).toMatchObject({
+      status: "completed",
+      counts: { succeeded: ENTRIES, failed: 0 },
+    });
+    const after = await results(run.id);
+    expect(after.slice(0, before.length)).toEqual(before);
+    expect(new Set(after.map(({ custom_id }) => custom_id)).size).toBe(ENTRIES);
+    expect(after).toHaveLength(ENTRIES);
+    expect(await resume(run.id)).toMatchObject({ status: 409, body: { code: "not_resumable" } });
+
+    await until(() => told(run.id).length >= 2, "both webhooks");
+    expect(told(run.id).map(({ event }) => event.type)).toEqual(["bulk.cancelled", "bulk.completed"]);
+    expect(told(run.id)[1]!.event.data).toMatchObject({ status: "completed", counts: { done: ENTRIES } });
+    expect(new Set(told(run.id).map(({ id }) => id)).size).toBe(2);
+  });
+
+  test("goes on by the command line, which follows it to its end", async () => {
+    for (let index = 0; index < 5; index++) writeFileSync(join(photos, `${index}.jpg`), "not read");
+    const pid = processNamed(infermill.child.pid!, /main\.js coordinator$/);
+    process.kill(pid, "SIGSTOP");
+    const { body: run } = await runOf("", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ model: "Scripted", folder: "photos", request: { Fid: "x" } }),
+    });
+    // What it is to walk is gone when the coordinator begins.
+    rmSync(photos, { recursive: true });
+    process.kill(pid, "SIGCONT");
+    const failed = await ended(run.id);
+    expect(failed).toMatchObject({ status: "failed", error: { code: "bad_input" } });
+
+    mkdirSync(photos);
+    for (let index = 0; index < 5; index++) writeFileSync(join(photos, `${index}.jpg`), "not read");
+    const out = join(folder, "results.ndjson");
+    const command = runInfermill(["bulk", "--resume", run.id, "--server", infermill.url, "--out", out]);
+    expect({ ...(await command.exited), output: command.output() }).toMatchObject({ code: 0 });
+    expect(command.output()).toContain("5 of 5 done: 5 succeeded");
+    expect(await ended(run.id)).toMatchObject({ status: "completed", error: null });
+  });
+
+  test("that nobody knows is a 404", async () => {
+    expect(await resume(`bulk_${"0".repeat(32)}`)).toMatchObject({
+      status: 404,
+      body: { code: "bulk_run_not_found" },
+    });
+  });
+});

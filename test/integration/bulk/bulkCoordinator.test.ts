@@ -1,0 +1,184 @@
+/** What a coordinator does with bulk runs by itself: no worker runs here, so that entries wait in the lane. */
+import { truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { Queue, Worker } from "bullmq";
+import type { Redis } from "ioredis";
+import { pino } from "pino";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { startBulkCoordinator, type BulkCoordinator } from "../../../src/bulk/coordinator.ts";
+import { openBulkRuns, type BulkRuns } from "../../../src/bulk/runs.ts";
+import { RedisUnavailableError } from "../../../src/errors.ts";
+import { openLanes } from "../../../src/queue/bulkQueue.ts";
+import { Deliveries } from "../../../src/queue/deliveries.ts";
+import { createNames, newBulkRunId } from "../../../src/queue/names.ts";
+import type { RedisServer } from "../../../src/redis/provideRedis.ts";
+import { openRedis, send, startTestApi, type TestApi } from "../../support/api.ts";
+import { runInfermill, until } from "../../support/infermill.ts";
+import { startTestRedis, whyNoRedis } from "../../support/redis.ts";
+
+const NDJSON = { "Content-Type": "application/x-ndjson" };
+
+describe.skipIf(whyNoRedis)("a coordinator", () => {
+  let redis: RedisServer;
+  let api: TestApi;
+  let runs: BulkRuns;
+  let connection: Redis;
+  let lane: Queue;
+  beforeAll(async () => {
+    redis = await startTestRedis();
+    api = await startTestApi(redis.url);
+    runs = await openBulkRuns(api.config, redis.url);
+    connection = openRedis(redis.url);
+    lane = new Queue("Echo", { connection, prefix: createNames(api.config.redis_prefix).lanePrefix });
+  });
+  afterAll(async () => {
+    await lane?.close();
+    connection?.disconnect();
+    await runs?.close();
+    await api?.close();
+    await redis?.close();
+  });
+
+  async function sendManifest(entries: number, keys = {}, query = ""): Promise<string> {
+    const lines = Array.from({ length: entries }, (_, index) =>
+      JSON.stringify({ custom_id: `c${index}`, ...keys }),
+    );
+    return (await send("POST", `${api.url}/v1/bulk?model=Echo${query}`, lines.join("\n"), NDJSON)).body.id;
+  }
+
+  function startCoordinator(): Promise<BulkCoordinator> {
+    const log = pino({ level: process.env["TEST_LOG"] ?? "silent" });
+    return startBulkCoordinator({ config: api.config, redisUrl: redis.url, log });
+  }
+
+  test("doesn't call a run complete whose entries were cut off", async () => {
+    const id = await sendManifest(3);
+    truncateSync(join(api.config.data_dir, "bulk", id, "entries.ndjson"), 0);
+    const coordinator = await startCoordinator();
+    try {
+      const reason = await until(
+        async () => (await runs.queue.getJob(id))?.failedReason,
+        "the end of the first try",
+      );
+      expect(reason).toContain("should hold 3 entries, 0 were found");
+      expect(await runs.read(id)).toMatchObject({ status: "running", finished_at: null });
+    } finally {
+      await coordinator.close();
+    }
+  });
+
+  test("that goes on with a run counts on from what is done, which is nobody's rate", async () => {
+    const id = await sendManifest(5);
+    const lines = [0, 1, 2].map((index) => `{"index":${index},"status":"succeeded","line":${index + 1}}\n`);
+    writeFileSync(join(api.config.data_dir, "bulk", id, "results.ndjson"), lines.join(""));
+    const key = createNames(api.config.redis_prefix).bulkRun(id);
+    await connection.hset(key, { status: "running", succeeded: 3 });
+    const coordinator = await startCoordinator();
+    const beats = new Set<string | null>();
+    try {
+      await until(async () => {
+        const { counts, images_per_second, eta_seconds } = await runs.read(id);
+        expect({ counts, images_per_second, eta_seconds }).toEqual({
+          counts: { total: 5, done: 3, succeeded: 3, failed: 0 },
+          images_per_second: null,
+          eta_seconds: null,
+        });
+        beats.add(await connection.hget(key, "updated"));
+        return beats.size > 3;
+      }, "some heartbeats");
+    } finally {
+      await send("DELETE", `${api.url}/v1/bulk/${id}`);
+      await coordinator.close();
+    }
+  });
+
+  test("reads ahead 64 MiB of pictures that came inside a manifest, and no more", async () => {
+    const picture = Buffer.concat([Buffer.from([0xff, 0xd8, 0xff]), Buffer.alloc(4 * 1024 * 1024)]);
+    const id = await sendManifest(20, { image: picture.toString("base64") });
+    const coordinator = await startCoordinator();
+    try {
+      await until(async () => (await lane.getPrioritizedCount()) > 0, "the window");
+      expect(await lane.getPrioritizedCount()).toBe(16);
+    } finally {
+      await send("DELETE", `${api.url}/v1/bulk/${id}`);
+      await coordinator.close();
+    }
+  });
+
+  test("that takes over a cancelled run takes what its dead predecessor left out of the lane", async () => {
+    const { config } = api;
+    const { data_dir, redis_prefix } = config;
+    const models = { Echo: { loader: "CenterNetModelLoader", model_path: ["demo://centernet"] } };
+    writeFileSync(config.file, JSON.stringify({ data_dir, redis_prefix, models }));
+    const dying = runInfermill(["coordinator", "--config", config.file], { env: { REDIS_URL: redis.url } });
+    const id = await sendManifest(100);
+    await until(async () => (await lane.getPrioritizedCount()) === 64, "a full window");
+    dying.child.kill("SIGKILL");
+    await dying.exited;
+    const cancelling = send("DELETE", `${api.url}/v1/bulk/${id}`);
+    const coordinator = await startCoordinator();
+    try {
+      await cancelling;
+      await until(async () => (await runs.read(id)).status === "cancelled", "the end of the run");
+      expect(await lane.getPrioritizedCount()).toBe(0);
+    } finally {
+      await coordinator.close();
+    }
+  });
+
+  test("sends word of a cancelled run where the api could not; the cancellation stands all the same", async () => {
+    const webhook = encodeURIComponent("https://example.org/told");
+    const id = await sendManifest(3, {}, `&webhook=${webhook}`);
+    const cutOff = await openBulkRuns(api.config, redis.url, async () => {
+      throw new RedisUnavailableError("Redis went away");
+    });
+    const deliveries = new Deliveries(connection, createNames(api.config.redis_prefix), 1);
+    let coordinator: BulkCoordinator | undefined;
+    try {
+      expect(await cutOff.cancel(id)).toMatchObject({ id, status: "cancelled" });
+      expect(await deliveries.list("pending")).toEqual([]);
+      coordinator = await startCoordinator();
+      await until(async () => (await deliveries.list("pending")).length > 0, "the delivery");
+      expect(await deliveries.list("pending")).toMatchObject([{ event: "bulk.cancelled" }]);
+    } finally {
+      await coordinator?.close();
+      await deliveries.close();
+      await cutOff.close();
+    }
+  });
+
+  test("is not needed to leave nothing in the lane of a run that is cancelled or deleted", async () => {
+    const lanes = await openLanes(api.config, redis.url);
+    const names = createNames(api.config.redis_prefix);
+    const id = await sendManifest(5);
+    const submit = (runId: string) =>
+      lanes.lane("Echo").submit(
+        [0, 1, 2].map((index) => ({ id: `${runId}-${index}`, request: {}, inputs: [] })),
+        "low",
+      );
+    const left = async () => (await lane.getJobs()).map((job) => job.id);
+    try {
+      // As an owner that died leaves it: one entry ended, the others wait.
+      await submit(id);
+      const token = "a worker";
+      const worker = new Worker("Echo", undefined, { connection, prefix: names.lanePrefix });
+      const job = await worker.getNextJob(token);
+      await job.log("a large response");
+      await job.moveToCompleted({ response_log: 0 }, token, false);
+      const response = `${worker.toKey(job.id!)}:logs`;
+      expect(await connection.exists(response)).toBe(1);
+      await worker.close();
+      const other = newBulkRunId();
+      await submit(other);
+      expect(await left()).toHaveLength(6);
+      await send("DELETE", `${api.url}/v1/bulk/${id}`);
+      expect(await left()).toEqual([2, 1, 0].map((index) => `${other}-${index}`));
+      expect(await connection.exists(response)).toBe(0);
+      await submit(id);
+      await send("DELETE", `${api.url}/v1/bulk/${id}`);
+      expect(await left()).toHaveLength(3);
+    } finally {
+      await lanes.close();
+    }
+  });
+});

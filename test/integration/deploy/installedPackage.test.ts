@@ -1,0 +1,123 @@
+/** docs/custom-loaders.md, followed by somebody who has the package and nothing else. */
+import { execFile, spawn } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { encodeModel } from "../../../src/models/onnxProto.ts";
+import { imageEncoder, textEncoder, uselessMerges } from "../../support/clip.ts";
+import { detector } from "../../support/detector.ts";
+import { submit } from "../../support/infermill.ts";
+import { plainPicture } from "../../support/pictures.ts";
+import { testRedisEnv, whyNoRedis } from "../../support/redis.ts";
+
+const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
+const run = promisify(execFile);
+
+describe.skipIf(whyNoRedis)("in an empty folder with the installed package", () => {
+  let folder: string;
+  let picture: Buffer;
+  const env = {
+    ...process.env,
+    ...testRedisEnv,
+    ONNXRUNTIME_NODE_INSTALL: "skip",
+    INFERMILL_CONFIG: "",
+    PORT: "0",
+    NO_COLOR: "1",
+  };
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), "infermill-installed-"));
+    picture = await plainPicture(250, 240, 230);
+    writeFileSync(join(folder, "light.jpg"), picture);
+    // Without the scripts: they would build dist anew under the feet of the other tests.
+    await run("npm", ["pack", "--silent", "--ignore-scripts", "--pack-destination", folder], {
+      cwd: ROOT,
+      env,
+    });
+    const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as { version: string };
+    const options = ["--no-audit", "--no-fund", "--prefer-offline", "--loglevel", "error"];
+    await run("npm", ["install", `./infermill-${version}.tgz`, ...options], { cwd: folder, env });
+  }, 180_000);
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  /** The blocks of the document that are files: their text by path, one after the other where there are several. */
+  function filesOfDocument(): Map<string, string[]> {
+    const document = readFileSync(join(ROOT, "docs/custom-loaders.md"), "utf8");
+    const files = new Map<string, string[]>();
+    for (const [, path, text] of document.matchAll(/^```\w+ (?:config )?(\S+\/\S+)\n(.*?)^```$/gms))
+      files.set(path!, [...(files.get(path!) ?? []), text!]);
+    return files;
+  }
+
+  function write(path: string, content: string | Uint8Array) {
+    mkdirSync(join(folder, dirname(path)), { recursive: true });
+    writeFileSync(join(folder, path), content);
+  }
+
+  async function predict(config: string, ...args: string[]) {
+    const command = ["infermill", "test", "--image", "light.jpg", "--config", config, ...args];
+    const { stdout } = await run("npx", ["--no-install", ...command], { cwd: folder, env });
+    return JSON.parse(stdout.split("\n")[0]!) as { Rc: string; Fs: { Lb: string; Cs: number }[] };
+  }
+
+  test("the smallest loader of the document is served", async () => {
+    const files = filesOfDocument();
+    for (const path of ["colours/DominantColourModelLoader.ts", "colours/infermill.json"])
+      write(path, files.get(path)![0]!);
+    const args = ["--no-install", "infermill", "start", "--config", "colours/infermill.json"];
+    // A group of its own: Ctrl-C reaches npx and what it started.
+    const child = spawn("npx", args, { cwd: folder, env, detached: true });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (output += chunk));
+    const ended = new Promise((resolve) => child.once("close", resolve));
+    try {
+      const url = await new Promise<string>((resolve, reject) => {
+        child.stdout.on("data", () => {
+          const [, found] = /is ready at (\S+)/.exec(output) ?? [];
+          if (found) resolve(found);
+        });
+        void ended.then(() => reject(new Error(`infermill ended:\n${output}`)));
+      });
+      const { status, result } = await submit(url, "Colours", { Base_64: picture.toString("base64") });
+      expect(status).toBe("succeeded");
+      expect(result!.Fs).toEqual([{ Cs: 1, Lb: "light", Dm: {} }]);
+
+      const [, client] = /^```js (?:\S+)\n(.*?)^```$/ms.exec(
+        readFileSync(join(ROOT, "docs/http-api.md"), "utf8"),
+      )!;
+      write("client/predict.mjs", client!);
+      const said = await run("node", ["client/predict.mjs", url, "Colours", "light.jpg"], {
+        cwd: folder,
+        env,
+      });
+      expect(said.stdout).toBe("light 1\n");
+    } finally {
+      process.kill(-child.pid!, "SIGINT");
+      await ended;
+    }
+  });
+
+  test("IMIL's two examples run as the document shows them", async () => {
+    const files = filesOfDocument();
+    for (const [path, texts] of files) {
+      const [, name] = /^examples\/custom-loaders\/(\w+\.ts)$/.exec(path) ?? [];
+      if (name) write(join(name.includes("Clip") ? "clip" : "detecto", basename(path)), texts.join("\n"));
+    }
+    for (const path of ["clip/infermill.json", "detecto/infermill.json"]) write(path, files.get(path)![0]!);
+    write("clip/image.onnx", encodeModel(imageEncoder()));
+    write("clip/text.onnx", encodeModel(textEncoder()));
+    write("clip/tokenizer.json", uselessMerges);
+    write("detecto/helmets.onnx", encodeModel(detector([{ box: [0, 0, 1, 1], label: 2, score: 0.75 }])));
+
+    const prompt = ["--prompt", '["fire", "smoke"]', "--confidence", "0"];
+    const clip = await predict("clip/infermill.json", ...prompt);
+    expect(clip).toMatchObject({ Rc: "200", Fs: [{ Lb: "fire" }, { Lb: "smoke" }] });
+    expect(clip.Fs[0]!.Cs + clip.Fs[1]!.Cs).toBeCloseTo(1, 3);
+    const detecto = await predict("detecto/infermill.json", "--confidence", "0.6");
+    expect(detecto).toMatchObject({ Rc: "200", Fs: [{ Lb: "vest", Cs: 0.75 }] });
+  });
+});

@@ -1,0 +1,141 @@
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import sharp from "sharp";
+import { afterAll, expect, test } from "vitest";
+import { annotatePicture } from "../../../src/annotate/annotate.ts";
+import { drawOverlay } from "../../../src/annotate/overlay.ts";
+import type { Finding } from "../../../src/imil/dictionaries.ts";
+import { plainPicture } from "../../support/pictures.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "infermill-annotate-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const MOST_PIXELS = 10_000_000;
+const box = (X: number, Y: number, W: number, H: number, Lb = "sheep", Cs = 0.5): Finding => ({
+  Cs,
+  Lb,
+  Dm: { X, Y, W, H },
+});
+
+interface Rect {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+/** The rectangles behind labels: those with round corners. */
+function tagsOf(svg: string): Rect[] {
+  return [...svg.matchAll(/<rect x="(\S+)" y="(\S+)" width="(\S+)" height="(\S+)" rx/g)].map((match) => {
+    const [x, y, width, height] = match.slice(1).map(Number) as [number, number, number, number];
+    return { x, y, width, height };
+  });
+}
+
+const overlap = (a: Rect, b: Rect) =>
+  a.x < b.x + b.width - 0.2 &&
+  b.x < a.x + a.width - 0.2 &&
+  a.y < b.y + b.height - 0.2 &&
+  b.y < a.y + a.height - 0.2;
+
+test("labels stay on the picture, wherever their boxes are", () => {
+  const part = fc.double({ min: 0, max: 1, noNaN: true });
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(part, part, part, part), { minLength: 1, maxLength: 20 }),
+      fc.integer({ min: 300, max: 4000 }),
+      fc.integer({ min: 300, max: 4000 }),
+      (boxes, width, height) => {
+        const findings = boxes.map(([X, Y, W, H]) => box(X, Y, W * (1 - X), H * (1 - Y)));
+        for (const { x, y, width: w, height: h } of tagsOf(drawOverlay(findings, { width, height })!)) {
+          expect(Math.min(x, y)).toBeGreaterThanOrEqual(0);
+          expect(x + w).toBeLessThanOrEqual(width + 0.2);
+          expect(y + h).toBeLessThanOrEqual(height + 0.2);
+        }
+      },
+    ),
+  );
+});
+
+test("labels of boxes that lie on each other don't hide each other", () => {
+  const findings = Array.from({ length: 5 }, (_, index) => box(0.4, 0.4, 0.2, 0.2, `label ${index}`));
+  const tags = tagsOf(drawOverlay(findings, { width: 800, height: 600 })!);
+  expect(tags).toHaveLength(5);
+  for (const [index, tag] of tags.entries())
+    for (const other of tags.slice(index + 1)) expect(overlap(tag, other)).toBe(false);
+});
+
+test("a label is text, whatever a model calls things, and findings without a box are listed", () => {
+  const svg = drawOverlay(
+    [
+      { Cs: 0.9, Lb: `<b>"cats" & dogs</b>\u0007`, Dm: {} },
+      { Cs: 0.8, Lb: "x".repeat(100), Dm: {} },
+    ],
+    { width: 640, height: 480 },
+  )!;
+  expect(svg).toContain(`&lt;b&gt;"cats" &amp; dogs&lt;/b&gt; 0.90`);
+  expect(svg).toContain(`${"x".repeat(39)}… 0.80`);
+  expect(drawOverlay([], { width: 640, height: 480 })).toBeUndefined();
+});
+
+test("key points are dots, and COCO's seventeen are joined", () => {
+  const Kp = Object.fromEntries(
+    Array.from({ length: 17 }, (_, index) => [String(index + 1), [index / 17, index / 17, 0, 0.9]]),
+  );
+  const svg = drawOverlay([{ ...box(0, 0, 1, 1, "person"), Kp }], { width: 640, height: 480 })!;
+  expect(svg.match(/<circle/g)).toHaveLength(17);
+  expect(svg.match(/<line/g)).toHaveLength(2 * 16);
+});
+
+test("a small picture is enlarged, a turned one stands upright, and both keep their format", async () => {
+  const small = join(folder, "small.jpg");
+  writeFileSync(small, await plainPicture(90, 90, 90, 100));
+  const turned = join(folder, "turned.webp");
+  await sharp({ create: { width: 900, height: 700, channels: 3, background: "#fff" } })
+    .withMetadata({ orientation: 6 })
+    .webp()
+    .toFile(turned);
+  const sizes = [];
+  for (const file of ["small.jpg", "turned.webp"]) {
+    const copy = join(folder, "copies", file);
+    await annotatePicture(join(folder, file), [box(0.1, 0.1, 0.5, 0.5)], copy, MOST_PIXELS);
+    const { width, height, format, orientation } = await sharp(copy).metadata();
+    sizes.push([width, height, format, orientation ?? 1]);
+  }
+  expect(sizes).toEqual([
+    [400, 400, "jpeg", 1],
+    [700, 900, "webp", 1],
+  ]);
+});
+
+test.each(["#000000", "#ffffff", "#808080"])("box and label show on %s", async (background) => {
+  const source = join(folder, "ground.png");
+  const copy = join(folder, "ground-copy.png");
+  await sharp({ create: { width: 640, height: 480, channels: 3, background } })
+    .png()
+    .toFile(source);
+  await annotatePicture(source, [box(0.3, 0.3, 0.4, 0.4)], copy, MOST_PIXELS);
+  const lightness = async (left: number, top: number, width: number, height: number) => {
+    const { channels } = await sharp(copy).extract({ left, top, width, height }).greyscale().stats();
+    return channels[0]!;
+  };
+  // Across the left side of the box, and in its label: dark and light next to each other.
+  for (const [left, top, width, height] of [
+    [180, 250, 24, 4],
+    [196, 126, 80, 16],
+  ] as const) {
+    const { min, max } = await lightness(left, top, width, height);
+    expect(max - min).toBeGreaterThan(90);
+  }
+});
+
+test("a file that is no picture leaves no copy behind", async () => {
+  const file = join(folder, "no.jpg");
+  writeFileSync(file, "no picture");
+  await expect(annotatePicture(file, [], join(folder, "none", "no.jpg"), MOST_PIXELS)).rejects.toThrow(
+    /no.jpg can't be annotated/,
+  );
+  expect(readdirSync(join(folder, "none"))).toEqual([]);
+});

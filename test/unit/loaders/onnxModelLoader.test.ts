@@ -1,0 +1,535 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import sharp from "sharp";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import {
+  attachPictures,
+  OnnxPictureModelLoader,
+  type BatchTrace,
+  type DecodedPicture,
+  type Finding,
+  type ModelSection,
+  type Outcome,
+  type OutputRow,
+  type PredictionRequest,
+} from "../../../src/index.ts";
+import { readPictureInput } from "../../../src/loaders/pictures/OnnxPictureModelLoader.ts";
+import {
+  DATA_TYPE,
+  encodeModel,
+  node,
+  tensor,
+  valueInfo,
+  type DataType,
+  type OnnxModel,
+} from "../../../src/models/onnxProto.ts";
+
+/** Each finding's score is the mean of one channel of the picture, 0..1, and its label the name of the output with the channel. */
+class MeansModelLoader extends OnnxPictureModelLoader {
+  seenShapes: (readonly number[])[] = [];
+
+  override async preprocessing(picture: Buffer, request: PredictionRequest): Promise<DecodedPicture> {
+    const side = request["side"] as number | undefined;
+    return this.decode(picture, "stretch", side ? { size: { width: side, height: side } } : {});
+  }
+
+  override async postprocessing(
+    row: OutputRow,
+    _picture: DecodedPicture,
+    request: PredictionRequest,
+  ): Promise<Finding[]> {
+    if (request["reject"]) throw new Error("this row is rejected");
+    return Object.entries(row).flatMap(([name, { data, dims }]) => {
+      this.seenShapes.push(dims);
+      return Array.from(data, (mean, channel) => ({ Cs: mean, Lb: `${name}${channel}`, Dm: {} }));
+    });
+  }
+}
+
+/** Decodes each picture only once, so that several calls are ready to run at the same moment. */
+class RememberingModelLoader extends MeansModelLoader {
+  readonly #decoded = new Map<Buffer, DecodedPicture>();
+
+  override async preprocessing(picture: Buffer, request: PredictionRequest): Promise<DecodedPicture> {
+    const decoded = this.#decoded.get(picture) ?? (await super.preprocessing(picture, request));
+    this.#decoded.set(picture, decoded);
+    return decoded;
+  }
+}
+
+/** [N, 3, H, W] → the mean of each channel, [N, 3]. */
+function meansModel(shape: (number | string)[], change: Partial<OnnxModel> = {}): OnnxModel {
+  return {
+    opset: 13,
+    name: "means",
+    inputs: [valueInfo("x", "float32", shape)],
+    outputs: [valueInfo("mean", "float32", [shape[0]!, 3])],
+    nodes: [node("GlobalAveragePool", ["x"], ["pooled"]), node("Flatten", ["pooled"], ["mean"])],
+    initializers: [],
+    ...change,
+  };
+}
+
+let folder: string;
+/** Plain pictures of 20×10 whose red part, 0..255, is their number; green is 50, blue 100. */
+let pictures: Buffer[];
+
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), "infermill-onnx-"));
+  pictures = await Promise.all(
+    Array.from({ length: 10 }, (_, r) =>
+      sharp({ create: { width: 20, height: 10, channels: 3, background: { r: r * 20, g: 50, b: 100 } } })
+        .png()
+        .toBuffer(),
+    ),
+  );
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+let models = 0;
+async function open(
+  model: OnnxModel,
+  settings: Partial<ModelSection> = {},
+  Loader = MeansModelLoader,
+): Promise<MeansModelLoader> {
+  const file = path.join(folder, `${models++}.onnx`);
+  await writeFile(file, encodeModel(model));
+  const loader = new Loader({ Means: section({ model_path: [file], ...settings }) }, "Means");
+  await loader.load();
+  onTestFinished(() => loader.close());
+  return loader;
+}
+
+const section = (settings: Partial<ModelSection>): ModelSection => ({
+  model_path: [],
+  class_names: [],
+  classes: [],
+  device: "cpu",
+  intra_op_threads: 1,
+  max_batch_size: 4,
+  max_picture_pixels: 1_000_000,
+  ...settings,
+});
+
+const noTime = (): BatchTrace => ({ preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 });
+const asking = (index: number, keys: PredictionRequest = {}) =>
+  attachPictures({ ...keys, Tid: `t${index}` }, [pictures[index]!]);
+const predict = (loader: OnnxPictureModelLoader, requests: PredictionRequest[]) =>
+  loader.predictRequests(requests, noTime());
+
+function expectAnswers(outcomes: Outcome[], indices: number[]) {
+  expect(outcomes).toHaveLength(indices.length);
+  for (const [at, outcome] of outcomes.entries()) {
+    if (outcome instanceof Error) throw new Error(`request ${at} failed`, { cause: outcome });
+    expect(outcome.Tid).toBe(`t${indices[at]}`);
+    expect(outcome.Fs.map(({ Lb }) => Lb)).toEqual(["mean0", "mean1", "mean2"]);
+    const expected = [(indices[at]! * 20) / 255, 50 / 255, 100 / 255];
+    for (const [channel, mean] of expected.entries()) expect(outcome.Fs[channel]!.Cs).toBeCloseTo(mean, 3);
+  }
+}
+
+describe("a model with a free batch", () => {
+  it("answers every request of a batch with its own picture's numbers, for each number of requests", async () => {
+    const loader = await open(meansModel(["batch", 3, 8, 8]));
+    expect(loader.batchLimit).toBe(4);
+    for (const indices of [[3], [1, 2], [5, 0, 7, 9], [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]]) {
+      expectAnswers(
+        await predict(
+          loader,
+          indices.map((index) => asking(index)),
+        ),
+        indices,
+      );
+    }
+    expect(new Set(loader.seenShapes.map(String)), "shapes of a row").toEqual(new Set(["3"]));
+  });
+
+  it("runs max_batch_size rows at a time, which the trace of the model shows", async () => {
+    // The second output is the shape of the batch that ran; it rides along in every row.
+    const model = meansModel(["batch", 3, 8, 8], {
+      outputs: [valueInfo("mean", "float32", ["batch", 3]), valueInfo("rows", "float32", ["batch", 1])],
+      nodes: [
+        node("GlobalAveragePool", ["x"], ["pooled"]),
+        node("Flatten", ["pooled"], ["mean"]),
+        node("Shape", ["x"], ["shape"]),
+        node("Gather", ["shape", "zero"], ["count"]),
+        node("Cast", ["count"], ["count_float"], { to: DATA_TYPE.float32 }),
+        node("ReduceMean", ["mean"], ["row_mean"], { axes: [1], keepdims: 1 }),
+        node("Mul", ["row_mean", "nothing"], ["zeros"]),
+        node("Add", ["zeros", "count_float"], ["rows"]),
+      ],
+      initializers: [tensor("zero", [], BigInt64Array.of(0n)), tensor("nothing", [], Float32Array.of(0))],
+    });
+    const loader = await open(model, { max_batch_size: 4 });
+    const outcomes = await predict(
+      loader,
+      [0, 1, 2, 3, 4, 5].map((index) => asking(index)),
+    );
+    const rows = outcomes.map(
+      (outcome) => !(outcome instanceof Error) && outcome.Fs.find(({ Lb }) => Lb === "rows0")!.Cs,
+    );
+    expect(rows).toEqual([4, 4, 4, 4, 2, 2]);
+  });
+
+  it("runs pictures of different tensor shapes apart, and answers in the order of the requests", async () => {
+    expect.hasAssertions();
+    const loader = await open(meansModel(["batch", 3, "height", "width"]), { input_image_size: [8, 8] });
+    const requests = [
+      asking(1, { side: 4 }),
+      asking(2),
+      asking(3, { side: 16 }),
+      asking(4, { side: 4 }),
+      asking(5),
+    ];
+    expectAnswers(await predict(loader, requests), [1, 2, 3, 4, 5]);
+  });
+
+  it("keeps calls that overlap apart, although they share the batch buffer", async () => {
+    const loader = await open(meansModel(["batch", 3, 8, 8]), {}, RememberingModelLoader);
+    expect(loader.overlaps).toBe(true);
+    await predict(
+      loader,
+      pictures.map((_, index) => asking(index)),
+    );
+    const calls = [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9, 0], [1], [9, 9, 9, 9]];
+    const answers = await Promise.all(
+      calls.map((indices) =>
+        predict(
+          loader,
+          indices.map((index) => asking(index)),
+        ),
+      ),
+    );
+    for (const [call, indices] of calls.entries()) expectAnswers(answers[call]!, indices);
+  });
+
+  it("adds what it measured to the trace", async () => {
+    const loader = await open(meansModel(["batch", 3, 8, 8]));
+    const trace = { preprocess_ms: 1000, infer_ms: 2000, postprocess_ms: 3000 };
+    await loader.predictRequests([asking(1)], trace);
+    expect(trace.preprocess_ms).toBeGreaterThan(1000);
+    expect(trace.infer_ms).toBeGreaterThan(2000);
+    expect(trace.postprocess_ms).toBeGreaterThan(3000);
+    expect(trace.preprocess_ms + trace.infer_ms + trace.postprocess_ms).toBeLessThan(16_000);
+  });
+});
+
+describe("requests", () => {
+  it("fail alone where a picture is bad, missing, or its row is rejected", async () => {
+    const loader = await open(meansModel(["batch", 3, 8, 8]));
+    const outcomes = await predict(loader, [
+      asking(1),
+      attachPictures({}, [Buffer.from("no picture")]),
+      {},
+      asking(2, { reject: true }),
+      attachPictures({}, [pictures[1]!, pictures[2]!.subarray(0, 40)]),
+      asking(3),
+    ]);
+    expect(outcomes.map((outcome) => (outcome instanceof Error ? outcome.message : "answered"))).toEqual([
+      "answered",
+      expect.stringContaining("must be a JPEG, PNG or WebP"),
+      'the model "Means" needs a picture, the request has none',
+      "this row is rejected",
+      expect.stringContaining("damaged or cut short"),
+      "answered",
+    ]);
+    expectAnswers([outcomes[0]!, outcomes[5]!], [1, 3]);
+  });
+
+  it("with several pictures get the findings of each in order, marked with its index", async () => {
+    const loader = await open(meansModel(["batch", 3, 8, 8]), { max_batch_size: 2 });
+    const [outcome, alone] = await predict(loader, [
+      attachPictures({}, [pictures[4]!, pictures[8]!, pictures[2]!]),
+      asking(1),
+    ]);
+    if (outcome instanceof Error) throw outcome;
+    const red = outcome!.Fs.filter(({ Lb }) => Lb === "mean0");
+    expect(red.map(({ Info }) => Info)).toEqual(["0", "1", "2"]);
+    for (const [at, index] of [4, 8, 2].entries()) expect(red[at]!.Cs).toBeCloseTo((index * 20) / 255, 3);
+    expectAnswers([alone!], [1]);
+  });
+
+  it("alone are answered by predictRequest, which throws what is wrong with them", async () => {
+    const loader = await open(meansModel(["batch", 3, 8, 8]));
+    expectAnswers([await loader.predictRequest(asking(6))], [6]);
+    await expect(loader.predictRequest({ Base_64: "SGVsbG8gd29ybGQh" })).rejects.toThrow(
+      'begin with "Hello world!"',
+    );
+    expect((await loader.predict(pictures[6]!))[0]!.Cs).toBeCloseTo(120 / 255, 3);
+  });
+});
+
+describe("a model with a fixed batch", () => {
+  it("of one runs its pictures one after another", async () => {
+    const loader = await open(meansModel([1, 3, 8, 8]));
+    expect(loader.batchLimit).toBe(1);
+    expectAnswers(
+      await predict(
+        loader,
+        [3, 1, 2].map((index) => asking(index)),
+      ),
+      [3, 1, 2],
+    );
+  });
+
+  it("of several is filled up, and only real pictures are answered", async () => {
+    const loader = await open(meansModel([4, 3, 8, 8]), { max_batch_size: 8 });
+    expect(loader.batchLimit).toBe(4);
+    for (const indices of [[7], [1, 2, 3], [1, 2, 3, 4], [5, 4, 3, 2, 1, 0]]) {
+      expectAnswers(
+        await predict(
+          loader,
+          indices.map((index) => asking(index)),
+        ),
+        indices,
+      );
+    }
+  });
+
+  it("of several is filled up with nothing of an earlier batch", async () => {
+    // Every row gets the brightest of the batch.
+    const model = meansModel([4, 3, 8, 8], {
+      nodes: [
+        node("GlobalAveragePool", ["x"], ["pooled"]),
+        node("Flatten", ["pooled"], ["flat"]),
+        node("ReduceMax", ["flat"], ["brightest"], { axes: [0], keepdims: 1 }),
+        node("Max", ["flat", "brightest"], ["mean"]),
+      ],
+    });
+    const loader = await open(model);
+    const bright = await predict(loader, [asking(1), asking(9)]);
+    expect(bright[0], "the graph of this test").toMatchObject({
+      Fs: [{ Cs: expect.closeTo(180 / 255, 3) }, {}, {}],
+    });
+    expectAnswers(await predict(loader, [asking(2)]), [2]);
+  });
+
+  it("that is larger than max_batch_size is filled up, too", async () => {
+    const loader = await open(meansModel([4, 3, 8, 8]), { max_batch_size: 2 });
+    expect(loader.batchLimit).toBe(2);
+    expectAnswers(await predict(loader, [asking(8), asking(1)]), [8, 1]);
+  });
+});
+
+describe("tensors of other kinds", () => {
+  /** The same graph between two casts, for an element type that GlobalAveragePool doesn't know. */
+  const between = (elemType: number, shape: (number | string)[], toFloat: number = DATA_TYPE.float32) => {
+    const typed = (name: string, dims: (number | string)[], type: number) => {
+      const info = valueInfo(name, "float32", dims);
+      info.type.tensorType.elemType = type;
+      return info;
+    };
+    return meansModel(shape, {
+      inputs: [typed("x", shape, elemType)],
+      outputs: [typed("mean", [shape[0]!, 3], toFloat)],
+      nodes: [
+        node("Cast", ["x"], ["x_float"], { to: DATA_TYPE.float32 }),
+        node("GlobalAveragePool", ["x_float"], ["pooled"]),
+        node("Flatten", ["pooled"], ["flat"]),
+        node("Cast", ["flat"], ["mean"], { to: toFloat }),
+      ],
+    });
+  };
+
+  it("float16 in and out", async () => {
+    expect.hasAssertions();
+    const float16 = 10;
+    const loader = await open(between(float16, ["batch", 3, 8, 8], float16));
+    expectAnswers(
+      await predict(
+        loader,
+        [2, 9].map((index) => asking(index)),
+      ),
+      [2, 9],
+    );
+  });
+
+  it("uint8 in, whole pixel values", async () => {
+    const loader = await open(between(DATA_TYPE.uint8, ["batch", 3, 8, 8]));
+    const [outcome] = await predict(loader, [asking(7)]);
+    expect(outcome).toMatchObject({ Fs: [{ Cs: 140 }, { Cs: 50 }, { Cs: 100 }] });
+  });
+
+  it("int64 out, as plain numbers", async () => {
+    const loader = await open(between(DATA_TYPE.uint8, ["batch", 3, 8, 8], DATA_TYPE.int64));
+    const [outcome] = await predict(loader, [asking(7)]);
+    expect(outcome).toMatchObject({ Fs: [{ Cs: 140 }, { Cs: 50 }, { Cs: 100 }] });
+  });
+
+  it("NHWC in", async () => {
+    expect.hasAssertions();
+    const shape = ["batch", 8, 8, 3];
+    const loader = await open(
+      meansModel(shape, { nodes: [node("ReduceMean", ["x"], ["mean"], { axes: [1, 2], keepdims: 0 })] }),
+    );
+    expectAnswers(
+      await predict(
+        loader,
+        [2, 9, 4].map((index) => asking(index)),
+      ),
+      [2, 9, 4],
+    );
+  });
+
+  it("no batch axis at all, with an output whose length changes", async () => {
+    const model = meansModel([3, "height", "width"], {
+      outputs: [valueInfo("mean", "float32", ["n"])],
+      nodes: [node("ReduceMean", ["x"], ["mean"], { axes: [1, 2], keepdims: 0 })],
+    });
+    const loader = await open(model);
+    expect(loader.batchLimit).toBe(1);
+    expectAnswers(
+      await predict(
+        loader,
+        [2, 9].map((index) => asking(index)),
+      ),
+      [2, 9],
+    );
+    expect(loader.seenShapes).toEqual([[3], [3]]);
+  });
+
+  it("an output of a fixed batch of one that only happens to have one entry keeps its shape", async () => {
+    const model = meansModel([1, 3, 8, 8], {
+      outputs: [valueInfo("mean", "float32", ["boxes", 3])],
+      nodes: [
+        node("GlobalAveragePool", ["x"], ["pooled"]),
+        node("Flatten", ["pooled"], ["flat"]),
+        // How many rows it keeps is not known before it runs.
+        node("Compress", ["flat", "keep"], ["mean"], { axis: 0 }),
+      ],
+      initializers: [tensor("keep", [1], Uint8Array.of(1), "bool")],
+    });
+    const loader = await open(model);
+    await predict(loader, [asking(2)]);
+    expect(loader.seenShapes).toEqual([[1, 3]]);
+  });
+
+  it("an output that can't be divided fails the batch, with the way out", async () => {
+    const model = meansModel(["batch", 3, 8, 8], {
+      outputs: [valueInfo("mean", "float32", ["n", 3])],
+      nodes: [
+        node("GlobalAveragePool", ["x"], ["pooled"]),
+        node("Flatten", ["pooled"], ["flat"]),
+        node("ReduceMean", ["flat"], ["mean"], { axes: [0], keepdims: 1 }),
+      ],
+    });
+    const loader = await open(model);
+    expectAnswers(await predict(loader, [asking(1)]), [1]);
+    await expect(predict(loader, [asking(1), asking(2)])).rejects.toThrow("set max_batch_size to 1");
+    // A run that failed doesn't block the next one.
+    expectAnswers(await predict(loader, [asking(3)]), [3]);
+  });
+});
+
+describe("load() refuses", () => {
+  it("a model file that is missing or no model", async () => {
+    const load = (model_path: string[]) =>
+      new MeansModelLoader({ Means: section({ model_path }) }, "Means").load();
+    await expect(load([])).rejects.toThrow("models.Means.model_path must name an .onnx file");
+    await expect(load([path.join(folder, "none.onnx")])).rejects.toThrow(
+      /models\.Means\.model_path names .*none\.onnx, which can't be read/,
+    );
+    const file = path.join(folder, "text.onnx");
+    await writeFile(file, "this is no model");
+    await expect(load([file])).rejects.toThrow(
+      /models\.Means\.model_path: onnxruntime can't open .*text\.onnx/,
+    );
+  });
+
+  it("a device that can't be used, instead of falling back to the CPU", async () => {
+    const load = open(meansModel(["batch", 3, 8, 8]), { device: "cuda:99" });
+    await expect(load).rejects.toThrow(
+      /models\.Means\.device is "cuda:99", but onnxruntime can't open .*This onnxruntime-node is built for cpu.*CUDA 12/s,
+    );
+  });
+
+  it("an input_image_size that the model doesn't take", async () => {
+    const load = open(meansModel(["batch", 3, 8, 8]), { input_image_size: [16, 8] });
+    await expect(load).rejects.toThrow(
+      "models.Means.input_image_size: must be [8, 8] (width, height), which is what the model takes, got [16, 8]",
+    );
+  });
+
+  it("classes that the labels don't have", async () => {
+    const load = open(meansModel(["batch", 3, 8, 8]), {
+      class_names: ["red", "green", "blue"],
+      classes: ["gren", 3],
+    });
+    await expect(load).rejects.toThrow(
+      'models.Means.classes: "gren" is no label of the model; did you mean "green"?; class 3 is out of range',
+    );
+  });
+});
+
+describe("the picture input of a model", () => {
+  const read = (shape: (number | string)[], type = "float32") =>
+    readPictureInput([{ name: "x", type, shape }]);
+
+  it("is read from its shape", () => {
+    expect(read(["N", 3, 480, 640])).toMatchObject({
+      layout: "nchw",
+      channels: 3,
+      batch: "any",
+      width: 640,
+      height: 480,
+    });
+    expect(read([1, 480, 640, 3])).toMatchObject({
+      layout: "nhwc",
+      channels: 3,
+      batch: 1,
+      width: 640,
+      height: 480,
+    });
+    expect(read([8, 64, 64, 1])).toMatchObject({ layout: "nhwc", channels: 1, batch: 8 });
+    expect(read(["N", 1, "h", "w"])).toMatchObject({
+      layout: "nchw",
+      channels: 1,
+      width: undefined,
+      height: undefined,
+    });
+    expect(read(["N", "h", "w", 3])).toMatchObject({ layout: "nhwc", channels: 3, width: undefined });
+    expect(read(["N", "c", "h", "w"])).toMatchObject({ layout: "nchw", channels: 3 });
+    expect(read([3, "h", "w"])).toMatchObject({ layout: "nchw", batch: "none" });
+  });
+
+  it("must be one, of a type and shape that a picture can become", () => {
+    expect(() => read(["N", 4, 8, 8])).toThrow("this one takes x: float32 [N, 4, 8, 8]");
+    expect(() => read(["N", 512])).toThrow("this one takes x: float32 [N, 512]");
+    expect(() => read(["N", 3, 8, 8], "int64")).toThrow("this one takes x: int64 [N, 3, 8, 8]");
+    expect(() => readPictureInput([])).toThrow("this one takes nothing");
+  });
+});
+
+describe("warmUp()", () => {
+  it("finds out at start that a model doesn't fit its loader", async () => {
+    class Picky extends MeansModelLoader {
+      override async postprocessing(): Promise<Finding[]> {
+        throw new Error("three numbers are no detections");
+      }
+    }
+    const fitting = await open(meansModel(["batch", 3, 8, 8]));
+    await fitting.warmUp();
+    const file = path.join(folder, "picky.onnx");
+    await writeFile(file, encodeModel(meansModel(["batch", 3, 8, 8])));
+    const picky = new Picky({ Means: section({ model_path: [file] }) }, "Means");
+    await picky.load();
+    await expect(picky.warmUp()).rejects.toThrow("three numbers are no detections");
+    await picky.close();
+  });
+});
+
+it("a model describes its tensors and the labels that are left", async () => {
+  const loader = await open(meansModel(["batch", 3, 8, 8]), {
+    class_names: ["red", "green", "blue"],
+    classes: ["blue", 0],
+  });
+  expect(loader.describe()).toEqual({
+    labels: ["red", "blue"],
+    picture: "required",
+    tensors: {
+      inputs: [{ name: "x", type: "float32" satisfies DataType, shape: ["batch", 3, 8, 8] }],
+      outputs: [{ name: "mean", type: "float32", shape: ["batch", 3] }],
+    },
+  });
+});
