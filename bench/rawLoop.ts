@@ -33,13 +33,13 @@ async function run(seconds: number): Promise<number> {
   const isOver = () => performance.now() - startedAt > seconds * 1000;
   let done = 0;
   // Two batches under way, so that one is decoded while the other runs, as in an engine.
-  const lane = async (first: number) => {
+  const bulkQueue = async (first: number) => {
     for (let start = first; !isOver(); start += 2 * batch) {
       await runBatch(start);
       done += batch;
     }
   };
-  await Promise.all([lane(0), lane(batch)]);
+  await Promise.all([bulkQueue(0), bulkQueue(batch)]);
   return done / ((performance.now() - startedAt) / 1000);
 }
 

@@ -7,8 +7,8 @@ import type { Finding } from "../imil/dictionaries.ts";
 import { drawOverlay } from "./overlay.ts";
 
 /** Smaller pictures are enlarged to this long side, or a label would cover what it names. */
-const LEAST_LONG_SIDE = 640;
-const MOST_ENLARGED = 4;
+const MIN_LONG_SIDE = 640;
+const MAX_ENLARGED = 4;
 const QUALITY = 90;
 
 /**
@@ -42,7 +42,7 @@ export async function annotatePicture(
 }
 
 function enlarge({ width, height }: { width: number; height: number }): { width: number; height: number } {
-  const factor = Math.min(MOST_ENLARGED, Math.max(1, LEAST_LONG_SIDE / Math.max(width, height)));
+  const factor = Math.min(MAX_ENLARGED, Math.max(1, MIN_LONG_SIDE / Math.max(width, height)));
   return { width: Math.round(width * factor), height: Math.round(height * factor) };
 }
 

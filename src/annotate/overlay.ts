@@ -18,9 +18,9 @@ interface Rect extends Size {
 /** Strong, told apart also by most of those who see red and green alike (after Okabe and Ito). */
 const COLOURS = ["#e69f00", "#56b4e9", "#00b386", "#f0e442", "#3d8bff", "#ff6f3c", "#e07bb5", "#b3e05a"];
 /** Findings without a box are listed in the corner, the best ones. */
-const MOST_LISTED = 5;
-const LONGEST_LABEL = 40;
-const LEAST_KEY_POINT_SCORE = 0.3;
+const MAX_LISTED = 5;
+const MAX_LABEL = 40;
+const MIN_KEY_POINT_SCORE = 0.3;
 /** Pairs of COCO's 17 key points (from 1) that belong together. */
 const LIMBS = "1-2 1-3 2-4 3-5 6-7 6-8 8-10 7-9 9-11 6-12 7-13 12-13 12-14 14-16 13-15 15-17";
 
@@ -37,7 +37,7 @@ export function drawOverlay(findings: readonly Finding[], size: Size): string | 
   const tags = placeTags(boxed, size, fontSize).map(({ text, rect, finding }) =>
     drawTag(text, rect, colourOf(finding), fontSize),
   );
-  const list = findings.filter((finding) => !hasBox(finding)).slice(0, MOST_LISTED);
+  const list = findings.filter((finding) => !hasBox(finding)).slice(0, MAX_LISTED);
   const listed = list.map((finding, index) => {
     const text = textOf(finding);
     const rect = {
@@ -87,7 +87,7 @@ function drawKeyPoints({ Kp }: Finding, { width, height }: Size, colour: string,
   if (!Kp) return "";
   const seen = new Map(
     Object.entries(Kp)
-      .filter(([, point]) => (point[3] ?? 1) >= LEAST_KEY_POINT_SCORE)
+      .filter(([, point]) => (point[3] ?? 1) >= MIN_KEY_POINT_SCORE)
       .map(([name, [x = 0, y = 0]]) => [name, { x: round(x * width), y: round(y * height) }] as const),
   );
   const limbs = Object.keys(Kp).length === 17 ? LIMBS.split(" ").map((limb) => limb.split("-")) : [];
@@ -142,7 +142,7 @@ function drawTag(text: string, { x, y, width, height }: Rect, colour: string, fo
 
 function textOf({ Lb, Cs }: Finding): string {
   const letters = Array.from(Lb);
-  const label = letters.length > LONGEST_LABEL ? `${letters.slice(0, LONGEST_LABEL - 1).join("")}…` : Lb;
+  const label = letters.length > MAX_LABEL ? `${letters.slice(0, MAX_LABEL - 1).join("")}…` : Lb;
   return `${label} ${Cs.toFixed(2)}`;
 }
 

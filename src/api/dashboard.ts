@@ -7,7 +7,7 @@ import type { BulkRuns } from "../bulk/runs.ts";
 import type { Predictions } from "../queue/predictions.ts";
 
 /** Longer texts in job data are shown shortened: masks in a request dictionary can be megabytes. */
-const LONGEST_TEXT = 500;
+const MAX_TEXT = 500;
 
 export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePath: string): RequestHandler {
   const serverAdapter = new ExpressAdapter().setBasePath(basePath);
@@ -60,9 +60,7 @@ export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePa
 
 function shorten(value: unknown): unknown {
   if (typeof value === "string") {
-    return value.length > LONGEST_TEXT
-      ? `${value.slice(0, LONGEST_TEXT)}… (${value.length} characters)`
-      : value;
+    return value.length > MAX_TEXT ? `${value.slice(0, MAX_TEXT)}… (${value.length} characters)` : value;
   }
   if (Array.isArray(value)) return value.map(shorten);
   if (typeof value !== "object" || value === null) return value;

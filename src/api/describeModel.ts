@@ -6,7 +6,7 @@ import type { ModelDescription, ModelReadiness } from "./schemas.ts";
 /** The worker reports itself every two seconds, and a chunk's own timeout ends it: later than this it hangs. */
 const STUCK_MARGIN_MS = 30_000;
 /** A prediction that is next and waits this long while none runs is a queue that nobody consumes. */
-const LONGEST_UNCLAIMED_MS = 10_000;
+const MAX_UNCLAIMED_MS = 10_000;
 
 function reportsOf(reports: readonly WorkerReport[], model: string) {
   return reports.flatMap(({ id: worker, models }) => (models[model] ? [{ worker, ...models[model] }] : []));
@@ -79,7 +79,7 @@ export async function checkModel(
   }
   const waitMs = await predictions.waitOfNext(name);
   const isHeld = served.some(({ held }) => held > 0) || (await predictions.depth(name)).running > 0;
-  if (waitMs > LONGEST_UNCLAIMED_MS && !isHeld) {
+  if (waitMs > MAX_UNCLAIMED_MS && !isHeld) {
     problems.push(`the next prediction has waited for ${seconds(waitMs)} and no worker takes it`);
   }
   return { ready: ready > 0 && problems.length === 0, engines: { ready, all: engines.length }, problems };

@@ -34,7 +34,7 @@ import { resultsQuerySchema, streamBulkEvents, streamBulkResults } from "./handl
 import { streamEvents } from "./handlers/streamEvents.ts";
 import { submitPrediction } from "./handlers/submitPrediction.ts";
 import * as schemas from "./schemas.ts";
-import { LONGEST_WAIT_SECONDS, submissionQuerySchema, waitQuerySchema } from "./submissionOptions.ts";
+import { MAX_WAIT_SECONDS, submissionQuerySchema, waitQuerySchema } from "./submissionOptions.ts";
 
 const model = z.string().meta({ description: "Name of a configured model.", example: "CocoObjectDetection" });
 const id = z.string().meta({ description: "Id of the prediction." });
@@ -95,7 +95,7 @@ const preferHeader = z
   .string()
   .optional()
   .meta({
-    description: `wait=N: seconds (at most ${LONGEST_WAIT_SECONDS}) to wait for the prediction to end.`,
+    description: `wait=N: seconds (at most ${MAX_WAIT_SECONDS}) to wait for the prediction to end.`,
     example: "wait=10",
   });
 const acceptedHeaders = {

@@ -4,7 +4,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Logger } from "pino";
 import { openBulkRuns } from "../bulk/runs.ts";
-import { tellOfBulkRun } from "../bulk/webhook.ts";
+import { notifyBulkRunEnded } from "../bulk/webhook.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError } from "../errors.ts";
 import { openPredictions } from "../queue/predictions.ts";
@@ -27,7 +27,7 @@ export async function startApi(options: {
 }): Promise<RunningApi> {
   const { config, redisUrl, log } = options;
   const predictions = await openPredictions(config, redisUrl);
-  const bulk = await openBulkRuns(config, redisUrl, tellOfBulkRun(predictions.deliveries));
+  const bulk = await openBulkRuns(config, redisUrl, notifyBulkRunEnded(predictions.deliveries));
   const closeQueues = async () => {
     await bulk.close();
     await predictions.close();

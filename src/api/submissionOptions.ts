@@ -2,7 +2,7 @@
 import type { Request } from "express";
 import { z } from "zod";
 import type { Config } from "../config/schema.ts";
-import { LONGEST_MS, PREDICTION_EVENTS, type WebhookEventType } from "../config/webhooks.ts";
+import { MAX_DURATION_MS, PREDICTION_EVENTS, type WebhookEventType } from "../config/webhooks.ts";
 import { parseOutsideUrl } from "../egress/egress.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../errors.ts";
 import { faultOf } from "../imil/requestSchema.ts";
@@ -10,15 +10,15 @@ import type { Webhook } from "../queue/deliveries.ts";
 import { PRIORITIES, type Priority } from "../queue/jobs.ts";
 import { checkPredictionId, idOfIdempotencyKey } from "../queue/names.ts";
 
-export const LONGEST_WAIT_SECONDS = 60;
+export const MAX_WAIT_SECONDS = 60;
 
 const milliseconds = (description: string) => {
-  const error = `must be a whole number of milliseconds from 1 to ${LONGEST_MS}`;
+  const error = `must be a whole number of milliseconds from 1 to ${MAX_DURATION_MS}`;
   return z.coerce
     .number({ error })
     .int({ error })
     .min(1, { error })
-    .max(LONGEST_MS, { error })
+    .max(MAX_DURATION_MS, { error })
     .optional()
     .meta({ description });
 };
@@ -46,7 +46,7 @@ export const waitQuerySchema = z.object({
   wait: z.coerce
     .number({ error: "must be a number of seconds" })
     .min(0, { error: "must be 0 or more seconds" })
-    .max(LONGEST_WAIT_SECONDS, { error: `must be at most ${LONGEST_WAIT_SECONDS} seconds` })
+    .max(MAX_WAIT_SECONDS, { error: `must be at most ${MAX_WAIT_SECONDS} seconds` })
     .optional()
     .meta({ description: "Seconds to wait for the prediction to end." }),
 });
@@ -155,7 +155,7 @@ export function clientIdOf(options: SubmissionOptions, index?: number): string |
 /** RFC 7240: a preference that isn't understood is ignored, and a longer wait than we grant is shortened. */
 function preferredWait(header: string | undefined): number | undefined {
   const seconds = /(?:^|,)\s*wait\s*=\s*"?(\d+)"?\s*(?:[,;]|$)/i.exec(header ?? "")?.[1];
-  return seconds === undefined ? undefined : Math.min(Number(seconds), LONGEST_WAIT_SECONDS);
+  return seconds === undefined ? undefined : Math.min(Number(seconds), MAX_WAIT_SECONDS);
 }
 
 function dictionaryOfQuery(query: Record<string, unknown>): Record<string, unknown> {

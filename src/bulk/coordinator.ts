@@ -7,7 +7,7 @@ import { DelayedError, Job, UnrecoverableError, WaitingError, Worker } from "bul
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { BulkRunNotFoundError, InfermillError, RedisUnavailableError, toInfermillError } from "../errors.ts";
-import { openLanes } from "../queue/bulkQueue.ts";
+import { openBulkQueues } from "../queue/bulkQueue.ts";
 import { connectRedis } from "../redis/connections.ts";
 import { Deliveries } from "../queue/deliveries.ts";
 import { failedReason } from "../queue/jobs.ts";
@@ -16,7 +16,7 @@ import { readWorkerReports } from "../queue/workerReports.ts";
 import { RunTakenOverError } from "./resultsFile.ts";
 import { openBulkRuns, type BulkRuns, type BulkState } from "./runs.ts";
 import { hasEnded } from "./spec.ts";
-import { tellOfBulkRun } from "./webhook.ts";
+import { notifyBulkRunEnded } from "./webhook.ts";
 import { workOnRun, type WorkOptions } from "./work.ts";
 
 /** Runs that one coordinator works on side by side; each has its own window in Redis. */
@@ -25,7 +25,7 @@ const PARALLEL_RUNS = 4;
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5000;
 /** Losing a coordinator is never a run's fault. */
-const MOST_STALLS = 1000;
+const MAX_STALLS = 1000;
 /** When a run is looked at again that another process works on. */
 const LATER_MS = 1000;
 const SWEEP_INTERVAL_MS = 10 * 60_000;
@@ -98,7 +98,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     concurrency: PARALLEL_RUNS,
     lockDuration: LOCK_MS,
     stalledInterval: STALLED_CHECK_MS,
-    maxStalledCount: MOST_STALLS,
+    maxStalledCount: MAX_STALLS,
     runRetryDelay: 1000,
   });
   worker.on("error", (error) => log.warn(`bulk: ${error.message}`));
@@ -124,7 +124,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   };
 }
 
-export type BulkTools = Pick<WorkOptions, "runs" | "lanes" | "capacityOf"> & { close(): Promise<void> };
+export type BulkTools = Pick<WorkOptions, "runs" | "bulkQueues" | "capacityOf"> & { close(): Promise<void> };
 
 /** What it takes to work on runs, in the coordinator and on the command line. */
 export async function openBulkTools({
@@ -134,13 +134,13 @@ export async function openBulkTools({
   const names = createNames(config.redis_prefix);
   const redis = await connectRedis(redisUrl, "producer");
   const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
-  const runs = await openBulkRuns(config, redisUrl, tellOfBulkRun(deliveries));
-  const lanes = await openLanes(config, redisUrl);
+  const runs = await openBulkRuns(config, redisUrl, notifyBulkRunEnded(deliveries));
+  const bulkQueues = await openBulkQueues(config, redisUrl);
   let reports = readWorkerReports(redis, names);
   let readAt = Date.now();
   return {
     runs,
-    lanes,
+    bulkQueues,
     async capacityOf(model) {
       if (Date.now() - readAt > REPORTS_AGE_MS) {
         readAt = Date.now();
@@ -151,7 +151,7 @@ export async function openBulkTools({
     },
     async close() {
       await runs.close();
-      await lanes.close();
+      await bulkQueues.close();
       await deliveries.close();
       redis.disconnect();
     },

@@ -4,14 +4,14 @@ import { join, sep } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { BadInputError } from "../errors.ts";
 import { decodeBase64 } from "../loaders/pictures/requestPictures.ts";
-import type { LaneEnding, LaneSubmission } from "../queue/bulkQueue.ts";
+import type { BulkOutcome, BulkSubmission } from "../queue/bulkQueue.ts";
 import type { InputRef } from "../queue/inputs.ts";
 import type { BulkEntry, BulkResult, BulkSpec } from "./spec.ts";
 import { walkFolder } from "./walk.ts";
 
-/** An entry whose prediction is in the lane. */
+/** An entry whose prediction is in the bulkQueue. */
 export interface InFlight {
-  submission: LaneSubmission;
+  submission: BulkSubmission;
   /** What its line is recognised by. */
   label: Pick<BulkResult, "path" | "custom_id">;
   /** Pictures that came inside the manifest: stored for this prediction only. */
@@ -41,7 +41,7 @@ function referTo({ source }: BulkSpec, path: string): InputRef {
 export function resultOf(
   index: number,
   { label }: Pick<InFlight, "label">,
-  ending: LaneEnding,
+  ending: BulkOutcome,
 ): Omit<BulkResult, "line"> {
   const { status, ...outcome } = ending;
   return { index, status, ...label, ...outcome };

@@ -184,7 +184,7 @@ export class BulkRuns {
     const spec = await this.readSpec(id);
     await reachRedis(() => this.#redis.hset(this.#names.bulkRun(id), "cancel", 1));
     if (!(await this.#isFree(id))) return undefined;
-    await this.#clearLane(spec);
+    await this.#clearBulkQueue(spec);
     const run = await this.#markEnded(id, { status: "cancelled" });
     // Its job goes only once word of the end is out: otherwise a coordinator takes it, and sends it.
     try {
@@ -202,9 +202,9 @@ export class BulkRuns {
     return (await reachRedis(() => this.#redis.exists(held))) === 0;
   }
 
-  /** Takes out of the lane what an owner that died has left there. */
-  async #clearLane({ id, model }: BulkSpec): Promise<void> {
-    const keys = new QueueKeys(this.#names.lanePrefix);
+  /** Takes out of the bulk queue what an owner that died has left there. */
+  async #clearBulkQueue({ id, model }: BulkSpec): Promise<void> {
+    const keys = new QueueKeys(this.#names.bulkQueuePrefix);
     await reachRedis(() => this.#scripts.clearRun((type) => keys.toKey(model, type), id));
   }
 
@@ -212,7 +212,7 @@ export class BulkRuns {
   async remove(id: string): Promise<void> {
     await this.folder(id).remove();
     const spec = await this.readSpec(id).catch(ignoreMissing);
-    if (spec) await this.#clearLane(spec);
+    if (spec) await this.#clearBulkQueue(spec);
     await reachRedis(async () => {
       await this.#redis
         .multi()

@@ -13,7 +13,7 @@ import { BadInputError } from "../errors.ts";
 const PICTURES = "**/*.{jpg,jpeg,png,webp}";
 
 /** A pattern with more of them between two slashes can take for ever on a long name. */
-const MOST_STARS = 5;
+const MAX_STARS = 5;
 
 export interface WalkOptions {
   /** Which files, by their path below the folder; one without a slash is matched with the name alone. Default: pictures. */
@@ -40,9 +40,9 @@ export function createMatcher(glob: string | undefined): (path: string) => boole
   }
   for (const part of glob.split("/")) {
     const stars = part.match(/\*+|[!+]\(/g)?.length ?? 0;
-    if (stars > MOST_STARS)
+    if (stars > MAX_STARS)
       throw new BadInputError(
-        `glob may have up to ${MOST_STARS} * between two slashes, got ${stars} in ${JSON.stringify(part.slice(0, 100))}`,
+        `glob may have up to ${MAX_STARS} * between two slashes, got ${stars} in ${JSON.stringify(part.slice(0, 100))}`,
       );
   }
   return picomatch(glob, { basename: !glob.includes("/") });

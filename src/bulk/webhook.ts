@@ -3,7 +3,7 @@ import type { Deliveries } from "../queue/deliveries.ts";
 import type { OnRunEnded } from "./runs.ts";
 
 /** A run that fails tells nobody: its operator finds out why and resumes it. */
-export function tellOfBulkRun(deliveries: Deliveries): OnRunEnded {
+export function notifyBulkRunEnded(deliveries: Deliveries): OnRunEnded {
   return async (run, { webhook }) => {
     if (!webhook || (run.status !== "completed" && run.status !== "cancelled")) return;
     const timestamp = run.finished_at ?? new Date().toISOString();

@@ -1,13 +1,13 @@
 /**
  * The work on one bulk run: write its entries down, keep a window of them in
- * the model's lane, append how each one ended. Whoever starts this again after
+ * the model's bulkQueue, append how each one ended. Whoever starts this again after
  * a crash, here or elsewhere, goes on where the results end.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { InfermillError, RedisUnavailableError } from "../errors.ts";
-import type { Lane, LaneEnding, Lanes } from "../queue/bulkQueue.ts";
+import type { BulkQueue, BulkOutcome, BulkQueues } from "../queue/bulkQueue.ts";
 import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
 import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.ts";
@@ -15,7 +15,7 @@ import { readEntries } from "./runFolder.ts";
 import type { BulkRuns, BulkState } from "./runs.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
 
-/** What ends within this time, up to this part of the window, is written down and replaced in the lane together. */
+/** What ends within this time, up to this part of the window, is written down and replaced in the bulk queue together. */
 const GATHER_MS = 250;
 const GATHER_PART = 1 / 4;
 /** How often the whole window is looked at, since word of an ending can be lost. */
@@ -23,10 +23,10 @@ const LOOK_INTERVAL_MS = 2000;
 /** The workers hold their capacity, as much again waits for them, and the rest bridges the time between two looks. */
 const WINDOW_CAPACITIES = 3;
 /** While no worker tells how much it can take. */
-const SMALLEST_WINDOW = 64;
-const LARGEST_WINDOW = 4096;
+const MIN_WINDOW = 64;
+const MAX_WINDOW = 4096;
 /** Bytes of pictures inside a manifest beyond which no more are read ahead; they stay in memory until their entry ends. */
-const MOST_OWN_BYTES = 64 * 1024 * 1024;
+const MAX_OWN_BYTES = 64 * 1024 * 1024;
 /** Inputs that came inside a manifest and are stored side by side. */
 const PARALLEL_WRITES = 16;
 const REDIS_RETRY_MS = 500;
@@ -37,7 +37,7 @@ const CANCEL_LOOK_MS = 50;
 export interface WorkOptions {
   config: Config;
   runs: BulkRuns;
-  lanes: Lanes;
+  bulkQueues: BulkQueues;
   /** Predictions that the live workers of a model hold to keep their engines busy; 0 without a worker. */
   capacityOf: (model: string) => Promise<number>;
   log: Logger;
@@ -127,7 +127,7 @@ class RunWork {
   readonly #state: BulkState;
   readonly #results: ResultsFile;
   readonly #heartbeat: Heartbeat;
-  readonly #lane: Lane;
+  readonly #bulkQueue: BulkQueue;
   readonly #entries: AsyncGenerator<{ index: number; text: string }>;
   readonly #inFlight = new Map<number, InFlight>();
   /** Of those in flight, what is said to have ended. */
@@ -136,10 +136,10 @@ class RunWork {
   #unsubmitted: number[] = [];
   /** Written down, and to be forgotten by Redis. */
   #written: string[];
-  #window = SMALLEST_WINDOW;
+  #window = MIN_WINDOW;
   /** Of pictures in flight that came inside the manifest. */
   #ownBytes = 0;
-  /** At the beginning: what another coordinator left in the lane may have ended. */
+  /** At the beginning: what another coordinator left in the bulk queue may have ended. */
   #lookAt = 0;
   #wake = () => {};
 
@@ -155,16 +155,16 @@ class RunWork {
     this.#state = state;
     this.#results = results;
     this.#heartbeat = heartbeat;
-    this.#lane = options.lanes.lane(spec.model);
+    this.#bulkQueue = options.bulkQueues.bulkQueue(spec.model);
     this.#entries = readEntries(options.runs.folder(spec.id).entriesFile);
     this.#written = results.last.map((index) => this.#idOf(index));
   }
 
   /** Until every entry has its line, or the run is to stop. */
   async run(): Promise<void> {
-    const { lanes, log } = this.#options;
+    const { bulkQueues, log } = this.#options;
     const { stop } = this.#heartbeat;
-    const listening = lanes.listen((id) => this.#hear(id));
+    const listening = bulkQueues.listen((id) => this.#hear(id));
     const wake = () => this.#wake();
     stop.addEventListener("abort", wake);
     try {
@@ -182,7 +182,7 @@ class RunWork {
         }
       }
       if (this.#heartbeat.order() === "cancel") await this.#withdraw();
-      if (this.#written.length > 0) await this.#lane.remove(this.#written).catch(() => {});
+      if (this.#written.length > 0) await this.#bulkQueue.remove(this.#written).catch(() => {});
     } finally {
       stop.removeEventListener("abort", wake);
       listening.stop();
@@ -204,7 +204,7 @@ class RunWork {
 
   async #readAhead(): Promise<void> {
     const spec = this.#spec;
-    while (this.#inFlight.size < this.#window && this.#ownBytes < MOST_OWN_BYTES) {
+    while (this.#inFlight.size < this.#window && this.#ownBytes < MAX_OWN_BYTES) {
       const next = await this.#entries.next();
       if (next.done) break;
       const { index, text } = next.value;
@@ -223,7 +223,7 @@ class RunWork {
     // A second submission of what Redis knows already changes nothing, so a fault on the way needs no care.
     const submissions = this.#unsubmitted.map((index) => this.#inFlight.get(index)!);
     await this.#storeInputs(submissions);
-    await this.#lane.submit(
+    await this.#bulkQueue.submit(
       submissions.map(({ submission }) => submission),
       this.#spec.priority,
     );
@@ -231,7 +231,7 @@ class RunWork {
   }
 
   async #storeInputs(submissions: readonly InFlight[]): Promise<void> {
-    const { inputs } = this.#options.lanes;
+    const { inputs } = this.#options.bulkQueues;
     const own = submissions.filter(({ ownPictures }) => ownPictures.length > 0);
     for (let start = 0; start < own.length; start += PARALLEL_WRITES) {
       await Promise.all(
@@ -277,18 +277,18 @@ class RunWork {
       this.#lookAt = Date.now() + LOOK_INTERVAL_MS;
       await this.#resizeWindow();
     }
-    const endings = await this.#lane.read(indices.map((index) => this.#idOf(index)));
-    const ended: [number, LaneEnding][] = [];
+    const endings = await this.#bulkQueue.read(indices.map((index) => this.#idOf(index)));
+    const ended: [number, BulkOutcome][] = [];
     for (const [at, ending] of endings.entries()) {
       if (ending === "missing") this.#unsubmitted.push(indices[at]!);
       else if (ending !== "under way") ended.push([indices[at]!, ending]);
     }
     await this.#writeDown(ended);
-    await this.#lane.remove(this.#written);
+    await this.#bulkQueue.remove(this.#written);
     this.#written = [];
   }
 
-  async #writeDown(ended: readonly [number, LaneEnding][]): Promise<void> {
+  async #writeDown(ended: readonly [number, BulkOutcome][]): Promise<void> {
     if (ended.length === 0) return;
     this.#heartbeat.assertOwned();
     await this.#results.append(
@@ -307,23 +307,23 @@ class RunWork {
     // A look may have found what is heard of only now.
     this.#heard.delete(index);
     // The worker has removed them, unless they were stored again for a prediction that had ended.
-    if (ownPictures.length > 0) this.#options.lanes.inputs.remove(submission.inputs).catch(() => {});
+    if (ownPictures.length > 0) this.#options.bulkQueues.inputs.remove(submission.inputs).catch(() => {});
   }
 
   async #resizeWindow(): Promise<void> {
     const wanted = WINDOW_CAPACITIES * (await this.#options.capacityOf(this.#spec.model));
-    this.#window = Math.min(LARGEST_WINDOW, Math.max(SMALLEST_WINDOW, wanted));
+    this.#window = Math.min(MAX_WINDOW, Math.max(MIN_WINDOW, wanted));
   }
 
   /** Takes back what waits, and writes down what was running. */
   async #withdraw(): Promise<void> {
     const { log } = this.#options;
-    // What an owner that died has left in the lane is among the next entries.
-    this.#window = LARGEST_WINDOW;
+    // What an owner that died has left in the bulk queue is among the next entries.
+    this.#window = MAX_WINDOW;
     await this.#readAhead();
     this.#unsubmitted = [];
     const ids = new Map([...this.#inFlight.keys()].map((index) => [this.#idOf(index), index]));
-    const withdrawn = await persistently(log, () => this.#lane.withdraw([...ids.keys()]));
+    const withdrawn = await persistently(log, () => this.#bulkQueue.withdraw([...ids.keys()]));
     for (const id of withdrawn) this.#forget(ids.get(id)!);
     const deadline = Date.now() + CANCEL_LIMIT_MS;
     while (this.#inFlight.size > 0 && Date.now() < deadline) {

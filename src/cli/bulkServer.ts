@@ -10,7 +10,7 @@ import { EXIT_FAILED, EXIT_INTERRUPTED, UsageError } from "./exit.ts";
 
 const LOOK_INTERVAL_MS = 1000;
 /** How often a server that can't be reached is tried again before giving up. */
-const MOST_FAILURES = 30;
+const MAX_FAILURES = 30;
 
 /**
  * @returns the run's id
@@ -80,7 +80,7 @@ async function followToItsEnd(
       } catch (error) {
         if (signal.aborted) break;
         failures = written.lines > lines ? 0 : failures + 1;
-        if (error instanceof UsageError || failures > MOST_FAILURES) throw error;
+        if (error instanceof UsageError || failures > MAX_FAILURES) throw error;
       }
       await sleep(LOOK_INTERVAL_MS, undefined, { signal }).catch(() => {});
     }

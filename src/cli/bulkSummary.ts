@@ -9,8 +9,8 @@ const STAGES = [
   "infer_ms",
   "postprocess_ms",
 ] as const satisfies (keyof Timings)[];
-const MOST_LABELS = 10;
-const LONGEST_LABEL = 40;
+const MAX_LABELS = 10;
+const MAX_LABEL = 40;
 
 export class BulkSummary {
   succeeded = 0;
@@ -50,7 +50,7 @@ export class BulkSummary {
   #labelLines(): string[] {
     if (this.#labels.size === 0) return this.succeeded > 0 ? ["labels         nothing was found"] : [];
     const sorted = [...this.#labels].toSorted((a, b) => b[1] - a[1]);
-    const shown = sorted.slice(0, MOST_LABELS).map(([label, count]) => `${shorten(label)} ${count}`);
+    const shown = sorted.slice(0, MAX_LABELS).map(([label, count]) => `${shorten(label)} ${count}`);
     const others = sorted.length - shown.length;
     return [`labels         ${shown.join(", ")}${others > 0 ? ` and ${others} others` : ""}`];
   }
@@ -70,5 +70,5 @@ export class BulkSummary {
 /** ImageNet's labels are lists of synonyms. */
 function shorten(label: string): string {
   const [first = ""] = label.split(",");
-  return first.length > LONGEST_LABEL ? `${first.slice(0, LONGEST_LABEL - 1)}…` : first;
+  return first.length > MAX_LABEL ? `${first.slice(0, MAX_LABEL - 1)}…` : first;
 }

@@ -3,7 +3,7 @@ import { fork, type ChildProcess } from "node:child_process";
 import type { Logger } from "pino";
 
 const FIRST_RESTART_DELAY_MS = 200;
-const LONGEST_RESTART_DELAY_MS = 10_000;
+const MAX_RESTART_DELAY_MS = 10_000;
 const STEADY_AFTER_MS = 30_000;
 const SUPERVISED = "INFERMILL_SUPERVISED";
 
@@ -51,7 +51,7 @@ export function supervise(
       if (isStopping) return;
       if (!wasReady) return rejectReady(new Error(`the ${name} ${how} before it was ready`));
       if (Date.now() - startedAt > STEADY_AFTER_MS) restarts = 0;
-      const delay = Math.min(FIRST_RESTART_DELAY_MS * 2 ** restarts++, LONGEST_RESTART_DELAY_MS);
+      const delay = Math.min(FIRST_RESTART_DELAY_MS * 2 ** restarts++, MAX_RESTART_DELAY_MS);
       options.log.warn(`the ${name} ${how}; starting it again in ${delay} ms`);
       restartTimer = setTimeout(start, delay);
     };

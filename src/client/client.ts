@@ -9,11 +9,11 @@ import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries
 import type { Prediction, Priority, Status } from "../queue/jobs.ts";
 
 /** What the api waits at most, in seconds. */
-const LONGEST_WAIT_SECONDS = 60;
+const MAX_WAIT_SECONDS = 60;
 /** Answers after which the same call may do better. */
 const PASSING: ReadonlySet<number> = new Set([429, 502, 503, 504]);
 const FIRST_RETRY_MS = 250;
-const LONGEST_RETRY_MS = 30_000;
+const MAX_RETRY_MS = 30_000;
 
 export interface ClientOptions {
   /** One of the server's `api_keys`. */
@@ -126,7 +126,7 @@ export class InfermillClient {
     options: SubmitOptions & { signal?: AbortSignal } = {},
   ): Promise<PredictionResponse> {
     const { signal, ...submission } = options;
-    const accepted = await this.submit(model, request, { waitSeconds: LONGEST_WAIT_SECONDS, ...submission });
+    const accepted = await this.submit(model, request, { waitSeconds: MAX_WAIT_SECONDS, ...submission });
     const prediction = await this.wait(accepted, signal);
     if (prediction.result === null) throw new PredictionFailedError(prediction);
     return prediction.result;
@@ -141,7 +141,7 @@ export class InfermillClient {
       ...bodyOf(request, pictures),
       headers: {
         ...(pictures === undefined && { "Content-Type": "application/json" }),
-        ...(waitSeconds && { Prefer: `wait=${Math.min(waitSeconds, LONGEST_WAIT_SECONDS)}` }),
+        ...(waitSeconds && { Prefer: `wait=${Math.min(waitSeconds, MAX_WAIT_SECONDS)}` }),
         "Idempotency-Key": options.idempotencyKey ?? randomUUID(),
       },
       isRepeatable: true,
@@ -151,7 +151,7 @@ export class InfermillClient {
   /** Waits until a prediction has ended. */
   async wait({ model, id }: Pick<Prediction, "model" | "id">, signal?: AbortSignal): Promise<Prediction> {
     for (;;) {
-      const prediction = await this.get(model, id, LONGEST_WAIT_SECONDS, signal);
+      const prediction = await this.get(model, id, MAX_WAIT_SECONDS, signal);
       if (prediction.finished_at !== null) return prediction;
     }
   }
@@ -280,7 +280,7 @@ function unreachable({ origin }: URL, error: TypeError): ServerUnreachableError 
 
 function retryDelay(attempt: number, retryAfter: string | null): number {
   const asked = Number(retryAfter) * 1000;
-  return Math.min(asked > 0 ? asked : FIRST_RETRY_MS * 2 ** (attempt - 1), LONGEST_RETRY_MS);
+  return Math.min(asked > 0 ? asked : FIRST_RETRY_MS * 2 ** (attempt - 1), MAX_RETRY_MS);
 }
 
 async function* chunksOf(body: Response["body"]): AsyncGenerator<Buffer> {

@@ -3,7 +3,7 @@
  * schema checks the file and makes the JSON Schema that editors complete from.
  */
 import { z } from "zod";
-import { LONGEST_MS, urlInputsSchema, webhooksSchema } from "./webhooks.ts";
+import { MAX_DURATION_MS, urlInputsSchema, webhooksSchema } from "./webhooks.ts";
 
 const wholeNumber = (least: number) =>
   z.int({ error: ({ code }) => (code === "invalid_type" ? "must be a whole number" : undefined) }).min(least);
@@ -106,7 +106,7 @@ export const modelSchema = z
       description:
         "How often a prediction is tried when its fault may pass (a lost connection, a RetryableError of the loader). Bad input is never tried again.",
     }),
-    timeout_ms: wholeNumber(1).max(LONGEST_MS).default(60_000).meta({
+    timeout_ms: wholeNumber(1).max(MAX_DURATION_MS).default(60_000).meta({
       description:
         "Longest time in milliseconds that a prediction may run, without its wait. An engine that exceeds it is killed and replaced.",
     }),

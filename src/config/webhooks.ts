@@ -19,7 +19,7 @@ const RETRY_DELAYS_MS = [0, 5 * SECOND, 5 * MINUTE, 30 * MINUTE].concat(
   [2, 5, 10, 14, 20, 24].map((hours) => hours * HOUR),
 );
 /** Timers can't count further, about 25 days. */
-export const LONGEST_MS = 2_147_483_647;
+export const MAX_DURATION_MS = 2_147_483_647;
 
 /** Standard Webhooks asks for 24 to 64 random bytes. */
 const secret = z.string().refine(isSecret, {
@@ -63,14 +63,19 @@ export const webhooksSchema = z
       description:
         "Receivers that may be reached though their address isn't public: IP addresses, CIDR blocks, host names. Default: none.",
     }),
-    retry_delays_ms: z.array(z.int().min(0).max(LONGEST_MS)).min(1).max(100).default(RETRY_DELAYS_MS).meta({
-      description:
-        "When a delivery is tried, in milliseconds, each counted from the failure before it; the first from the event. A fifth is added at random. Default: at once, then after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.",
-    }),
+    retry_delays_ms: z
+      .array(z.int().min(0).max(MAX_DURATION_MS))
+      .min(1)
+      .max(100)
+      .default(RETRY_DELAYS_MS)
+      .meta({
+        description:
+          "When a delivery is tried, in milliseconds, each counted from the failure before it; the first from the event. A fifth is added at random. Default: at once, then after 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h.",
+      }),
     timeout_ms: z
       .int()
       .min(1)
-      .max(LONGEST_MS)
+      .max(MAX_DURATION_MS)
       .default(15 * SECOND)
       .meta({ description: "Longest time in milliseconds that one attempt may take. Default: 15 s." }),
     inline_result_bytes: z
@@ -94,7 +99,7 @@ export const urlInputsSchema = z
     timeout_ms: z
       .int()
       .min(1)
-      .max(LONGEST_MS)
+      .max(MAX_DURATION_MS)
       .default(10 * SECOND)
       .meta({
         description:

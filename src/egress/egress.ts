@@ -11,7 +11,7 @@ import { callbackify } from "node:util";
 import { BadInputError } from "../errors.ts";
 import { createAddressFilter, type AddressFilter } from "./addressFilter.ts";
 
-const LONGEST_URL = 2048;
+const MAX_URL = 2048;
 /** What a name stands for, or that it stands for nothing. Shorter than anybody waits before asking again. */
 const LOOKUP_KEPT_MS = 2000;
 
@@ -91,9 +91,9 @@ export function createEgress({ allow, allowKey, resolve = resolveOnce() }: Egres
 export function parseOutsideUrl(text: string, key: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   const got = JSON.stringify(text.slice(0, 200));
-  if (!url || !/^https?:$/.test(url.protocol) || text.length > LONGEST_URL) {
+  if (!url || !/^https?:$/.test(url.protocol) || text.length > MAX_URL) {
     throw new BadInputError(
-      `${key} must be an http:// or https:// URL of at most ${LONGEST_URL} characters, got ${got}`,
+      `${key} must be an http:// or https:// URL of at most ${MAX_URL} characters, got ${got}`,
     );
   }
   // Not repeated in the error, where they would end in logs.

@@ -13,9 +13,9 @@ import { ModelSourceError } from "./modelSourceError.ts";
 import type { RemoteFile } from "./remoteFile.ts";
 
 const RETRY_DELAYS_MS = [1000, 2000, 4000, 8000];
-const LONGEST_RETRY_AFTER_MS = 60_000;
+const MAX_RETRY_AFTER_MS = 60_000;
 const SILENCE_LIMIT_MS = 60_000;
-const MOST_REDIRECTS = 10;
+const MAX_REDIRECTS = 10;
 
 export interface DownloadOptions {
   /** Takes a line about what happens. */
@@ -107,7 +107,7 @@ async function fetchWithRetries(
           { cause: error },
         );
       }
-      const wait = Math.min(Math.max(delay, error.retryAfterMs), LONGEST_RETRY_AFTER_MS);
+      const wait = Math.min(Math.max(delay, error.retryAfterMs), MAX_RETRY_AFTER_MS);
       tell(`${error.message}; trying again in ${wait / 1000} s`);
       await sleep(wait);
     }
@@ -222,7 +222,7 @@ async function request(
   const { source, hub } = remote;
   let expected = remote.sha256;
   let url = remote.url;
-  for (let redirects = 0; redirects <= MOST_REDIRECTS; redirects++) {
+  for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects++) {
     const isFirstHost = url.origin === remote.url.origin;
     const headers = {
       "User-Agent": "infermill",
@@ -243,7 +243,7 @@ async function request(
     url = redirectTarget(source, url, response);
   }
   throw new ModelSourceError(
-    `"${source}" can't be downloaded: ${remote.url.host} redirects more than ${MOST_REDIRECTS} times`,
+    `"${source}" can't be downloaded: ${remote.url.host} redirects more than ${MAX_REDIRECTS} times`,
   );
 }
 

@@ -1,5 +1,5 @@
 /**
- * The lane of a model: a second queue beside its own, for the predictions of
+ * The bulk queue of a model: a second queue beside its own, for the predictions of
  * bulk runs only. It leaves a worker's hand free for interactive predictions,
  * and `max_queue_length` counts only those. Ids are the run's, so that a
  * prediction which is submitted again is not added again.
@@ -16,7 +16,7 @@ import { createNames } from "./names.ts";
 import { readResponse } from "./responses.ts";
 import { defineScripts } from "./scripts.ts";
 
-export interface LaneSubmission {
+export interface BulkSubmission {
   id: string;
   /** The request dictionary without its pictures. */
   request: PredictionRequest;
@@ -24,22 +24,22 @@ export interface LaneSubmission {
 }
 
 /** How a prediction of a bulk run ended. */
-export type LaneEnding =
+export type BulkOutcome =
   | { status: "succeeded"; result: PredictionResponse; timings: Timings }
   | { status: "failed"; error: ErrorSummary };
 
-export interface Lane {
-  submit(submissions: readonly LaneSubmission[], priority: Priority): Promise<void>;
+export interface BulkQueue {
+  submit(submissions: readonly BulkSubmission[], priority: Priority): Promise<void>;
   /** For each id how it ended, "under way", or "missing" where Redis doesn't know it. */
-  read(ids: readonly string[]): Promise<(LaneEnding | "under way" | "missing")[]>;
+  read(ids: readonly string[]): Promise<(BulkOutcome | "under way" | "missing")[]>;
   /** Forgets predictions that ended, with their responses. */
   remove(ids: readonly string[]): Promise<void>;
   /** Takes those that wait out of the queue; answers their ids. */
   withdraw(ids: readonly string[]): Promise<string[]>;
 }
 
-export interface Lanes {
-  lane(model: string): Lane;
+export interface BulkQueues {
+  bulkQueue(model: string): BulkQueue;
   readonly inputs: InputStore;
   /** Calls back with the id of every prediction of a bulk run that ends, until `stop()`. Word can be lost. */
   listen(onEnding: (id: string) => void): { stop(): void };
@@ -49,25 +49,25 @@ export interface Lanes {
 /** What of a job's hash tells how it stands. */
 const FIELDS = ["timestamp", "finishedOn", "returnvalue", "failedReason"] as const;
 
-export async function openLanes(config: Config, redisUrl: string): Promise<Lanes> {
+export async function openBulkQueues(config: Config, redisUrl: string): Promise<BulkQueues> {
   const names = createNames(config.redis_prefix);
   const redis = await connectRedis(redisUrl, "producer");
   const subscriber = await connectRedis(redisUrl, "worker");
   const queues = new Map<string, Queue>();
   const listeners = new Set<(id: string) => void>();
-  subscriber.on("message", (_channel, endings: string) => {
-    for (const ending of endings.split(" ")) {
+  subscriber.on("message", (_channel, completions: string) => {
+    for (const ending of completions.split(" ")) {
       const id = ending.slice(ending.indexOf(":") + 1);
       for (const listener of listeners) listener(id);
     }
   });
-  await subscriber.subscribe(names.laneEndings);
+  await subscriber.subscribe(names.bulkCompletions);
 
   const queueOf = (model: string): Queue => {
     const known = queues.get(model);
     if (known) return known;
     const streams = { events: { maxLen: 100 } };
-    const queue = new Queue(model, { connection: redis, prefix: names.lanePrefix, streams });
+    const queue = new Queue(model, { connection: redis, prefix: names.bulkQueuePrefix, streams });
     // Faults reach the caller of each command.
     queue.on("error", () => {});
     queues.set(model, queue);
@@ -75,7 +75,7 @@ export async function openLanes(config: Config, redisUrl: string): Promise<Lanes
   };
 
   return {
-    lane: (model) => createLane(redis, queueOf(model), config.models[model]!),
+    bulkQueue: (model) => createBulkQueue(redis, queueOf(model), config.models[model]!),
     inputs: createInputStore(config, names, redis),
     listen(onEnding) {
       listeners.add(onEnding);
@@ -89,7 +89,7 @@ export async function openLanes(config: Config, redisUrl: string): Promise<Lanes
   };
 }
 
-function createLane(redis: Redis, queue: Queue, model: ModelConfig): Lane {
+function createBulkQueue(redis: Redis, queue: Queue, model: ModelConfig): BulkQueue {
   const scripts = defineScripts(redis);
   return {
     async submit(submissions, priority) {
@@ -128,7 +128,7 @@ async function readEnding(
   queue: Queue,
   id: string,
   [timestamp, finishedOn, returnValue, failedReason]: readonly (string | null | undefined)[],
-): Promise<LaneEnding | "under way" | "missing"> {
+): Promise<BulkOutcome | "under way" | "missing"> {
   if (!timestamp) return "missing";
   if (!finishedOn) return "under way";
   // Not by failedReason, which an earlier try leaves behind.

@@ -7,17 +7,17 @@ import type { Redis } from "ioredis";
 import type { Names } from "./names.ts";
 
 /** Announces the ends of predictions; those of one turn of the event loop in one message. */
-export type AnnounceEnding = (model: string, id: string) => void;
+export type NotifyCompletion = (model: string, id: string) => void;
 
-export function createAnnouncer(redis: Redis, names: Pick<Names, "endings">): AnnounceEnding {
-  let endings: string[] = [];
+export function createNotifier(redis: Redis, names: Pick<Names, "completions">): NotifyCompletion {
+  let completions: string[] = [];
   const publish = () => {
-    redis.publish(names.endings, endings.join(" ")).catch(() => {});
-    endings = [];
+    redis.publish(names.completions, completions.join(" ")).catch(() => {});
+    completions = [];
   };
   return (model, id) => {
     // Neither a model's name nor an id has a space.
-    if (endings.push(`${model}:${id}`) === 1) setImmediate(publish);
+    if (completions.push(`${model}:${id}`) === 1) setImmediate(publish);
   };
 }
 
@@ -28,19 +28,19 @@ export interface Watch {
   stop(): void;
 }
 
-export interface Endings {
+export interface CompletionEvents {
   /** Starts to watch one prediction, from this moment on. */
   watch(model: string, id: string): Watch;
 }
 
 /** @param subscriber a connection of its own, since subscribing takes it over */
-export async function openEndings(subscriber: Redis, names: Names): Promise<Endings> {
+export async function openCompletionEvents(subscriber: Redis, names: Names): Promise<CompletionEvents> {
   const watchers = new Map<string, Set<() => void>>();
-  subscriber.on("message", (_channel, endings: string) => {
+  subscriber.on("message", (_channel, completions: string) => {
     if (watchers.size === 0) return;
-    for (const ending of endings.split(" ")) for (const hear of watchers.get(ending) ?? []) hear();
+    for (const ending of completions.split(" ")) for (const hear of watchers.get(ending) ?? []) hear();
   });
-  await subscriber.subscribe(names.endings);
+  await subscriber.subscribe(names.completions);
   return {
     watch(model, id) {
       const key = `${model}:${id}`;

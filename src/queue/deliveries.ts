@@ -80,7 +80,7 @@ export const LOOK_WAITING_MS = 2 * 60_000;
 export const LOOK_RUNNING_MS = 5000;
 /** Redis and this process may not agree on the millisecond in which a prediction expires. */
 const EXPIRY_MARGIN_MS = 100;
-const MOST_LOGGED_ATTEMPTS = 100;
+const MAX_LOGGED_ATTEMPTS = 100;
 /** For how long a URL that answered 410 is left alone. */
 const GONE_SECONDS = 7 * 86_400;
 
@@ -237,7 +237,7 @@ export class Deliveries {
       delay,
       attempts: this.#attempts,
       backoff: { type: "webhook" },
-      keepLogs: MOST_LOGGED_ATTEMPTS,
+      keepLogs: MAX_LOGGED_ATTEMPTS,
       stackTraceLimit: 0,
     };
     return new Job(this.queue, "deliver", data, options, id) as DeliveryJob;

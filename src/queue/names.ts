@@ -18,11 +18,11 @@ export interface Names {
   /** Sorted set of webhook URLs that answered 410, by the time until which they are left alone. */
   readonly goneWebhooks: string;
   /** Channel on which the end of every prediction is published. */
-  readonly endings: string;
-  /** Prefix of BullMQ's keys for the lanes: the queue of each model that holds the predictions of bulk runs only. */
-  readonly lanePrefix: string;
+  readonly completions: string;
+  /** Prefix of BullMQ's keys for the bulkQueues: the queue of each model that holds the predictions of bulk runs only. */
+  readonly bulkQueuePrefix: string;
   /** Channel on which the end of every prediction of a bulk run is published. */
-  readonly laneEndings: string;
+  readonly bulkCompletions: string;
   /** Hash with what is known of a bulk run. */
   bulkRun(id: string): string;
   /** Held by the one process that works on a bulk run. */
@@ -43,9 +43,9 @@ export function createNames(prefix: string): Names {
     workers: `${prefix}:workers`,
     deliveryQueue: "_webhooks",
     goneWebhooks: `${prefix}:webhooks:gone`,
-    endings: `${prefix}:endings`,
-    lanePrefix: `${prefix}:lane`,
-    laneEndings: `${prefix}:lane-endings`,
+    completions: `${prefix}:completions`,
+    bulkQueuePrefix: `${prefix}:bulk-queue`,
+    bulkCompletions: `${prefix}:bulk-completions`,
     bulkRun: (id) => `${prefix}:bulk:${id}`,
     bulkOwner: (id) => `${prefix}:bulk-owner:${id}`,
     bulkRuns: `${prefix}:bulk-runs`,

@@ -20,10 +20,10 @@ import {
 import type { PredictionRequest } from "../imil/dictionaries.ts";
 import { connectRedis, mayHaveRun, reachRedis } from "../redis/connections.ts";
 import {
-  createAnnouncer,
-  openEndings,
-  type AnnounceEnding,
-  type Endings,
+  createNotifier,
+  openCompletionEvents,
+  type NotifyCompletion,
+  type CompletionEvents,
   type Watch,
 } from "./completionEvents.ts";
 import { Deliveries, type Webhook } from "./deliveries.ts";
@@ -54,7 +54,7 @@ const LOOK_INTERVAL_MS = 1000;
 /** BullMQ keeps predictions that ended differently together: of them so many are looked at for a list. */
 const SEARCHED = 1000;
 /** At least so many at a time. */
-const SMALLEST_PAGE = 20;
+const MIN_PAGE = 20;
 /** A job's score in BullMQ's set of those that wait is its priority times this, and then counts up. */
 const PRIORITY_SCORE = 2 ** 32;
 const NOTHING_ACCEPTED = "nothing was accepted, try again";
@@ -106,8 +106,8 @@ export class Predictions {
   readonly #config: Config;
   readonly #redis: Redis;
   readonly #scripts: Scripts;
-  readonly #endings: Endings;
-  readonly #announceEnding: AnnounceEnding;
+  readonly #completions: CompletionEvents;
+  readonly #notifyCompletion: NotifyCompletion;
   readonly #close: () => Promise<void>;
 
   /** Use `openPredictions`. */
@@ -115,7 +115,7 @@ export class Predictions {
     config: Config,
     names: Names,
     redis: Redis,
-    endings: Endings,
+    completions: CompletionEvents,
     queues: ReadonlyMap<string, Queue>,
     close: () => Promise<void>,
   ) {
@@ -126,8 +126,8 @@ export class Predictions {
     this.#config = config;
     this.#redis = redis;
     this.#scripts = defineScripts(redis);
-    this.#endings = endings;
-    this.#announceEnding = createAnnouncer(redis, names);
+    this.#completions = completions;
+    this.#notifyCompletion = createNotifier(redis, names);
     this.#close = close;
   }
 
@@ -320,7 +320,7 @@ export class Predictions {
   ): Promise<PredictionJob[]> {
     if (state === "prioritized") return this.#newestWaiting(model, limit);
     const found: PredictionJob[] = [];
-    const page = Math.max(limit, SMALLEST_PAGE);
+    const page = Math.max(limit, MIN_PAGE);
     for (let start = 0; start < SEARCHED && found.length < limit; start += page) {
       const end = Math.min(start + page, SEARCHED) - 1;
       const jobs = (await reachRedis(() => this.#queue(model).getJobs(state, start, end))) as PredictionJob[];
@@ -360,7 +360,7 @@ export class Predictions {
 
   /** Begins to watch for the end of a prediction, which may not have been submitted yet. Call `stop()` in the end. */
   watch(model: string, id: string): Watch {
-    return this.#endings.watch(model, id);
+    return this.#completions.watch(model, id);
   }
 
   /**
@@ -468,7 +468,7 @@ export class Predictions {
       const outcome = await this.#scripts.endPrediction(queue.toKey, id, { status, failedReason: reason });
       if (outcome === "missing") throw this.#notFound(model, id);
       if (outcome === "ended before" || outcome === "running") return false;
-      this.#announceEnding(model, id);
+      this.#notifyCompletion(model, id);
       const job = await this.#readJob(model, id);
       if (job?.data.webhook) await this.deliveries.now(job.data.webhook);
       // The worker removes the inputs of what it runs.
@@ -527,7 +527,7 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
     }),
   );
   await Promise.all([...queues.values()].map((queue) => queue.waitUntilReady()));
-  const endings = await openEndings(subscriber, names);
+  const endings = await openCompletionEvents(subscriber, names);
   const predictions = new Predictions(config, names, redis, endings, queues, async () => {
     await Promise.allSettled([...queues.values()].map((queue) => queue.close()));
     await predictions.deliveries.close();

@@ -43,7 +43,7 @@ if removed > 0 then
 end
 return "ended running"`;
 
-/** Forgets predictions of a lane that ended, with the responses in their logs. */
+/** Forgets predictions of a bulk queue that ended, with the responses in their logs. */
 const REMOVE_ENDED = `
 local completed, failed, prefix = KEYS[1], KEYS[2], ARGV[1]
 for index = 2, #ARGV do
@@ -54,7 +54,7 @@ for index = 2, #ARGV do
   end
 end`;
 
-/** Takes predictions of a lane that wait out of it, and leaves nothing of them. */
+/** Takes predictions of a bulk queue that wait out of it, and leaves nothing of them. */
 const WITHDRAW = `
 local prioritized, delayed, wait, paused, prefix = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
 local withdrawn = {}
@@ -69,7 +69,7 @@ for index = 2, #ARGV do
 end
 return withdrawn`;
 
-/** Leaves nothing of a bulk run in a lane, but for what runs at this moment. */
+/** Leaves nothing of a bulk run in a bulkQueue, but for what runs at this moment. */
 const CLEAR_RUN = `
 local prefix, beginning = ARGV[1], ARGV[2]
 for _, key in ipairs(KEYS) do

@@ -7,11 +7,11 @@ import { InfermillError, RedisUnavailableError } from "../errors.ts";
 
 /** How long a producer's command may take before the queue counts as unreachable. */
 const COMMAND_TIMEOUT_MS = 5000;
-const LONGEST_RECONNECT_DELAY_MS = 1000;
+const MAX_RECONNECT_DELAY_MS = 1000;
 
 const shared: RedisOptions = {
   lazyConnect: true,
-  retryStrategy: (attempt) => Math.min(50 * attempt, LONGEST_RECONNECT_DELAY_MS),
+  retryStrategy: (attempt) => Math.min(50 * attempt, MAX_RECONNECT_DELAY_MS),
 };
 
 /** `producer`: fails at once; `worker`: waits for Redis to come back. */

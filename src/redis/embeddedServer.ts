@@ -36,11 +36,11 @@ export interface RedisLog {
 
 const SEAT_NAME = "infermill-seat";
 /** macOS allows 104 bytes with the closing zero, Linux 108. */
-const LONGEST_SOCKET_PATH_BYTES = 103;
+const MAX_SOCKET_PATH_BYTES = 103;
 const ANSWER_TIMEOUT_MS = 15_000;
 const EXIT_NOTICE_MS = 500;
 const FIRST_RESTART_DELAY_MS = 200;
-const LONGEST_RESTART_DELAY_MS = 5000;
+const MAX_RESTART_DELAY_MS = 5000;
 /** A server that lived this long starts the restart delays anew. */
 const STEADY_AFTER_MS = 30_000;
 
@@ -87,7 +87,7 @@ export async function startEmbeddedRedis(options: {
       if (closing.signal.aborted) return;
       log?.warn("Redis is gone; starting it again");
       if (Date.now() - seatedAt > STEADY_AFTER_MS) delayMs = FIRST_RESTART_DELAY_MS;
-      for (let isBack = false; !isBack; delayMs = Math.min(2 * delayMs, LONGEST_RESTART_DELAY_MS)) {
+      for (let isBack = false; !isBack; delayMs = Math.min(2 * delayMs, MAX_RESTART_DELAY_MS)) {
         try {
           await sleep(delayMs, undefined, { signal: closing.signal });
           seat = await takeSeat();
@@ -154,7 +154,7 @@ async function preparePlace(dataDir: string): Promise<Place> {
 /** In the data folder, or where that path is too long for a socket, in a private folder for temporary files. */
 async function chooseSocketPath(folder: string): Promise<string> {
   const here = join(folder, "redis.sock");
-  if (Buffer.byteLength(here) <= LONGEST_SOCKET_PATH_BYTES) return here;
+  if (Buffer.byteLength(here) <= MAX_SOCKET_PATH_BYTES) return here;
   const hash = createHash("sha256").update(folder).digest("hex").slice(0, 16);
   const elsewhere = join(tmpdir(), `infermill-${hash}`);
   await mkdir(elsewhere, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {

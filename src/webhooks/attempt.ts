@@ -5,11 +5,11 @@ import type { WebhookEvent } from "../queue/deliveries.ts";
 import { signatureHeaders } from "./signature.ts";
 
 /** Of an answer's body nobody needs more than a few words for the log. */
-const MOST_BODY_BYTES = 8 * 1024;
-const MOST_CHARACTERS = 200;
+const MAX_BODY_BYTES = 8 * 1024;
+const MAX_CHARACTERS = 200;
 /** The status line has decided already: a body that comes slowly is not waited for. */
 const BODY_LIMIT_MS = 1000;
-const LONGEST_RETRY_AFTER_MS = 24 * 3_600_000;
+const MAX_RETRY_AFTER_MS = 24 * 3_600_000;
 
 export interface AttemptResult {
   /** `refused`: no further attempt can help; `gone`: nor can any other delivery to this URL. */
@@ -70,7 +70,7 @@ async function readBeginning(answer: IncomingMessage): Promise<string> {
     for await (const chunk of answer as AsyncIterable<Buffer>) {
       chunks.push(chunk);
       bytes += chunk.length;
-      if (bytes >= MOST_BODY_BYTES) break;
+      if (bytes >= MAX_BODY_BYTES) break;
     }
   } catch {
     // What came until then is all there is.
@@ -78,7 +78,7 @@ async function readBeginning(answer: IncomingMessage): Promise<string> {
     clearTimeout(limit);
     answer.destroy();
   }
-  return Buffer.concat(chunks).subarray(0, MOST_BODY_BYTES).toString("utf8");
+  return Buffer.concat(chunks).subarray(0, MAX_BODY_BYTES).toString("utf8");
 }
 
 function describeRefusal(status: number, answer: IncomingMessage, text: string): string {
@@ -93,7 +93,7 @@ function plainWords(text: string): string {
   return text
     .replaceAll(/[\p{Cc}\s]+/gu, " ")
     .trim()
-    .slice(0, MOST_CHARACTERS);
+    .slice(0, MAX_CHARACTERS);
 }
 
 /** Seconds, or a date. */
@@ -101,5 +101,5 @@ function readRetryAfter({ headers }: IncomingMessage): number | undefined {
   const text = headers["retry-after"]?.trim();
   if (!text) return undefined;
   const ms = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - Date.now();
-  return Number.isNaN(ms) ? undefined : Math.min(Math.max(0, ms), LONGEST_RETRY_AFTER_MS);
+  return Number.isNaN(ms) ? undefined : Math.min(Math.max(0, ms), MAX_RETRY_AFTER_MS);
 }

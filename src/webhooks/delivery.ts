@@ -38,7 +38,7 @@ const ROOM_LIMIT_EACH_MS = 10;
 /** As with predictions: deliveries of a coordinator that died go on after 10 to 20 s. */
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5000;
-const MOST_STALLS = 100;
+const MAX_STALLS = 100;
 /** Deliveries stay on record for a day, those that failed for good for a month. */
 const KEPT_DELIVERED = { age: 86_400, count: 100_000 };
 const KEPT_FAILED = { age: 30 * 86_400, count: 100_000 };
@@ -172,7 +172,7 @@ export async function startWebhookDelivery({
     concurrency: CONCURRENCY,
     lockDuration: LOCK_MS,
     stalledInterval: STALLED_CHECK_MS,
-    maxStalledCount: MOST_STALLS,
+    maxStalledCount: MAX_STALLS,
     runRetryDelay: 1000,
     removeOnComplete: KEPT_DELIVERED,
     removeOnFail: KEPT_FAILED,

@@ -6,11 +6,11 @@
 
 /** A receiver that isn't known yet might hang; each answer doubles what it gets. */
 const FIRST_LIMIT = 8;
-const MOST_IN_FLIGHT = 64;
+const MAX_IN_FLIGHT = 64;
 /** Of the room that nobody takes, one receiver may take this much: however many are slow, some is left for one more. */
 const SHARE = 1 / 16;
 /** More receivers than this are forgotten where nothing is in flight. */
-const MOST_REMEMBERED = 10_000;
+const MAX_REMEMBERED = 10_000;
 
 interface Receiver {
   inFlight: number;
@@ -50,8 +50,7 @@ export class Receivers {
     return {
       leave: (hasAnswered) => {
         const before = receiver.limit;
-        if (hasAnswered !== undefined)
-          receiver.limit = hasAnswered ? Math.min(MOST_IN_FLIGHT, 2 * before) : 1;
+        if (hasAnswered !== undefined) receiver.limit = hasAnswered ? Math.min(MAX_IN_FLIGHT, 2 * before) : 1;
         receiver.inFlight--;
         this.#inFlight--;
         // One for the room that was left, and those who the limit lets in now. Who was woken before may be on its way.
@@ -96,7 +95,7 @@ export class Receivers {
   #find(host: string): Receiver {
     const known = this.#receivers.get(host);
     if (known) return known;
-    if (this.#receivers.size >= MOST_REMEMBERED) {
+    if (this.#receivers.size >= MAX_REMEMBERED) {
       for (const [name, { inFlight }] of this.#receivers) if (inFlight === 0) this.#receivers.delete(name);
     }
     const receiver: Receiver = { inFlight: 0, limit: FIRST_LIMIT, waiting: new Map() };

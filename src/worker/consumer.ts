@@ -1,5 +1,5 @@
 /**
- * Consumes a queue of one model, its own or its lane: fetch, batch, store,
+ * Consumes a queue of one model, its own or its bulkQueue: fetch, batch, store,
  * tell. Locks, stalls, retries and priorities are BullMQ's; each job waits here for its own outcome,
  * whatever batch it ran in.
  */
@@ -8,7 +8,7 @@ import { UnrecoverableError, WaitingError, Worker } from "bullmq";
 import type { Logger } from "pino";
 import type { ModelConfig } from "../config/schema.ts";
 import { InfermillError, PredictionExpiredError, RetryableError, toInfermillError } from "../errors.ts";
-import { createAnnouncer } from "../queue/completionEvents.ts";
+import { createNotifier } from "../queue/completionEvents.ts";
 import type { Deliveries } from "../queue/deliveries.ts";
 import type { InputStore, LocalInputRef } from "../queue/inputs.ts";
 import {
@@ -32,19 +32,19 @@ import type { FetchInputs } from "./urlInputs.ts";
 const LOCK_MS = 10_000;
 const STALLED_CHECK_MS = 5000;
 /** Losing a worker is never a prediction's fault (only engines run models), so it may happen often. */
-const MOST_STALLS = 20;
+const MAX_STALLS = 20;
 /** Predictions that wait for pictures from elsewhere take no room from the others, up to this number. */
-const MOST_FETCHING = 64;
+const MAX_FETCHING = 64;
 /** Removal by age is BullMQ's; the count bounds memory at high rates. */
-const MOST_KEPT = 1_000_000;
+const MAX_KEPT = 1_000_000;
 /** Codes of failures that say nothing about the loader or the machine. */
 const NO_FAULTS: ReadonlySet<string> = new Set(["bad_input", "expired", "cancelled"]);
 
 export interface ConsumerOptions {
   modelName: string;
   model: ModelConfig;
-  /** Predictions of bulk runs come from a queue of their own, the model's lane. */
-  source: "queue" | "lane";
+  /** Predictions of bulk runs come from a queue of their own, the model's bulkQueue. */
+  source: "queue" | "bulk";
   pool: EnginePool;
   redis: Redis;
   names: Names;
@@ -99,7 +99,7 @@ export function startConsumer({
       pool.addTimings(ownTimings);
       const stored = await storeResponse(job, response);
       // Sent right behind BullMQ's own command, which goes out before the event loop turns: a round trip less than after it.
-      announceEnding(modelName, job.id!);
+      notifyCompletion(modelName, job.id!);
       return {
         ...stored,
         timings: rounded(ownTimings),
@@ -132,7 +132,7 @@ export function startConsumer({
   }
 
   function adjust(): void {
-    worker.concurrency = pool.capacity + Math.min(fetching, MOST_FETCHING);
+    worker.concurrency = pool.capacity + Math.min(fetching, MAX_FETCHING);
   }
 
   /** What the client can't help is seen at the default level, once it isn't tried again. */
@@ -150,16 +150,19 @@ export function startConsumer({
 
   const worker = new Worker<PredictionJobData, Completion>(modelName, runPrediction, {
     connection: redis,
-    prefix: source === "lane" ? names.lanePrefix : names.queuePrefix,
+    prefix: source === "bulk" ? names.bulkQueuePrefix : names.queuePrefix,
     concurrency: pool.capacity,
     lockDuration: LOCK_MS,
     stalledInterval: STALLED_CHECK_MS,
-    maxStalledCount: MOST_STALLS,
+    maxStalledCount: MAX_STALLS,
     runRetryDelay: 1000,
-    removeOnComplete: { age: model.result_ttl_seconds, count: MOST_KEPT },
-    removeOnFail: { age: model.result_ttl_seconds, count: MOST_KEPT },
+    removeOnComplete: { age: model.result_ttl_seconds, count: MAX_KEPT },
+    removeOnFail: { age: model.result_ttl_seconds, count: MAX_KEPT },
   });
-  const announceEnding = createAnnouncer(redis, source === "lane" ? { endings: names.laneEndings } : names);
+  const notifyCompletion = createNotifier(
+    redis,
+    source === "bulk" ? { completions: names.bulkCompletions } : names,
+  );
   // Only once the end is in Redis, so that an input outlives every worker that may still need it.
   const cleanUp = (job: PredictionJob) => {
     if (job.data.webhook) deliveries.now(job.data.webhook).catch(warnOfWebhook(job));
@@ -169,7 +172,7 @@ export function startConsumer({
   worker.on("failed", (job, error) => {
     logFailure(job, error);
     if (!job?.finishedOn) return;
-    announceEnding(modelName, job.id!);
+    notifyCompletion(modelName, job.id!);
     cleanUp(job);
   });
   worker.on("stalled", (id) =>

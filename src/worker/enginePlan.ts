@@ -6,7 +6,7 @@ import { inputFolder } from "../queue/inputs.ts";
 import type { EngineSpec } from "../engines/protocol.ts";
 
 /** More engines than this are started only where the configuration asks for them: each holds a copy of the model. */
-const MOST_DEFAULT_INSTANCES = 16;
+const MAX_DEFAULT_INSTANCES = 16;
 
 /**
  * One specification for each engine of each model.
@@ -26,7 +26,7 @@ export function planEngines(
   const onCpu = models.filter((name) => devicesOf(config.models[name]!).includes("cpu"));
   const instances = (model: ModelConfig, device: string) =>
     model.instances ??
-    (device === "cpu" ? Math.min(MOST_DEFAULT_INSTANCES, Math.max(1, Math.floor(cores / onCpu.length))) : 1);
+    (device === "cpu" ? Math.min(MAX_DEFAULT_INSTANCES, Math.max(1, Math.floor(cores / onCpu.length))) : 1);
   const cpuEngines = onCpu.reduce((sum, name) => sum + instances(config.models[name]!, "cpu"), 0);
   const defaultThreads = Math.max(1, Math.floor(cores / Math.max(1, cpuEngines)));
 

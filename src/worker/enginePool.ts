@@ -21,7 +21,7 @@ import { EngineProcess } from "./engineProcess.ts";
 import { fromWire, type EngineSpec, type MemberOutcome } from "../engines/protocol.ts";
 
 const FIRST_RESTART_DELAY_MS = 200;
-const LONGEST_RESTART_DELAY_MS = 30_000;
+const MAX_RESTART_DELAY_MS = 30_000;
 /** An engine that lived for this long starts anew with the first delay. */
 const STEADY_AFTER_MS = 60_000;
 
@@ -208,7 +208,7 @@ export class EnginePool {
         lost: (chunks, how) => {
           const lived = Date.now() - startedAt;
           const restarts = lived > STEADY_AFTER_MS ? 0 : this.#restarts[index]!;
-          const delay = Math.min(FIRST_RESTART_DELAY_MS * 2 ** restarts, LONGEST_RESTART_DELAY_MS);
+          const delay = Math.min(FIRST_RESTART_DELAY_MS * 2 ** restarts, MAX_RESTART_DELAY_MS);
           log.warn({ engine: id, members: chunks.flat().length, restart_in_ms: delay }, `engine ${how}`);
           for (const key of chunks.flat())
             this.#suspect(

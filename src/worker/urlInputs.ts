@@ -13,7 +13,7 @@ import type { InputRef, InputStore, LocalInputRef } from "../queue/inputs.ts";
 import { newPredictionId } from "../queue/names.ts";
 import { version } from "../version.ts";
 
-const MOST_REDIRECTS = 3;
+const MAX_REDIRECTS = 3;
 
 /** The inputs of one prediction, all where an engine can read them. */
 export interface FetchedInputs {
@@ -53,8 +53,8 @@ export function createInputFetcher(
       answer.destroy();
       const location = status >= 300 && status < 400 && headers.location;
       if (!location) throw statusError(url, status);
-      if (redirects === MOST_REDIRECTS)
-        throw new BadInputError(`${shown(text)} was redirected more than ${MOST_REDIRECTS} times`);
+      if (redirects === MAX_REDIRECTS)
+        throw new BadInputError(`${shown(text)} was redirected more than ${MAX_REDIRECTS} times`);
       if (!URL.canParse(location, url.href))
         throw new BadInputError(`${shown(url.href)} was redirected to no URL`);
       url = parseOutsideUrl(new URL(location, url).href, "a redirect of image");

@@ -21,7 +21,7 @@ import { createInputFetcher } from "./urlInputs.ts";
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
 /** Ended predictions that are removed in one step of Redis. */
-const MOST_REMOVED = 1000;
+const MAX_REMOVED = 1000;
 
 export interface WorkerOptions {
   config: Config;
@@ -92,7 +92,7 @@ export async function startWorker({
       deliveries,
       log,
     };
-    return [startConsumer({ ...shared, source: "queue" }), startConsumer({ ...shared, source: "lane" })];
+    return [startConsumer({ ...shared, source: "queue" }), startConsumer({ ...shared, source: "bulk" })];
   });
   await beat();
   const heartbeat = setInterval(() => {
@@ -145,10 +145,10 @@ export async function startWorker({
 
 /**
  * BullMQ removes what is old only when another prediction succeeds or fails, not when one is cancelled or expires.
- * Lanes are left to it: a bulk run that is resumed comes for what ended there.
+ * BulkQueues are left to it: a bulk run that is resumed comes for what ended there.
  */
 async function removeOldEnded(queue: Queue, ttlSeconds: number): Promise<void> {
   for (const state of ["completed", "failed"] as const) {
-    while ((await queue.clean(ttlSeconds * 1000, MOST_REMOVED, state)).length === MOST_REMOVED);
+    while ((await queue.clean(ttlSeconds * 1000, MAX_REMOVED, state)).length === MAX_REMOVED);
   }
 }

@@ -10,7 +10,7 @@ import { pino } from "pino";
 import { startApi } from "../../src/api/server.ts";
 import { configSchema, type Config } from "../../src/config/schema.ts";
 import { Deliveries } from "../../src/queue/deliveries.ts";
-import { createAnnouncer } from "../../src/queue/completionEvents.ts";
+import { createNotifier } from "../../src/queue/completionEvents.ts";
 import type { Completion, PredictionJob, PredictionJobData } from "../../src/queue/jobs.ts";
 import { createNames } from "../../src/queue/names.ts";
 
@@ -89,11 +89,11 @@ export function consume(
     }),
     { connection: redis, prefix: names.queuePrefix, concurrency: 10 },
   );
-  const announceEnding = createAnnouncer(redis, names);
+  const notifyCompletion = createNotifier(redis, names);
   const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
   const finish = (job: PredictionJob | undefined) => {
     if (!job) return;
-    announceEnding(model, job.id!);
+    notifyCompletion(model, job.id!);
     if (job.data.webhook && job.finishedOn) void deliveries.now(job.data.webhook);
   };
   worker.on("completed", finish);

@@ -19,7 +19,7 @@ const FORMS: ReadonlyMap<string, BodyForm> = new Map([
 ]);
 const BODY_BUFFER_BYTES = 1024 * 1024;
 /** Finding the place of a fault parses again and again, which is not worth it for more. */
-const LONGEST_TEXT_TO_SEARCH = 1_000_000;
+const MAX_TEXT_TO_SEARCH = 1_000_000;
 
 /**
  * The form that the Content-Type names, before anything of the body is read.
@@ -149,7 +149,7 @@ export function parseJson(text: string, what: string): unknown {
 
 /** V8 tells no position for every fault; it is the end of the longest beginning that could still become JSON. */
 function placeOfFault(text: string): string {
-  if (text.length > LONGEST_TEXT_TO_SEARCH) return "";
+  if (text.length > MAX_TEXT_TO_SEARCH) return "";
   let good = 0;
   let bad = text.length + 1;
   while (bad - good > 1) {

@@ -13,7 +13,7 @@ import { parseJson } from "../body/read.ts";
 import { readDictionary } from "../requestDictionary.ts";
 
 /** With more faulty lines than this the rest is not read. */
-const MOST_FAULTS = 100;
+const MAX_FAULTS = 100;
 
 export const manifestLineSchema = z
   .strictObject({
@@ -52,7 +52,7 @@ export async function* readManifest(
       if (faults.length === 0) yield entry;
     } catch (error) {
       faults.push(...faultsOfLine(error, number));
-      if (faults.length >= MOST_FAULTS) break;
+      if (faults.length >= MAX_FAULTS) break;
     }
   }
   if (faults.length > 0) throw new InvalidRequestError(faults);

@@ -6,8 +6,8 @@ import { faultOf } from "../../imil/requestSchema.ts";
 import { STATUSES } from "../../queue/jobs.ts";
 import { pathParameter, type Api } from "../api.ts";
 
-const MOST_LISTED = 100;
-const limitError = `must be a whole number from 1 to ${MOST_LISTED}`;
+const MAX_LISTED = 100;
+const limitError = `must be a whole number from 1 to ${MAX_LISTED}`;
 
 export const predictionListQuerySchema = z.object({
   status: z
@@ -18,7 +18,7 @@ export const predictionListQuerySchema = z.object({
     .number({ error: limitError })
     .int({ error: limitError })
     .min(1, { error: limitError })
-    .max(MOST_LISTED, { error: limitError })
+    .max(MAX_LISTED, { error: limitError })
     .default(20)
     .meta({ description: "Most predictions to list; those that were accepted last come first." }),
 });

@@ -6,7 +6,7 @@ import { faultOf } from "../../imil/requestSchema.ts";
 import { DELIVERY_STATUSES } from "../../queue/deliveries.ts";
 import { pathParameter, type Api } from "../api.ts";
 
-const MOST_LISTED = 1000;
+const MAX_LISTED = 1000;
 
 const count = (description: string, least: number, most: number) => {
   const error = `must be a whole number from ${least} to ${most}`;
@@ -23,7 +23,7 @@ export const deliveriesQuerySchema = z.object({
     .enum(DELIVERY_STATUSES, { error: `must be one of ${DELIVERY_STATUSES.join(", ")}` })
     .default("failed")
     .meta({ description: "Default: failed, the deliveries that are tried no more." }),
-  limit: count("How many to list. Default: 100.", 1, MOST_LISTED).default(100),
+  limit: count("How many to list. Default: 100.", 1, MAX_LISTED).default(100),
   offset: count("How many of the newest to leave out. Default: 0.", 0, 1_000_000).default(0),
 });
 

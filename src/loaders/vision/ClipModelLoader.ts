@@ -40,11 +40,11 @@ const options = z.object({
 const LOGIT_SCALE = 100;
 /** Tokens of a text where the text encoder takes any number. */
 const CONTEXT_LENGTH = 77;
-const MOST_PROMPTS = 1000;
+const MAX_PROMPTS = 1000;
 /** Texts that go through the text encoder together, so that its memory stays bounded. */
-const MOST_TEXTS_PER_RUN = 32;
+const MAX_TEXTS_PER_RUN = 32;
 /** 2 KB each for vectors of 512 numbers. */
-const MOST_KEPT_TEXTS = 4096;
+const MAX_KEPT_TEXTS = 4096;
 
 /** A vector of length 1. */
 type Embedding = Float64Array;
@@ -73,7 +73,7 @@ export class ClipModelLoader extends OnnxPictureModelLoader {
   #imageOutput = "";
   #tokenise!: ClipTokenizer;
   #encoder!: TextEncoder;
-  readonly #keptTexts = new RecentlyUsed<string, Embedding>(MOST_KEPT_TEXTS);
+  readonly #keptTexts = new RecentlyUsed<string, Embedding>(MAX_KEPT_TEXTS);
   /** The prompts of the requests that are under way. */
   readonly #prompts = new WeakMap<PredictionRequest, readonly PromptText[]>();
 
@@ -181,7 +181,7 @@ export class ClipModelLoader extends OnnxPictureModelLoader {
     const fresh = new Map(
       prompts.filter(({ embedding }) => !embedding).map((prompt) => [prompt.text, prompt]),
     );
-    const parts = { batch: this.#encoder.batch, most: MOST_TEXTS_PER_RUN };
+    const parts = { batch: this.#encoder.batch, most: MAX_TEXTS_PER_RUN };
     const embeddings = await runInParts([...fresh.values()], parts, (part) =>
       this.#runTextEncoder(part.map(({ ids }) => ids!)),
     );
@@ -236,8 +236,8 @@ export function readPrompts({ Prompt: given }: PredictionRequest): string[] {
       `Prompt must hold the list of texts to choose from, such as [["a cat", "a dog"]], got ${JSON.stringify(given) ?? "none"}`,
     );
   }
-  if (prompts.length > MOST_PROMPTS)
-    throw new BadInputError(`Prompt must hold at most ${MOST_PROMPTS} texts, got ${prompts.length}`);
+  if (prompts.length > MAX_PROMPTS)
+    throw new BadInputError(`Prompt must hold at most ${MAX_PROMPTS} texts, got ${prompts.length}`);
   return prompts.map((prompt, index) => {
     if (typeof prompt === "string" && prompt.trim() !== "") return prompt;
     const place = isNested ? `Prompt[0][${index}]` : `Prompt[${index}]`;

@@ -216,7 +216,7 @@ export class FacialExpressionRecognitionModelLoader extends OnnxPictureModelLoad
 
   #classify(faces: readonly DecodedPicture[]): Promise<ArrayLike<number>[]> {
     const { batch } = this.#expressions.input;
-    return runInParts(faces, { batch, most: MOST_FACES_PER_RUN }, (part) => this.#runClassifier(part));
+    return runInParts(faces, { batch, most: MAX_FACES_PER_RUN }, (part) => this.#runClassifier(part));
   }
 
   async #runClassifier(faces: readonly DecodedPicture[]): Promise<ArrayLike<number>[]> {
@@ -267,7 +267,7 @@ export class FacialExpressionRecognitionModelLoader extends OnnxPictureModelLoad
 }
 
 /** Faces of a crowd go through the classifier in several runs, so that its memory stays bounded. */
-const MOST_FACES_PER_RUN = 64;
+const MAX_FACES_PER_RUN = 64;
 
 function forEach(channels: number, value: number): number[] {
   return Array<number>(channels).fill(value);

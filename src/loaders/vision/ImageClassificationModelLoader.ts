@@ -146,13 +146,13 @@ const FORM_ONLY = new Set([
   "DequantizeLinear",
   "Transpose",
 ]);
-const LARGEST_FILE_TO_READ = 512 * 1024 * 1024;
+const MAX_FILE_TO_READ = 512 * 1024 * 1024;
 
 /** The type of the operator that computes an output; undefined where the file is large or in another format than ONNX. */
 async function readLastOperator(file: string, output: string): Promise<string | undefined> {
   const handle = await open(file);
   try {
-    if ((await handle.stat()).size > LARGEST_FILE_TO_READ) return undefined;
+    if ((await handle.stat()).size > MAX_FILE_TO_READ) return undefined;
     const { decodeModel } = await import("../../models/onnxProto.ts");
     const { nodes } = decodeModel(await handle.readFile());
     let node = nodes.find((candidate) => candidate.output.includes(output));

@@ -31,7 +31,7 @@ const areaOf = (box: Candidate) => Math.max(0, box.right - box.left) * Math.max(
 export function suppressNonMaxima<T extends Candidate>(
   candidates: readonly T[],
   iouThreshold: number,
-  most = MOST_BOXES,
+  most = MAX_BOXES,
 ): T[] {
   const kept: T[] = [];
   const keptByClass = new Map<number, T[]>();
@@ -47,7 +47,7 @@ export function suppressNonMaxima<T extends Candidate>(
 }
 
 /** Boxes of one picture at most, as in Ultralytics' detectors. */
-const MOST_BOXES = 300;
+const MAX_BOXES = 300;
 
 /** The finding of a box: clipped to the picture, as fractions of the upright picture; undefined where nothing is left of it. */
 export function toFinding(box: Candidate, picture: DecodedPicture, label: string): Finding | undefined {

@@ -1,4 +1,4 @@
-/** What a coordinator does with bulk runs by itself: no worker runs here, so that entries wait in the lane. */
+/** What a coordinator does with bulk runs by itself: no worker runs here, so that entries wait in the bulkQueue. */
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Queue, Worker } from "bullmq";
@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBulkCoordinator, type BulkCoordinator } from "../../../src/bulk/coordinator.ts";
 import { openBulkRuns, type BulkRuns } from "../../../src/bulk/runs.ts";
 import { RedisUnavailableError } from "../../../src/errors.ts";
-import { openLanes } from "../../../src/queue/bulkQueue.ts";
+import { openBulkQueues } from "../../../src/queue/bulkQueue.ts";
 import { Deliveries } from "../../../src/queue/deliveries.ts";
 import { createNames, newBulkRunId } from "../../../src/queue/names.ts";
 import type { RedisServer } from "../../../src/redis/provideRedis.ts";
@@ -23,16 +23,19 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
   let api: TestApi;
   let runs: BulkRuns;
   let connection: Redis;
-  let lane: Queue;
+  let bulkQueue: Queue;
   beforeAll(async () => {
     redis = await startTestRedis();
     api = await startTestApi(redis.url);
     runs = await openBulkRuns(api.config, redis.url);
     connection = openRedis(redis.url);
-    lane = new Queue("Echo", { connection, prefix: createNames(api.config.redis_prefix).lanePrefix });
+    bulkQueue = new Queue("Echo", {
+      connection,
+      prefix: createNames(api.config.redis_prefix).bulkQueuePrefix,
+    });
   });
   afterAll(async () => {
-    await lane?.close();
+    await bulkQueue?.close();
     connection?.disconnect();
     await runs?.close();
     await api?.close();
@@ -97,22 +100,22 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     const id = await sendManifest(20, { image: picture.toString("base64") });
     const coordinator = await startCoordinator();
     try {
-      await until(async () => (await lane.getPrioritizedCount()) > 0, "the window");
-      expect(await lane.getPrioritizedCount()).toBe(16);
+      await until(async () => (await bulkQueue.getPrioritizedCount()) > 0, "the window");
+      expect(await bulkQueue.getPrioritizedCount()).toBe(16);
     } finally {
       await send("DELETE", `${api.url}/v1/bulk/${id}`);
       await coordinator.close();
     }
   });
 
-  test("that takes over a cancelled run takes what its dead predecessor left out of the lane", async () => {
+  test("that takes over a cancelled run takes what its dead predecessor left out of the bulk queue", async () => {
     const { config } = api;
     const { data_dir, redis_prefix } = config;
     const models = { Echo: { loader: "CenterNetModelLoader", model_path: ["demo://centernet"] } };
     writeFileSync(config.file, JSON.stringify({ data_dir, redis_prefix, models }));
     const dying = runInfermill(["coordinator", "--config", config.file], { env: { REDIS_URL: redis.url } });
     const id = await sendManifest(100);
-    await until(async () => (await lane.getPrioritizedCount()) === 64, "a full window");
+    await until(async () => (await bulkQueue.getPrioritizedCount()) === 64, "a full window");
     dying.child.kill("SIGKILL");
     await dying.exited;
     const cancelling = send("DELETE", `${api.url}/v1/bulk/${id}`);
@@ -120,7 +123,7 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     try {
       await cancelling;
       await until(async () => (await runs.read(id)).status === "cancelled", "the end of the run");
-      expect(await lane.getPrioritizedCount()).toBe(0);
+      expect(await bulkQueue.getPrioritizedCount()).toBe(0);
     } finally {
       await coordinator.close();
     }
@@ -147,21 +150,21 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     }
   });
 
-  test("is not needed to leave nothing in the lane of a run that is cancelled or deleted", async () => {
-    const lanes = await openLanes(api.config, redis.url);
+  test("is not needed to leave nothing in the bulk queue of a run that is cancelled or deleted", async () => {
+    const bulkQueues = await openBulkQueues(api.config, redis.url);
     const names = createNames(api.config.redis_prefix);
     const id = await sendManifest(5);
     const submit = (runId: string) =>
-      lanes.lane("Echo").submit(
+      bulkQueues.bulkQueue("Echo").submit(
         [0, 1, 2].map((index) => ({ id: `${runId}-${index}`, request: {}, inputs: [] })),
         "low",
       );
-    const left = async () => (await lane.getJobs()).map((job) => job.id);
+    const left = async () => (await bulkQueue.getJobs()).map((job) => job.id);
     try {
       // As an owner that died leaves it: one entry ended, the others wait.
       await submit(id);
       const token = "a worker";
-      const worker = new Worker("Echo", undefined, { connection, prefix: names.lanePrefix });
+      const worker = new Worker("Echo", undefined, { connection, prefix: names.bulkQueuePrefix });
       const job = await worker.getNextJob(token);
       await job.log("a large response");
       await job.moveToCompleted({ response_log: 0 }, token, false);
@@ -178,7 +181,7 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
       await send("DELETE", `${api.url}/v1/bulk/${id}`);
       expect(await left()).toHaveLength(3);
     } finally {
-      await lanes.close();
+      await bulkQueues.close();
     }
   });
 });

@@ -127,7 +127,7 @@ describe.skipIf(whyNoRedis)("cancelling, expiring and waiting", () => {
       const { id } = await submit();
       const before = await looks();
       const waiting = predictions.wait("Echo", id, 500, undefined, predictions.watch("Echo", id));
-      await connection.publish(createNames("test-cancel").endings, `Echo:${id}`);
+      await connection.publish(createNames("test-cancel").completions, `Echo:${id}`);
       expect((await waiting).status).toBe("queued");
       expect((await looks()) - before).toBeLessThan(5);
       await predictions.cancel("Echo", id);

@@ -12,7 +12,7 @@ import { plainPicture } from "../../support/pictures.ts";
 const folder = mkdtempSync(join(tmpdir(), "infermill-annotate-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const MOST_PIXELS = 10_000_000;
+const MAX_PIXELS = 10_000_000;
 const box = (X: number, Y: number, W: number, H: number, Lb = "sheep", Cs = 0.5): Finding => ({
   Cs,
   Lb,
@@ -100,7 +100,7 @@ test("a small picture is enlarged, a turned one stands upright, and both keep th
   const sizes = [];
   for (const file of ["small.jpg", "turned.webp"]) {
     const copy = join(folder, "copies", file);
-    await annotatePicture(join(folder, file), [box(0.1, 0.1, 0.5, 0.5)], copy, MOST_PIXELS);
+    await annotatePicture(join(folder, file), [box(0.1, 0.1, 0.5, 0.5)], copy, MAX_PIXELS);
     const { width, height, format, orientation } = await sharp(copy).metadata();
     sizes.push([width, height, format, orientation ?? 1]);
   }
@@ -116,7 +116,7 @@ test.each(["#000000", "#ffffff", "#808080"])("box and label show on %s", async (
   await sharp({ create: { width: 640, height: 480, channels: 3, background } })
     .png()
     .toFile(source);
-  await annotatePicture(source, [box(0.3, 0.3, 0.4, 0.4)], copy, MOST_PIXELS);
+  await annotatePicture(source, [box(0.3, 0.3, 0.4, 0.4)], copy, MAX_PIXELS);
   const lightness = async (left: number, top: number, width: number, height: number) => {
     const { channels } = await sharp(copy).extract({ left, top, width, height }).greyscale().stats();
     return channels[0]!;
@@ -134,7 +134,7 @@ test.each(["#000000", "#ffffff", "#808080"])("box and label show on %s", async (
 test("a file that is no picture leaves no copy behind", async () => {
   const file = join(folder, "no.jpg");
   writeFileSync(file, "no picture");
-  await expect(annotatePicture(file, [], join(folder, "none", "no.jpg"), MOST_PIXELS)).rejects.toThrow(
+  await expect(annotatePicture(file, [], join(folder, "none", "no.jpg"), MAX_PIXELS)).rejects.toThrow(
     /no.jpg can't be annotated/,
   );
   expect(readdirSync(join(folder, "none"))).toEqual([]);
