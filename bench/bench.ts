@@ -16,7 +16,7 @@ import type { BulkRun } from "../src/bulk/spec.ts";
 import { loadConfig } from "../src/config/load.ts";
 import type { Config } from "../src/config/schema.ts";
 import { openLoader, resolveModelPaths, type LoaderSpec } from "../src/loaders/openLoader.ts";
-import { attachPictures } from "../src/loaders/pictures/requestPictures.ts";
+import { attachPictures } from "../src/imil/requestPictures.ts";
 import { findSamplePhoto } from "../src/models/samplePhotos.ts";
 import { connectRedis } from "../src/redis/connections.ts";
 import { newPredictionId } from "../src/queue/names.ts";

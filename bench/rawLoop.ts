@@ -6,7 +6,7 @@ import { readFile } from "node:fs/promises";
 import sharp from "sharp";
 import type { BaseModelLoader } from "../src/loaders/BaseModelLoader.ts";
 import { openLoader, type LoaderSpec } from "../src/loaders/openLoader.ts";
-import { attachPictures } from "../src/loaders/pictures/requestPictures.ts";
+import { attachPictures } from "../src/imil/requestPictures.ts";
 
 sharp.concurrency(1);
 sharp.cache(false);

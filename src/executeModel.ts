@@ -6,13 +6,14 @@
 import { resolve } from "node:path";
 import { loadConfig } from "./config/load.ts";
 import type { Config } from "./config/schema.ts";
+import { outputsOf, type ResponseDictionary } from "./core/request.ts";
 import { BadInputError, LoaderError, ModelNotFoundError, toInfermillError } from "./errors.ts";
 import type { BaseModelLoader } from "./loaders/BaseModelLoader.ts";
 import type { PredictionRequest, PredictionResponse } from "./imil/dictionaries.ts";
 import { checkLoaders, openModel } from "./loaders/openLoader.ts";
 import { checkOutcomes } from "./loaders/outcomes.ts";
 import { asDictionary, checkRequest, isBlank } from "./imil/requestSchema.ts";
-import { buildErrorResponse } from "./imil/response.ts";
+import { buildErrorResponse, toImilResponse } from "./imil/response.ts";
 
 export interface ExecuteOptions {
   /** Configuration file, infermill's or IMIL's. Default: INFERMILL_CONFIG, else config/infermill.json. */
@@ -23,7 +24,7 @@ export interface ExecuteOptions {
 
 /** A model that is open in this process. */
 interface LocalModel {
-  run(request: PredictionRequest): Promise<PredictionResponse>;
+  run(request: PredictionRequest): Promise<ResponseDictionary>;
   readonly loader: BaseModelLoader;
 }
 
@@ -73,7 +74,8 @@ async function execute(read: () => unknown, options: ExecuteOptions): Promise<Pr
         "image works through a server only; here the picture must come in Base_64, as the base64 of its file",
       );
     }
-    return await model.run(request);
+    const response = await model.run(request);
+    return toImilResponse(request, response, outputsOf(response), run);
   } catch (error) {
     return failed(error);
   }

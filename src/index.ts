@@ -8,11 +8,10 @@ export type {
   BatchTrace,
   LoaderClass,
   LoaderConfig,
-  LoaderDescription,
   ModelSection,
   Outcome,
-  TensorDescription,
 } from "./loaders/BaseModelLoader.ts";
+export type { LoaderDescription, TensorDescription } from "./core/description.ts";
 export type {
   Box,
   Finding,
@@ -21,7 +20,10 @@ export type {
   PredictionRequest,
   PredictionResponse,
 } from "./imil/dictionaries.ts";
-export { attachPictures, picturesOf } from "./loaders/pictures/requestPictures.ts";
+export { attachInputs, attachOutputs, inputsOf, outputsOf } from "./core/request.ts";
+export type { Input, Output, RequestDictionary, ResponseDictionary } from "./core/request.ts";
+export type { InputDescription } from "./core/description.ts";
+export { attachPictures, picturesOf } from "./imil/requestPictures.ts";
 export { buildErrorResponse, buildResponse } from "./imil/response.ts";
 export { OnnxPictureModelLoader } from "./loaders/pictures/OnnxPictureModelLoader.ts";
 export type {

@@ -7,7 +7,7 @@
 import { createHash } from "node:crypto";
 import type { Readable } from "node:stream";
 import { BadInputError, IdempotencyConflictError, type InfermillError } from "../errors.ts";
-import type { PredictionRequest } from "../imil/dictionaries.ts";
+import type { RequestDictionary } from "../core/request.ts";
 import type { Needs } from "../imil/requestSchema.ts";
 import type { StoredInput } from "../queue/inputs.ts";
 import type { Prediction } from "../queue/jobs.ts";
@@ -29,7 +29,7 @@ export interface Draft {
   /** Whether the id is the client's, so that the submission is idempotent. */
   isIdempotent: boolean;
   /** Called once there is room: stores the pictures, in their order. */
-  receive: (store: StoreInput) => Promise<{ request: PredictionRequest; inputs: StoredInput[] }>;
+  receive: (store: StoreInput) => Promise<{ request: RequestDictionary; inputs: StoredInput[] }>;
 }
 
 /**

@@ -6,15 +6,15 @@ import { createHash } from "node:crypto";
 import type { Config } from "../config/schema.ts";
 import { parseOutsideUrl } from "../egress/egress.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../errors.ts";
-import type { PredictionRequest } from "../imil/dictionaries.ts";
-import { decodeBase64 } from "../loaders/pictures/requestPictures.ts";
+import type { RequestDictionary } from "../core/request.ts";
+import { decodeBase64 } from "../imil/requestPictures.ts";
 import { findFaults, type Needs } from "../imil/requestSchema.ts";
 import { parseFileReference, type StoredInput } from "../queue/inputs.ts";
 import { BodyTooLargeError } from "./problems.ts";
 
 /** A dictionary without its pictures, and these: as bytes, or as files that stay where they are. */
 export interface RequestParts {
-  request: PredictionRequest;
+  request: RequestDictionary;
   pictures: Buffer[];
   references: StoredInput[];
 }
@@ -34,7 +34,7 @@ export function readDictionary(
     Base_64: base64,
     image,
     ...request
-  } = value as PredictionRequest & { image?: string | string[] | null };
+  } = value as RequestDictionary & { image?: string | string[] | null };
   const pictures = takePictures(base64, image, config, faults);
   if (faults.length > 0) throw new InvalidRequestError(faults);
   checkRequestSize(request, config);
@@ -45,14 +45,14 @@ export function readDictionary(
  * What is left of a dictionary travels with its job.
  * @throws BodyTooLargeError
  */
-export function checkRequestSize(request: PredictionRequest, { max_request_bytes: maxBytes }: Config): void {
+export function checkRequestSize(request: RequestDictionary, { max_request_bytes: maxBytes }: Config): void {
   if (Buffer.byteLength(JSON.stringify(request)) <= maxBytes) return;
   throw new BodyTooLargeError(maxBytes, "max_request_bytes", "the request without its pictures, as JSON,");
 }
 
 /** What is wrong with the pictures is added to the faults. */
 function takePictures(
-  base64: PredictionRequest["Base_64"],
+  base64: RequestDictionary["Base_64"],
   image: string | string[] | null | undefined,
   config: Config,
   faults: Fault[],

@@ -5,7 +5,7 @@ import type { Config } from "../config/schema.ts";
 import { MAX_DURATION_MS, PREDICTION_EVENTS, type WebhookEventType } from "../config/webhooks.ts";
 import { parseOutsideUrl } from "../egress/egress.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../errors.ts";
-import { faultOf } from "../imil/requestSchema.ts";
+import { faultOf } from "../core/faults.ts";
 import type { Webhook } from "../queue/deliveries.ts";
 import { PRIORITIES, type Priority } from "../queue/jobs.ts";
 import { checkPredictionId, idOfIdempotencyKey } from "../queue/names.ts";

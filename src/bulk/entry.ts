@@ -3,7 +3,7 @@ import { realpath, stat } from "node:fs/promises";
 import { join, sep } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { BadInputError } from "../errors.ts";
-import { decodeBase64 } from "../loaders/pictures/requestPictures.ts";
+import { decodeBase64 } from "../imil/requestPictures.ts";
 import type { BulkOutcome, BulkSubmission } from "../queue/bulkQueue.ts";
 import type { InputRef } from "../queue/inputs.ts";
 import type { BulkEntry, BulkResult, BulkSpec } from "./spec.ts";

@@ -1,6 +1,6 @@
 /** What a bulk run is: what was asked for, how it stands, and what it looks like to clients. */
 import type { ErrorSummary } from "../errors.ts";
-import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
+import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import type { Webhook } from "../queue/deliveries.ts";
 import type { InputRef } from "../queue/inputs.ts";
 import type { Priority, Timings } from "../queue/jobs.ts";
@@ -20,7 +20,7 @@ export interface BulkSpec {
       }
     | { kind: "manifest" };
   /** Keys for the request dictionary of every entry. */
-  request: PredictionRequest;
+  request: RequestDictionary;
   priority: Priority;
   /** Unix time in ms. */
   created: number;
@@ -37,7 +37,7 @@ export type BulkEntry = string | ManifestEntry;
 export interface ManifestEntry {
   custom_id?: string;
   /** Keys of its own, before those of the run. */
-  request?: PredictionRequest;
+  request?: RequestDictionary;
   /** Inputs by reference. */
   refs?: readonly InputRef[];
   /** Inputs that came inside the manifest; stored only while their prediction is in the queue. */
@@ -45,7 +45,7 @@ export interface ManifestEntry {
 }
 
 /** How one entry ended: a line of `results.ndjson`. The first three keys stand first in the line, in this order. */
-export interface BulkResult {
+export interface BulkResult<Result = ResponseDictionary> {
   /** Of the entry, from 0. */
   index: number;
   status: "succeeded" | "failed";
@@ -54,7 +54,7 @@ export interface BulkResult {
   /** Of a file, below the run's folder. */
   path?: string;
   custom_id?: string;
-  result?: PredictionResponse | null;
+  result?: Result | null;
   error?: ErrorSummary;
   timings?: Timings;
 }

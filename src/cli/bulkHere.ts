@@ -4,6 +4,7 @@ import { rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
+import { findingsOf } from "../imil/response.ts";
 import { annotatePicture, canWriteLabels } from "../annotate/annotate.ts";
 import { openBulkTools, type BulkTools } from "../bulk/coordinator.ts";
 import { readLines } from "../bulk/lines.ts";
@@ -145,7 +146,7 @@ async function annotate(config: Config, spec: BulkSpec, { path, result }: BulkRe
   if (made && made.mtimeMs > spec.created) return;
   if (made && isSameFile(made, await stat(original)))
     return console.error(`infermill: warning: ${copy} is the picture itself and is left as it is`);
-  await annotatePicture(original, result.Fs, copy, config.max_picture_pixels).catch((error: Error) =>
+  await annotatePicture(original, findingsOf(result), copy, config.max_picture_pixels).catch((error: Error) =>
     console.error(`infermill: warning: ${error.message}`),
   );
 }

@@ -1,5 +1,6 @@
 /** What came out of a bulk run, counted line by line: how many, how fast, which labels, where the time went. */
 import type { BulkResult } from "../bulk/spec.ts";
+import { findingsOf } from "../imil/response.ts";
 import type { Timings } from "../queue/jobs.ts";
 import { formatDuration } from "./bulkProgress.ts";
 
@@ -22,7 +23,7 @@ export class BulkSummary {
 
   add({ status, result, timings, error, path, custom_id, index }: BulkResult): void {
     this[status]++;
-    for (const { Lb } of result?.Fs ?? []) this.#labels.set(Lb, (this.#labels.get(Lb) ?? 0) + 1);
+    for (const { Lb } of findingsOf(result)) this.#labels.set(Lb, (this.#labels.get(Lb) ?? 0) + 1);
     if (error)
       this.#firstFailure ??= `${path ?? custom_id ?? `entry ${index}`}: ${error.detail || error.title}`;
     if (!timings) return;

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { loadConfig } from "../config/load.ts";
 import type { PredictionRequest } from "../imil/dictionaries.ts";
 import { checkLoaders, openModel } from "../loaders/openLoader.ts";
-import { attachPictures } from "../loaders/pictures/requestPictures.ts";
+import { attachPictures } from "../imil/requestPictures.ts";
 import { UsageError } from "./exit.ts";
 import { printWarning } from "./log.ts";
 

@@ -6,7 +6,11 @@ import { splitLines } from "../bulk/lines.ts";
 import type { BulkResult, BulkRun } from "../bulk/spec.ts";
 import { InfermillError } from "../errors.ts";
 import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
-import type { Prediction, Priority, Status } from "../queue/jobs.ts";
+import type * as jobs from "../queue/jobs.ts";
+import type { Priority, Status } from "../queue/jobs.ts";
+
+/** With the response dictionary that models answer which find things; others have keys of their own. */
+export type Prediction = jobs.Prediction<PredictionResponse>;
 
 /** What the api waits at most, in seconds. */
 const MAX_WAIT_SECONDS = 60;

@@ -1,8 +1,9 @@
 /** The messages between a worker and its engine processes. */
 import { InfermillError } from "../errors.ts";
-import type { BatchTrace, LoaderDescription } from "../loaders/BaseModelLoader.ts";
+import type { BatchTrace } from "../loaders/BaseModelLoader.ts";
+import type { LoaderDescription } from "../core/description.ts";
 import type { LoaderSpec } from "../loaders/openLoader.ts";
-import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
+import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import type { LocalInputRef } from "../queue/inputs.ts";
 
 /** What an engine process needs: its loader, and where the inputs are. */
@@ -14,7 +15,7 @@ export interface EngineSpec extends LoaderSpec {
 export interface Member {
   /** Unique in its worker; a job's id isn't, as a job whose lock was lost comes again. */
   key: number;
-  request: PredictionRequest;
+  request: RequestDictionary;
   inputs: readonly LocalInputRef[];
 }
 
@@ -31,7 +32,9 @@ export type FromEngine =
 
 export interface MemberOutcome {
   key: number;
-  response?: PredictionResponse;
+  response?: ResponseDictionary;
+  /** Bytes beside the response. */
+  outputs?: { name: string; mediaType: string; base64: string }[];
   error?: WireError;
   timings: BatchTrace & { read_ms: number };
   batchSize: number;

@@ -4,7 +4,8 @@
  */
 import { z } from "zod";
 import { BadInputError, InvalidRequestError, type Fault } from "../errors.ts";
-import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
+import type { LoaderDescription } from "../core/description.ts";
+import { faultOf } from "../core/faults.ts";
 import type { PredictionRequest } from "./dictionaries.ts";
 
 /** Deeper dictionaries would overflow the stack of whoever writes them as JSON. */
@@ -140,21 +141,6 @@ export function isBlank(value: unknown): boolean {
   if (value === undefined || value === null) return true;
   if (typeof value === "string") return value.trim() === "";
   return Array.isArray(value) && value.every(isBlank);
-}
-
-/** One zod issue as a fault. */
-export function faultOf(issue: z.core.$ZodIssue): Fault {
-  const key = issue.path
-    .map((part) => (typeof part === "number" ? `[${part}]` : `.${String(part)}`))
-    .join("")
-    .slice(1);
-  const got = "input" in issue && issue.input !== undefined ? `, got ${shown(issue.input)}` : "";
-  return { key, problem: `${issue.message}${got}` };
-}
-
-function shown(value: unknown): string {
-  const json = JSON.stringify(value) ?? typeof value;
-  return json.length > 80 ? `${json.slice(0, 80)}…` : json;
 }
 
 function isDeeperThan(value: unknown, levels: number): boolean {

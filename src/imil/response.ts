@@ -1,4 +1,5 @@
 /** Builds response dictionaries: what is echoed from the request, IMIL's time format, response codes. */
+import type { Output, ResponseDictionary } from "../core/request.ts";
 import type { InfermillError } from "../errors.ts";
 import type { Finding, MessageTravelStep, PredictionRequest, PredictionResponse } from "./dictionaries.ts";
 
@@ -55,6 +56,29 @@ export function buildErrorResponse(
   run: Run,
 ): PredictionResponse {
   return { ...buildResponse(request, [], run), Rc: String(error.status), Rm: error.message };
+}
+
+/** The findings of a response; empty where its model knows none. */
+export function findingsOf(response: ResponseDictionary | null | undefined): readonly Finding[] {
+  return Array.isArray(response?.["Fs"]) ? (response["Fs"] as Finding[]) : [];
+}
+
+/**
+ * Any model's response as IMIL's clients read it: with `Rc`, `Rm`, `Mtp` and the echoed keys where its loader did not
+ * write them, and the pictures among its outputs in `Obase_64`.
+ */
+export function toImilResponse(
+  request: PredictionRequest,
+  response: ResponseDictionary,
+  outputs: readonly Output[],
+  run: Run,
+): PredictionResponse {
+  const pictures = outputs.filter(({ mediaType }) => mediaType.startsWith("image/"));
+  const answer: PredictionResponse =
+    "Rc" in response ? (response as PredictionResponse) : { ...buildResponse(request, [], run), ...response };
+  if (pictures.length === 0) return answer;
+  const encoded = pictures.map(({ bytes }) => Buffer.from(bytes).toString("base64"));
+  return { ...answer, Obase_64: [...(answer.Obase_64 ?? []), ...encoded] };
 }
 
 /** `YYYY-MM-DD,hh:mm:ss.mmm AM|PM` in UTC on a 12-hour clock, as IMIL writes it. */

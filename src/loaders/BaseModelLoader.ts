@@ -5,9 +5,11 @@
  */
 import type { ZodObject } from "zod";
 import { BadInputError } from "../errors.ts";
-import type { Finding, PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
+import type { LoaderDescription } from "../core/description.ts";
+import type { ResponseDictionary } from "../core/request.ts";
+import type { Finding, PredictionRequest } from "../imil/dictionaries.ts";
 import { buildResponse } from "../imil/response.ts";
-import { picturesOf } from "./pictures/requestPictures.ts";
+import { picturesOf } from "../imil/requestPictures.ts";
 
 /** One model's section of the configuration: the common keys, resolved, and the loader's own. */
 export interface ModelSection {
@@ -32,24 +34,6 @@ export interface ModelSection {
 /** The configuration as a loader sees it: the model sections by model name. */
 export type LoaderConfig = Readonly<Record<string, ModelSection>>;
 
-/** What a loader tells of its model once it is loaded; shown by `GET /v1/models/{model}`. */
-export interface LoaderDescription {
-  /** Labels that findings can carry, after the `classes` filter; empty where they are open (CLIP). */
-  labels: readonly string[];
-  /** Whether a request must, may or need not bring a picture. */
-  picture: "required" | "optional" | "none";
-  /** Keys of the dictionary that a request must have beside its picture, such as `Prompt`. */
-  requiredKeys?: readonly string[];
-  /** Tensors of the model: name, element type and shape (-1 or a name where a dimension is free). */
-  tensors?: { inputs: readonly TensorDescription[]; outputs: readonly TensorDescription[] };
-}
-
-export interface TensorDescription {
-  name: string;
-  type: string;
-  shape: readonly (number | string)[];
-}
-
 /** Where the time of one batch went, in milliseconds; a loader adds to it what it knows. */
 export interface BatchTrace {
   preprocess_ms: number;
@@ -58,7 +42,7 @@ export interface BatchTrace {
 }
 
 /** What became of one request of a batch: its response, or the error that it failed with. */
-export type Outcome = PredictionResponse | Error;
+export type Outcome = ResponseDictionary | Error;
 
 export interface LoaderClass {
   new (config: LoaderConfig, modelName: string): BaseModelLoader;
@@ -110,7 +94,7 @@ export abstract class BaseModelLoader {
   }
 
   /** The main driver: request dictionary in, response dictionary out. */
-  async predictRequest(request: PredictionRequest): Promise<PredictionResponse> {
+  async predictRequest(request: PredictionRequest): Promise<ResponseDictionary> {
     const startedAt = new Date();
     const pictures = picturesOf(request);
     if (pictures.length === 0)

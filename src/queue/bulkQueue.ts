@@ -8,7 +8,7 @@ import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import type { ErrorSummary } from "../errors.ts";
-import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
+import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import { connectRedis, reachRedis } from "../redis/connections.ts";
 import { createInputStore, type InputRef, type InputStore } from "./inputs.ts";
 import { failureOf, jobOptions, type Completion, type Priority, type Timings } from "./jobs.ts";
@@ -19,13 +19,13 @@ import { defineScripts } from "./scripts.ts";
 export interface BulkSubmission {
   id: string;
   /** The request dictionary without its pictures. */
-  request: PredictionRequest;
+  request: RequestDictionary;
   inputs: InputRef[];
 }
 
 /** How a prediction of a bulk run ended. */
 export type BulkOutcome =
-  | { status: "succeeded"; result: PredictionResponse; timings: Timings }
+  | { status: "succeeded"; result: ResponseDictionary; timings: Timings }
   | { status: "failed"; error: ErrorSummary };
 
 export interface BulkQueue {

@@ -17,14 +17,24 @@ import type { Names } from "./names.ts";
 
 const SMALL_BYTES = 1024 * 1024;
 
+/** What an input is called and what it holds; left out where it is the default. */
+export interface InputLabel {
+  /** Default `image`. */
+  name?: string;
+  /** Default `application/octet-stream`. */
+  media_type?: string;
+}
+
 /** What job data carries of an input. */
 export type InputRef =
   | LocalInputRef
-  /** A picture elsewhere; the worker fetches it into the input store before an engine gets it. */
-  | { url: string };
+  /** Bytes elsewhere; the worker fetches them into the input store before an engine gets them. */
+  | ({ url: string } & InputLabel);
 
 /** An input that an engine can read. */
-export type LocalInputRef =
+export type LocalInputRef = LocalPlace & InputLabel;
+
+type LocalPlace =
   /** A file of the input store, relative to its folder. */
   | { file: string }
   /** A key of the input store. */
@@ -250,7 +260,7 @@ function lostInput(cause?: unknown): BadInputError {
   );
 }
 
-type FileRef = Exclude<LocalInputRef, { redis: string }>;
+type FileRef = Exclude<LocalPlace, { redis: string }>;
 
 async function pathOf(ref: FileRef, { folder, roots }: InputSources): Promise<string> {
   if ("file" in ref) return join(folder, ref.file);

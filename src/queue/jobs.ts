@@ -6,13 +6,13 @@ import type { Job, JobsOptions } from "bullmq";
 import type { ModelConfig } from "../config/schema.ts";
 import * as errors from "../errors.ts";
 import type { ErrorSummary } from "../errors.ts";
-import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
+import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import type { InputRef } from "./inputs.ts";
 
 /** A prediction's job data. The bytes of its inputs are elsewhere. */
 export interface PredictionJobData {
   /** The request dictionary without its pictures. */
-  request: PredictionRequest;
+  request: RequestDictionary;
   inputs: InputRef[];
   /** Unix time in ms after which it must not start any more. */
   expires_at?: number;
@@ -38,7 +38,7 @@ export interface Timings {
 
 /** A job's return value. BullMQ copies it into its event stream, so a large response is in the job's log. */
 export interface Completion {
-  response?: PredictionResponse;
+  response?: ResponseDictionary;
   /** Where in the job's log a large response is, counted from 0. */
   response_log?: number;
   timings: Timings;
@@ -64,7 +64,7 @@ export const STATUSES = ["queued", "running", "succeeded", "failed", "cancelled"
 export type Status = (typeof STATUSES)[number];
 
 /** A prediction as clients see it. */
-export interface Prediction {
+export interface Prediction<Result = ResponseDictionary> {
   id: string;
   model: string;
   status: Status;
@@ -74,7 +74,7 @@ export interface Prediction {
   finished_at: string | null;
   /** How often it was started. */
   attempts: number;
-  result: PredictionResponse | null;
+  result: Result | null;
   error: ErrorSummary | null;
   timings: Timings | null;
   batch_size: number | null;

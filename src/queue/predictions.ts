@@ -17,7 +17,7 @@ import {
   QueueFullError,
   RedisUnavailableError,
 } from "../errors.ts";
-import type { PredictionRequest } from "../imil/dictionaries.ts";
+import type { RequestDictionary } from "../core/request.ts";
 import { connectRedis, mayHaveRun, reachRedis } from "../redis/connections.ts";
 import {
   createNotifier,
@@ -66,7 +66,7 @@ export interface Submission {
   /** Whether the id is the client's. */
   isIdempotent?: boolean;
   /** The request dictionary without its pictures. */
-  request: PredictionRequest;
+  request: RequestDictionary;
   inputs: StoredInput[];
   priority?: Priority;
   /** Longest wait in the queue, in milliseconds. */

@@ -3,7 +3,7 @@
  * with the job, whoever removes it.
  */
 import type { Queue } from "bullmq";
-import type { PredictionResponse } from "../imil/dictionaries.ts";
+import type { ResponseDictionary } from "../core/request.ts";
 import type { Completion, PredictionJob } from "./jobs.ts";
 
 /** BullMQ copies return values into its event stream, which is why a larger response stays out of them. */
@@ -15,7 +15,7 @@ const INLINE_BYTES = 4096;
  */
 export async function storeResponse(
   job: PredictionJob,
-  response: PredictionResponse,
+  response: ResponseDictionary,
 ): Promise<Pick<Completion, "response" | "response_log">> {
   const text = JSON.stringify(response);
   if (text.length <= INLINE_BYTES) return { response };
@@ -27,8 +27,8 @@ export async function readResponse(
   queue: Queue,
   id: string,
   { response, response_log: at }: Completion,
-): Promise<PredictionResponse | undefined> {
+): Promise<ResponseDictionary | undefined> {
   if (at === undefined) return response;
   const { logs } = await queue.getJobLogs(id, at, at);
-  return logs[0] === undefined ? undefined : (JSON.parse(logs[0]) as PredictionResponse);
+  return logs[0] === undefined ? undefined : (JSON.parse(logs[0]) as ResponseDictionary);
 }

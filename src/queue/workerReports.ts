@@ -4,7 +4,7 @@
  * heartbeat, the api reads them all.
  */
 import type { Redis } from "ioredis";
-import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
+import type { LoaderDescription } from "../core/description.ts";
 import type { Timings } from "./jobs.ts";
 import type { Names } from "./names.ts";
 

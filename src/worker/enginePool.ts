@@ -11,8 +11,8 @@ import {
   PredictionExpiredError,
   PredictionTimeoutError,
 } from "../errors.ts";
-import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
-import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
+import type { LoaderDescription } from "../core/description.ts";
+import type { Output, RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import type { LocalInputRef } from "../queue/inputs.ts";
 import { PRIORITIES, type Timings } from "../queue/jobs.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
@@ -34,7 +34,7 @@ const YIELD_MS = 2000;
 /** A prediction as the pool runs it. */
 export interface EngineTask {
   id: string;
-  request: PredictionRequest;
+  request: RequestDictionary;
   inputs: readonly LocalInputRef[];
   /** The lower the sooner, from 1. */
   priority: number;
@@ -45,7 +45,8 @@ export interface EngineTask {
 }
 
 export interface EngineResult {
-  response: PredictionResponse;
+  response: ResponseDictionary;
+  outputs: readonly Output[];
   timings: MemberOutcome["timings"];
   batchSize: number;
   engine: string;
@@ -268,8 +269,12 @@ export class EnginePool {
       );
     }
     const { timings, batchSize, response } = outcome;
+    const outputs = (outcome.outputs ?? []).map(({ base64, ...output }) => ({
+      ...output,
+      bytes: Buffer.from(base64, "base64"),
+    }));
     this.#finish(held, "succeeded", batchSize);
-    held.resolve({ response, timings, batchSize, engine: held.engine, startedAt: held.startedAt });
+    held.resolve({ response, outputs, timings, batchSize, engine: held.engine, startedAt: held.startedAt });
   }
 
   #fail(held: Held, error: InfermillError, batchSize = 1): void {

@@ -7,7 +7,7 @@ import { fork, type ChildProcess } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { BadInputError, type InfermillError } from "../errors.ts";
-import type { LoaderDescription } from "../loaders/BaseModelLoader.ts";
+import type { LoaderDescription } from "../core/description.ts";
 import type { EngineReport, EngineState } from "../queue/workerReports.ts";
 import {
   fromWire,

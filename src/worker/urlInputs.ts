@@ -9,7 +9,7 @@ import { Readable } from "node:stream";
 import { createEgress, parseOutsideUrl, type Resolve } from "../egress/egress.ts";
 import type { Config } from "../config/schema.ts";
 import { BadInputError, RetryableError } from "../errors.ts";
-import type { InputRef, InputStore, LocalInputRef } from "../queue/inputs.ts";
+import type { InputLabel, InputRef, InputStore, LocalInputRef } from "../queue/inputs.ts";
 import { newPredictionId } from "../queue/names.ts";
 import { version } from "../version.ts";
 
@@ -35,7 +35,7 @@ export function createInputFetcher(
 ): FetchInputs {
   const egress = createEgress({ allow, allowKey: "url_inputs.allow", ...(resolve && { resolve }) });
 
-  async function openPicture(text: string, deadline: number): Promise<IncomingMessage> {
+  async function openUrl(text: string, deadline: number): Promise<IncomingMessage> {
     let url = parseOutsideUrl(text, "image");
     for (let redirects = 0; ; redirects++) {
       const left = Math.max(1, deadline - Date.now());
@@ -61,12 +61,12 @@ export function createInputFetcher(
     }
   }
 
-  async function fetchPicture(text: string): Promise<LocalInputRef> {
-    const answer = await openPicture(text, Date.now() + timeoutMs);
+  async function fetchInput({ url: text, ...label }: { url: string } & InputLabel): Promise<LocalInputRef> {
+    const answer = await openUrl(text, Date.now() + timeoutMs);
     const body = Readable.from(limited(answer, text, maxBytes));
     // Under an id of its own: the prediction may be tried again while this try is still under way.
     const { ref, bytes } = await inputs.write(newPredictionId(), 0, body);
-    if (bytes > 0) return ref as LocalInputRef;
+    if (bytes > 0) return { ...(ref as LocalInputRef), ...label };
     await inputs.remove([ref]);
     throw new BadInputError(`${shown(text)} is empty`);
   }
@@ -75,7 +75,7 @@ export function createInputFetcher(
     if (refs.every((ref): ref is LocalInputRef => !("url" in ref))) return { refs, fetched: [], ms: 0 };
     const startedAt = performance.now();
     const outcomes = await Promise.allSettled(
-      refs.map(async (ref) => ("url" in ref ? fetchPicture(ref.url) : ref)),
+      refs.map(async (ref) => ("url" in ref ? fetchInput(ref) : ref)),
     );
     const here = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
     const fetched = here.filter((ref) => !refs.includes(ref));

@@ -5,7 +5,7 @@ import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Prediction } from "../../src/queue/jobs.ts";
+import type { Prediction } from "./answers.ts";
 import { testRedisEnv } from "./redis.ts";
 
 const MAIN = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));

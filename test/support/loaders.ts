@@ -15,6 +15,7 @@ import {
   type Outcome,
   type PredictionRequest,
 } from "../../src/index.ts";
+import { findingsOf } from "../../src/imil/response.ts";
 import { buildModelSection } from "../../src/loaders/section.ts";
 import { encodeModel, type OnnxModel } from "../../src/models/onnxProto.ts";
 
@@ -50,7 +51,7 @@ export async function predictBatch(
     requests.map(([picture, keys]) => attachPictures({ ...keys }, [picture])),
     noTime(),
   );
-  return outcomes.map((outcome) => (outcome instanceof Error ? outcome : outcome.Fs));
+  return outcomes.map((outcome) => (outcome instanceof Error ? outcome : [...findingsOf(outcome)]));
 }
 
 /** The findings of one picture. */

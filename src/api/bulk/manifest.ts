@@ -7,8 +7,9 @@ import { splitLines } from "../../bulk/lines.ts";
 import type { BulkEntry } from "../../bulk/spec.ts";
 import type { Config } from "../../config/schema.ts";
 import { BadInputError, InfermillError, InvalidRequestError, type Fault } from "../../errors.ts";
-import { decodeBase64 } from "../../loaders/pictures/requestPictures.ts";
-import { faultOf, type Needs } from "../../imil/requestSchema.ts";
+import { decodeBase64 } from "../../imil/requestPictures.ts";
+import type { Needs } from "../../imil/requestSchema.ts";
+import { parseWith } from "../../core/faults.ts";
 import { parseJson } from "../body/read.ts";
 import { readDictionary } from "../requestDictionary.ts";
 
@@ -60,9 +61,8 @@ export async function* readManifest(
 }
 
 function readLine(text: string, config: Config, model: string, needs: Needs | undefined): BulkEntry {
-  const checked = manifestLineSchema.safeParse(parseJson(text, "it"), { reportInput: true });
-  if (!checked.success) throw new InvalidRequestError(checked.error.issues.map(faultOf));
-  const { custom_id, image, request } = checked.data;
+  const checked = parseWith(manifestLineSchema, parseJson(text, "it"));
+  const { custom_id, image, request } = checked;
   if (image !== undefined && ("image" in request || "Base_64" in request))
     throw new BadInputError("a line's pictures stand either in image or inside request, not in both");
   const { key, pictures } = placeOf(image, config);

@@ -11,7 +11,7 @@ import {
   type ErrorSummary,
 } from "../../errors.ts";
 import type { PredictionRequest, PredictionResponse } from "../../imil/dictionaries.ts";
-import { buildErrorResponse } from "../../imil/response.ts";
+import { buildErrorResponse, toImilResponse } from "../../imil/response.ts";
 import { errorOfSummary, isFinal, type Prediction } from "../../queue/jobs.ts";
 import { acceptPredictions, draftOf, needsOf } from "../accept.ts";
 import type { Api } from "../api.ts";
@@ -31,17 +31,18 @@ export async function answerImil(api: Api, modelName: string, req: Request, res:
   const body = await readJson(req, config.max_body_bytes);
   if (typeof body === "object" && body !== null) request = body as PredictionRequest;
   const parts = readDictionary(body, config, modelName, await needsOf(api, modelName));
-  res.json(await runToItsEnd(api, modelName, parts, res));
+  res.json(await runToItsEnd(api, run, parts, res));
 }
 
 /** @throws what the prediction failed with, or PredictionTimeoutError after `sync_timeout_ms` */
 async function runToItsEnd(
   api: Api,
-  modelName: string,
+  run: { model: string; startedAt: Date },
   parts: RequestParts,
   res: Response,
 ): Promise<PredictionResponse> {
   const { predictions } = api;
+  const modelName = run.model;
   const { sync_timeout_ms: limitMs } = api.config;
   const draft = draftOf(parts, undefined);
   const watch = predictions.watch(modelName, draft.id);
@@ -52,7 +53,7 @@ async function runToItsEnd(
     let prediction = await predictions.wait(modelName, draft.id, limitMs, gone.signal, watch);
     const isGivenUp = !isFinal(prediction.status);
     if (isGivenUp) prediction = await giveUp(api, modelName, draft.id);
-    if (prediction.result) return prediction.result;
+    if (prediction.result) return toImilResponse(parts.request, prediction.result, [], run);
     if (isGivenUp && res.destroyed) throw new ClientGoneError("the client went away");
     if (isGivenUp && api.closing.aborted) throw new RetryableError("the api shuts down: send it again");
     if (isGivenUp || prediction.status === "expired") {

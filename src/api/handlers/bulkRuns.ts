@@ -3,8 +3,8 @@ import type { Request, Response } from "express";
 import { z } from "zod";
 import type { BulkRuns } from "../../bulk/runs.ts";
 import { hasEnded, type BulkRun } from "../../bulk/spec.ts";
-import { InvalidRequestError, RedisUnavailableError } from "../../errors.ts";
-import { faultOf } from "../../imil/requestSchema.ts";
+import { RedisUnavailableError } from "../../errors.ts";
+import { parseWith } from "../../core/faults.ts";
 import { needsOf } from "../accept.ts";
 import { pathParameter, type Api } from "../api.ts";
 import { bulkForm, limitBody, readJson } from "../body/read.ts";
@@ -44,9 +44,8 @@ export const bulkListQuerySchema = z.object({
 });
 
 export async function listBulkRuns({ bulk }: Api, req: Request, res: Response): Promise<void> {
-  const checked = bulkListQuerySchema.safeParse(req.query, { reportInput: true });
-  if (!checked.success) throw new InvalidRequestError(checked.error.issues.map(faultOf));
-  res.json({ runs: await bulk.list(checked.data.limit) });
+  const checked = parseWith(bulkListQuerySchema, req.query);
+  res.json({ runs: await bulk.list(checked.limit) });
 }
 
 export async function getBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {

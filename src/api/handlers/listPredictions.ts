@@ -1,8 +1,7 @@
 /** `GET …/predictions`: the newest predictions of a model. */
 import type { Request, Response } from "express";
 import { z } from "zod";
-import { InvalidRequestError } from "../../errors.ts";
-import { faultOf } from "../../imil/requestSchema.ts";
+import { parseWith } from "../../core/faults.ts";
 import { STATUSES } from "../../queue/jobs.ts";
 import { pathParameter, type Api } from "../api.ts";
 
@@ -24,9 +23,8 @@ export const predictionListQuerySchema = z.object({
 });
 
 export async function listPredictions({ predictions }: Api, req: Request, res: Response): Promise<void> {
-  const checked = predictionListQuerySchema.safeParse(req.query, { reportInput: true });
-  if (!checked.success) throw new InvalidRequestError(checked.error.issues.map(faultOf));
-  const { limit, status } = checked.data;
+  const checked = parseWith(predictionListQuerySchema, req.query);
+  const { limit, status } = checked;
   const listed = await predictions.list(pathParameter(req, "model"), limit, status);
   res.set("Cache-Control", "no-store").json({ predictions: listed });
 }

@@ -5,8 +5,7 @@ import type { Request, Response } from "express";
 import { z } from "zod";
 import { followResults } from "../../bulk/resultsFile.ts";
 import { hasEnded, type BulkRun } from "../../bulk/spec.ts";
-import { InvalidRequestError } from "../../errors.ts";
-import { faultOf } from "../../imil/requestSchema.ts";
+import { parseWith } from "../../core/faults.ts";
 import { pathParameter, type Api } from "../api.ts";
 import { streamState } from "./streamState.ts";
 import { abortWhenGone } from "./waiting.ts";
@@ -32,9 +31,8 @@ export const resultsQuerySchema = z.object({
 });
 
 export async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
-  const checked = resultsQuerySchema.safeParse(req.query, { reportInput: true });
-  if (!checked.success) throw new InvalidRequestError(checked.error.issues.map(faultOf));
-  const { status, after, follow } = checked.data;
+  const checked = parseWith(resultsQuerySchema, req.query);
+  const { status, after, follow } = checked;
   const id = pathParameter(req, "run");
   const spec = await bulk.readSpec(id);
   res.set({ "Content-Type": "application/x-ndjson", "Cache-Control": "no-store", "X-Accel-Buffering": "no" });

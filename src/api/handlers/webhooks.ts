@@ -1,8 +1,7 @@
 /** Webhook deliveries: those of a prediction, lists, and sending one again. */
 import type { Request, Response } from "express";
 import { z } from "zod";
-import { InvalidRequestError } from "../../errors.ts";
-import { faultOf } from "../../imil/requestSchema.ts";
+import { parseWith } from "../../core/faults.ts";
 import { DELIVERY_STATUSES } from "../../queue/deliveries.ts";
 import { pathParameter, type Api } from "../api.ts";
 
@@ -44,9 +43,8 @@ export async function listDeliveries(
   req: Request,
   res: Response,
 ): Promise<void> {
-  const checked = deliveriesQuerySchema.safeParse(req.query, { reportInput: true });
-  if (!checked.success) throw new InvalidRequestError(checked.error.issues.map(faultOf));
-  const { status, ...range } = checked.data;
+  const checked = parseWith(deliveriesQuerySchema, req.query);
+  const { status, ...range } = checked;
   const [listed, counts, gone] = await Promise.all([
     deliveries.list(status, range),
     deliveries.count(),

@@ -7,12 +7,18 @@ import { performance } from "node:perf_hooks";
 import type { Redis } from "ioredis";
 import { BadInputError, InfermillError, LoaderError, toInfermillError } from "../../errors.ts";
 import type { BaseModelLoader, BatchTrace, Outcome } from "../../loaders/BaseModelLoader.ts";
-import type { PredictionRequest } from "../../imil/dictionaries.ts";
+import {
+  DEFAULT_INPUT,
+  outputsOf,
+  UNKNOWN_MEDIA_TYPE,
+  type Input,
+  type RequestDictionary,
+} from "../../core/request.ts";
 import { openLoader } from "../../loaders/openLoader.ts";
 import { checkOutcomes } from "../../loaders/outcomes.ts";
-import { attachPictures } from "../../loaders/pictures/requestPictures.ts";
+import { attachRequestInputs } from "../../imil/requestPictures.ts";
 import { connectRedis } from "../../redis/connections.ts";
-import { readInputs, type InputSources } from "../../queue/inputs.ts";
+import { readInputs, type InputSources, type LocalInputRef } from "../../queue/inputs.ts";
 import {
   noTimings,
   toWire,
@@ -31,7 +37,7 @@ type Chunk = Extract<ToEngine, { type: "chunk" }>;
 /** A request whose inputs were read. */
 interface ReadMember {
   key: number;
-  request: PredictionRequest;
+  request: RequestDictionary;
   readMs: number;
 }
 
@@ -105,15 +111,28 @@ async function readMembers(members: Member[]): Promise<ReadMember[]> {
   }
   const readMs = performance.now() - startedAt;
   let next = 0;
-  return members.flatMap(({ key, request, inputs: { length } }) => {
+  return members.flatMap(({ key, request, inputs: refs }) => {
+    const { length } = refs;
     const own = inputs.slice(next, (next += length));
     const failed = own.find((input) => input instanceof BadInputError);
     if (failed) {
       report([{ key, error: toWire(failed), timings: { ...noTimings(), read_ms: readMs }, batchSize: 0 }]);
       return [];
     }
-    return { key, request: length > 0 ? attachPictures(request, own as Buffer[]) : request, readMs };
+    return {
+      key,
+      request: length > 0 ? attachRequestInputs(request, namedInputs(refs, own as Buffer[])) : request,
+      readMs,
+    };
   });
+}
+
+function namedInputs(refs: readonly LocalInputRef[], bytes: readonly Buffer[]): Input[] {
+  return refs.map(({ name = DEFAULT_INPUT, media_type: mediaType = UNKNOWN_MEDIA_TYPE }, index) => ({
+    name,
+    mediaType,
+    bytes: bytes[index]!,
+  }));
 }
 
 /** Runs a batch; where the loader throws, its two halves, down to the requests that it throws on alone. */
@@ -144,7 +163,20 @@ async function runBatch(batch: ReadMember[]): Promise<void> {
     batch.map(({ key, readMs }, index) => {
       const outcome = outcomes[index]!;
       const timings = { read_ms: readMs, ...trace };
-      if (!(outcome instanceof Error)) return { key, response: outcome, timings, batchSize: batch.length };
+      if (!(outcome instanceof Error)) {
+        const outputs = outputsOf(outcome).map(({ name, mediaType, bytes }) => ({
+          name,
+          mediaType,
+          base64: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64"),
+        }));
+        return {
+          key,
+          response: outcome,
+          ...(outputs.length > 0 && { outputs }),
+          timings,
+          batchSize: batch.length,
+        };
+      }
       const failure = toInfermillError(outcome, (detail, options) => new LoaderError(detail, options));
       return { key, error: toWire(failure), timings, batchSize: batch.length };
     }),

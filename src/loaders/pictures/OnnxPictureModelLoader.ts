@@ -6,13 +6,8 @@
 import { access } from "node:fs/promises";
 import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { BadInputError } from "../../errors.ts";
-import {
-  BaseModelLoader,
-  type BatchTrace,
-  type LoaderDescription,
-  type Outcome,
-  type TensorDescription,
-} from "../BaseModelLoader.ts";
+import { BaseModelLoader, type BatchTrace } from "../BaseModelLoader.ts";
+import type { LoaderDescription, TensorDescription } from "../../core/description.ts";
 import type { Finding, PredictionRequest, PredictionResponse } from "../../imil/dictionaries.ts";
 import { keepClasses } from "../labels.ts";
 import {
@@ -29,7 +24,7 @@ import {
   type TensorFormat,
   type TensorWriter,
 } from "./picture.ts";
-import { attachPictures, picturesOf } from "./requestPictures.ts";
+import { attachPictures, picturesOf } from "../../imil/requestPictures.ts";
 import { buildResponse } from "../../imil/response.ts";
 
 /** The picture input of a model, as its metadata describes it. */
@@ -76,6 +71,9 @@ interface Row {
 }
 
 const PICTURE_TYPES: readonly string[] = ["float32", "float16", "uint8"] satisfies PictureElementType[];
+
+/** What became of one request: its response dictionary, or the error that it failed with. */
+export type PictureOutcome = PredictionResponse | Error;
 
 export abstract class OnnxPictureModelLoader extends BaseModelLoader {
   /** Whether the findings of this class index are wanted (`classes`); ready after `load()`. */
@@ -240,7 +238,7 @@ export abstract class OnnxPictureModelLoader extends BaseModelLoader {
   override async predictRequests(
     requests: readonly PredictionRequest[],
     trace: BatchTrace,
-  ): Promise<Outcome[]> {
+  ): Promise<PictureOutcome[]> {
     const startedAt = new Date();
     const decodingStartedAt = performance.now();
     const decoded = await Promise.all(requests.map((request) => this.#decodePictures(request)));

@@ -2,7 +2,7 @@
  * CenterNet detectors as `@vladmandic/human` ships them (MobileNetV3, COCO). The graph picks the peaks itself: its
  * output is [N, 100, 6] with left, top, right, bottom (input pixels), score and class index.
  */
-import type { TensorDescription } from "../BaseModelLoader.ts";
+import type { TensorDescription } from "../../core/description.ts";
 import type { Candidate } from "./boxes.ts";
 import { DetectionModelLoader, detectorOptions } from "./DetectionModelLoader.ts";
 import type { Finding, PredictionRequest } from "../../imil/dictionaries.ts";

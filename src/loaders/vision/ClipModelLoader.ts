@@ -5,13 +5,8 @@
 import type { InferenceSession } from "onnxruntime-node";
 import { z } from "zod";
 import { BadInputError } from "../../errors.ts";
-import type {
-  BatchTrace,
-  LoaderConfig,
-  LoaderDescription,
-  Outcome,
-  TensorDescription,
-} from "../BaseModelLoader.ts";
+import type { BatchTrace, LoaderConfig } from "../BaseModelLoader.ts";
+import type { LoaderDescription, TensorDescription } from "../../core/description.ts";
 import { readClipTokenizer, type ClipTokenizer } from "../text/clipTokenizer.ts";
 import type { Finding, PredictionRequest } from "../../imil/dictionaries.ts";
 import { softmax } from "./ImageClassificationModelLoader.ts";
@@ -22,6 +17,7 @@ import {
   type NormalisationFormat,
   type OutputRow,
   type PictureInput,
+  type PictureOutcome,
 } from "../pictures/OnnxPictureModelLoader.ts";
 import type { DecodedPicture } from "../pictures/picture.ts";
 import { RecentlyUsed } from "./recentlyUsed.ts";
@@ -121,7 +117,7 @@ export class ClipModelLoader extends OnnxPictureModelLoader {
   override async predictRequests(
     requests: readonly PredictionRequest[],
     trace: BatchTrace,
-  ): Promise<Outcome[]> {
+  ): Promise<PictureOutcome[]> {
     const startedAt = performance.now();
     const prompts = requests.map((request) => this.#readPrompts(request));
     const encodingStartedAt = performance.now();

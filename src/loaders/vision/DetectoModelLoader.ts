@@ -3,7 +3,8 @@
  * pictures of any size in, RGB 0..1; boxes, labels and scores of what was found out, duplicates already removed.
  */
 import { z } from "zod";
-import type { LoaderConfig, LoaderDescription, TensorDescription } from "../BaseModelLoader.ts";
+import type { LoaderConfig } from "../BaseModelLoader.ts";
+import type { LoaderDescription, TensorDescription } from "../../core/description.ts";
 import { toFinding } from "./boxes.ts";
 import type { Finding, PredictionRequest } from "../../imil/dictionaries.ts";
 import { BACKGROUND, coco91Labels, cocoLabels, UNUSED } from "../labels/coco.ts";

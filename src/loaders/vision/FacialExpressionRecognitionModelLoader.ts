@@ -4,7 +4,8 @@
  */
 import type { InferenceSession } from "onnxruntime-node";
 import { z } from "zod";
-import type { BatchTrace, LoaderConfig, Outcome, TensorDescription } from "../BaseModelLoader.ts";
+import type { BatchTrace, LoaderConfig } from "../BaseModelLoader.ts";
+import type { TensorDescription } from "../../core/description.ts";
 import { suppressNonMaxima, toFinding, type Candidate } from "./boxes.ts";
 import type { Box, Finding, PredictionRequest } from "../../imil/dictionaries.ts";
 import { isDistribution, softmax } from "./ImageClassificationModelLoader.ts";
@@ -17,6 +18,7 @@ import {
   type NormalisationFormat,
   type OutputRow,
   type PictureInput,
+  type PictureOutcome,
 } from "../pictures/OnnxPictureModelLoader.ts";
 import {
   createTensorWriter,
@@ -28,7 +30,7 @@ import {
   type PictureSize,
   type TensorWriter,
 } from "../pictures/picture.ts";
-import { picturesOf } from "../pictures/requestPictures.ts";
+import { picturesOf } from "../../imil/requestPictures.ts";
 import { buildResponse } from "../../imil/response.ts";
 import { runInParts } from "../onnx/runInParts.ts";
 
@@ -152,7 +154,7 @@ export class FacialExpressionRecognitionModelLoader extends OnnxPictureModelLoad
   override async predictRequests(
     requests: readonly PredictionRequest[],
     trace: BatchTrace,
-  ): Promise<Outcome[]> {
+  ): Promise<PictureOutcome[]> {
     const startedAt = new Date();
     const detected = await super.predictRequests(requests, trace);
     const faces = await this.#cutOutFaces(requests, detected, trace);
@@ -168,7 +170,7 @@ export class FacialExpressionRecognitionModelLoader extends OnnxPictureModelLoad
   /** One picture after the other: in full size, a batch of large ones could exceed the memory. */
   async #cutOutFaces(
     requests: readonly PredictionRequest[],
-    detected: readonly Outcome[],
+    detected: readonly PictureOutcome[],
     trace: BatchTrace,
   ): Promise<Face[]> {
     const startedAt = performance.now();

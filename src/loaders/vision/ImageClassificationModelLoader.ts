@@ -1,7 +1,8 @@
 /** Image classifiers: one score for each class, from logits, probabilities or log-probabilities. */
 import { open } from "node:fs/promises";
 import { z } from "zod";
-import type { LoaderConfig, TensorDescription } from "../BaseModelLoader.ts";
+import type { LoaderConfig } from "../BaseModelLoader.ts";
+import type { TensorDescription } from "../../core/description.ts";
 import type { Finding, PredictionRequest } from "../../imil/dictionaries.ts";
 import {
   OnnxPictureModelLoader,

@@ -2,7 +2,7 @@
  * People and their 17 key points (COCO: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles, left before
  * right), as YOLOv7-pose and YOLOv8-pose find them.
  */
-import type { TensorDescription } from "../BaseModelLoader.ts";
+import type { TensorDescription } from "../../core/description.ts";
 import { suppressNonMaxima, toFinding, type Candidate } from "./boxes.ts";
 import { DetectionModelLoader, detectorOptions } from "./DetectionModelLoader.ts";
 import type { Finding, PredictionRequest } from "../../imil/dictionaries.ts";

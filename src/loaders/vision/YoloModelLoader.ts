@@ -2,7 +2,7 @@
  * YOLO detectors of the Ultralytics family. v5 and v7 put out [N, boxes, 5 + classes] with centre, size, objectness and
  * class scores; v8 and v11 put out [N, 4 + classes, boxes] without objectness. The shape tells them apart.
  */
-import type { TensorDescription } from "../BaseModelLoader.ts";
+import type { TensorDescription } from "../../core/description.ts";
 import type { Candidate } from "./boxes.ts";
 import { DetectionModelLoader, detectorOptions } from "./DetectionModelLoader.ts";
 import type { Finding, PredictionRequest } from "../../imil/dictionaries.ts";

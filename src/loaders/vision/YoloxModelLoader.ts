@@ -2,7 +2,7 @@
  * YOLOX detectors as Megvii exports them: BGR 0..255 in, [N, boxes, 5 + classes] out, boxes still relative to their
  * grid cells.
  */
-import type { TensorDescription } from "../BaseModelLoader.ts";
+import type { TensorDescription } from "../../core/description.ts";
 import { DetectionModelLoader, detectorOptions } from "./DetectionModelLoader.ts";
 import type { Finding, PredictionRequest } from "../../imil/dictionaries.ts";
 import type { NormalisationFormat, OutputRow, RowOutput } from "../pictures/OnnxPictureModelLoader.ts";

@@ -3,7 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { BulkResult, BulkRun } from "../../../src/bulk/spec.ts";
+import type { BulkResult } from "../../support/answers.ts";
+import type { BulkRun } from "../../../src/bulk/spec.ts";
 import {
   runInfermill,
   SCRIPTED_LOADER,

@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { BulkResult } from "../../../src/bulk/spec.ts";
+import type { BulkResult } from "../../support/answers.ts";
 import { findSamplePhoto } from "../../../src/models/samplePhotos.ts";
 import { runInfermill, SCRIPTED_LOADER, until } from "../../support/infermill.ts";
 import { whyNoRedis } from "../../support/redis.ts";

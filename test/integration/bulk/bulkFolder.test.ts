@@ -3,11 +3,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { BulkResult, BulkRun } from "../../../src/bulk/spec.ts";
+import type { BulkResult } from "../../support/answers.ts";
+import type { BulkRun } from "../../../src/bulk/spec.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import type { Finding } from "../../../src/imil/dictionaries.ts";
+import { findingsOf } from "../../../src/imil/response.ts";
 import { openModel } from "../../../src/loaders/openLoader.ts";
-import { attachPictures } from "../../../src/loaders/pictures/requestPictures.ts";
+import { attachPictures } from "../../../src/imil/requestPictures.ts";
 import { findSamplePhoto } from "../../../src/models/samplePhotos.ts";
 import { startInfermill, until, type TestInfermill } from "../../support/infermill.ts";
 import { plainPicture, writeColourModel } from "../../support/pictures.ts";
@@ -40,7 +42,7 @@ describe.skipIf(whyNoRedis)("a bulk run over a folder", () => {
     for (const [path, bytes] of pictures) {
       mkdirSync(join(photos, path, ".."), { recursive: true });
       writeFileSync(join(photos, path), bytes);
-      expected.set(path, (await loader.predictRequest(attachPictures({}, [bytes]))).Fs);
+      expected.set(path, [...findingsOf(await loader.predictRequest(attachPictures({}, [bytes])))]);
     }
     await loader.close();
     writeFileSync(join(photos, "broken.jpg"), "no picture");

@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { pino } from "pino";
 import { afterAll, describe, expect, test } from "vitest";
 import { supervise } from "../../../src/cli/supervisor.ts";
-import type { Prediction } from "../../../src/queue/jobs.ts";
+import type { Prediction } from "../../support/answers.ts";
 import { isListening } from "../../../src/redis/serverProcess.ts";
 import {
   runInfermill,

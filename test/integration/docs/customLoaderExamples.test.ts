@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { PredictionRequest } from "../../../src/index.ts";
-import type { Prediction } from "../../../src/queue/jobs.ts";
+import type { Prediction } from "../../support/answers.ts";
 import { imageEncoder, textEncoder, uselessMerges } from "../../support/clip.ts";
 import { detector } from "../../support/detector.ts";
 import { runInfermill, startInfermill, submit, type TestInfermill } from "../../support/infermill.ts";

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Prediction } from "../../../src/queue/jobs.ts";
+import type { Prediction } from "../../support/answers.ts";
 import { findRedisProgram } from "../../../src/redis/findRedisProgram.ts";
 import { launch, waitUntilListening, type ServerProcess } from "../../../src/redis/serverProcess.ts";
 import { SCRIPTED_LOADER, startInfermill, until, type TestInfermill } from "../../support/infermill.ts";

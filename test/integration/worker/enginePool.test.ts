@@ -1,4 +1,5 @@
 /** A pool of engines by itself: what becomes of predictions when engines are given up, don't start or must stop. */
+import { findingsOf } from "../../../src/imil/response.ts";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -67,7 +68,7 @@ describe("an engine pool", () => {
       () => setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1100)),
       10,
     );
-    expect((await both).map(({ response }) => response.Fs[0]!.Lb)).toEqual(["a", "b"]);
+    expect((await both).map(({ response }) => findingsOf(response)[0]!.Lb)).toEqual(["a", "b"]);
     await run({ Fid: "c" });
     expect(pool.report()).toMatchObject({ held: 0, engines: [{ restarts: 1 }] });
     expect(readFileSync(journal, "utf8")).toBe("a b\nc\n");

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Prediction } from "../../../src/queue/jobs.ts";
+import type { Prediction } from "../../support/answers.ts";
 import { SCRIPTED_LOADER, startInfermill, submit, type TestInfermill } from "../../support/infermill.ts";
 import { whyNoRedis } from "../../support/redis.ts";
 

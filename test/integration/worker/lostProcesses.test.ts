@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Prediction } from "../../../src/queue/jobs.ts";
+import type { Prediction } from "../../support/answers.ts";
 import { SCRIPTED_LOADER, startInfermill, until, type TestInfermill } from "../../support/infermill.ts";
 import { whyNoRedis } from "../../support/redis.ts";
 

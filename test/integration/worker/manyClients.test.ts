@@ -3,9 +3,10 @@ import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadConfig } from "../../../src/config/load.ts";
+import { findingsOf } from "../../../src/imil/response.ts";
 import { openModel } from "../../../src/loaders/openLoader.ts";
-import { attachPictures } from "../../../src/loaders/pictures/requestPictures.ts";
-import type { Prediction } from "../../../src/queue/jobs.ts";
+import { attachPictures } from "../../../src/imil/requestPictures.ts";
+import type { Prediction } from "../../support/answers.ts";
 import { startInfermill, upload, type TestInfermill } from "../../support/infermill.ts";
 import { whyNoRedis } from "../../support/redis.ts";
 import { noSharedModels, sharedModels, sharedPhotos } from "../../support/sharedModels.ts";
@@ -59,7 +60,11 @@ describe.skipIf(whyNoRedis ?? (sharedModels ? undefined : noSharedModels))(
       const loader = await openModel(config, "Single", () => {});
       expected = [];
       for (const picture of pictures)
-        expected.push(describeFindings(await loader.predictRequest(attachPictures({}, [picture]))));
+        expected.push(
+          describeFindings({
+            Fs: [...findingsOf(await loader.predictRequest(attachPictures({}, [picture])))],
+          }),
+        );
       await loader.close();
     });
     afterAll(() => infermill?.stop());

@@ -1,3 +1,4 @@
+import type { PictureOutcome } from "../../../src/loaders/pictures/OnnxPictureModelLoader.ts";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -10,7 +11,6 @@ import {
   type DecodedPicture,
   type Finding,
   type ModelSection,
-  type Outcome,
   type OutputRow,
   type PredictionRequest,
 } from "../../../src/index.ts";
@@ -118,7 +118,7 @@ const asking = (index: number, keys: PredictionRequest = {}) =>
 const predict = (loader: OnnxPictureModelLoader, requests: PredictionRequest[]) =>
   loader.predictRequests(requests, noTime());
 
-function expectAnswers(outcomes: Outcome[], indices: number[]) {
+function expectAnswers(outcomes: PictureOutcome[], indices: number[]) {
   expect(outcomes).toHaveLength(indices.length);
   for (const [at, outcome] of outcomes.entries()) {
     if (outcome instanceof Error) throw new Error(`request ${at} failed`, { cause: outcome });

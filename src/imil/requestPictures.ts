@@ -1,17 +1,23 @@
 /**
- * The pictures of a request as bytes. An engine attaches the bytes that it read
+ * The pictures of a request as bytes. An engine attaches the inputs that it read
  * by reference, so that they need no base64 on the way; a request that was built
  * by hand (`executeModel`) carries base64 in `Base_64`. Loaders see no difference.
  */
-import { BadInputError } from "../../errors.ts";
-import type { PredictionRequest } from "../../imil/dictionaries.ts";
+import {
+  attachInputs,
+  DEFAULT_INPUT,
+  inputsOf,
+  UNKNOWN_MEDIA_TYPE,
+  type Input,
+  type RequestDictionary,
+} from "../core/request.ts";
+import { BadInputError } from "../errors.ts";
+import type { PredictionRequest } from "./dictionaries.ts";
 
-const PICTURES = Symbol("infermill.pictures");
-
-/** Encoded pictures (JPEG, PNG, WebP) of a request, in the order of `Base_64`; empty where it brings none. */
+/** Encoded pictures of a request, in the order in which they came; empty where it brings none. */
 export function picturesOf(request: PredictionRequest): Buffer[] {
-  const attached = (request as { [PICTURES]?: Buffer[] })[PICTURES];
-  if (attached) return attached;
+  const attached = inputsOf(request);
+  if (attached.length > 0) return attached.filter(isPicture).map(({ bytes }) => bytes);
   const given = request.Base_64;
   if (given === undefined || given === null || (typeof given === "string" && given.trim() === "")) return [];
   return (Array.isArray(given) ? given : [given]).map((text, index) =>
@@ -19,21 +25,36 @@ export function picturesOf(request: PredictionRequest): Buffer[] {
   );
 }
 
-/** Attaches bytes to a request; `Base_64` is then computed from them if somebody reads it. */
-export function attachPictures(request: PredictionRequest, pictures: Buffer[]): PredictionRequest {
-  Object.defineProperty(request, PICTURES, { value: pictures });
+function isPicture({ mediaType }: Input): boolean {
+  return mediaType.startsWith("image/") || mediaType === UNKNOWN_MEDIA_TYPE;
+}
+
+/** Attaches inputs to a request; `Base_64` is then computed from the pictures among them if somebody reads it. */
+export function attachRequestInputs<T extends RequestDictionary>(request: T, inputs: readonly Input[]): T {
+  attachInputs(request, inputs);
+  const pictures = inputs.filter(isPicture);
+  if (pictures.length === 0) return request;
   let encoded: string | string[] | undefined;
-  Object.defineProperty(request, "Base_64", {
+  return Object.defineProperty(request, "Base_64", {
     enumerable: true,
     configurable: true,
-    get: () =>
-      (encoded ??=
-        pictures.length === 1 ? pictures[0]!.toString("base64") : pictures.map((p) => p.toString("base64"))),
+    get: () => {
+      if (encoded !== undefined) return encoded;
+      const all = pictures.map(({ bytes }) => bytes.toString("base64"));
+      return (encoded = all.length === 1 ? all[0]! : all);
+    },
     set: (value: string | string[]) => {
       encoded = value;
     },
   });
-  return request;
+}
+
+/** Attaches encoded pictures to a request as its inputs. */
+export function attachPictures<T extends RequestDictionary>(request: T, pictures: readonly Buffer[]): T {
+  return attachRequestInputs(
+    request,
+    pictures.map((bytes) => ({ name: DEFAULT_INPUT, mediaType: UNKNOWN_MEDIA_TYPE, bytes })),
+  );
 }
 
 const DATA_URL = /^data:[^,]*;base64,/i;
