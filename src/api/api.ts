@@ -30,6 +30,13 @@ export interface Route {
   operation: ZodOpenApiOperationObject;
 }
 
+/** A way in which clients speak to the api: it decodes requests into predictions, and encodes what becomes of them. */
+export interface Protocol {
+  name: string;
+  /** Its routes over HTTP. */
+  routes(config: Config): readonly Route[];
+}
+
 /** A parameter of a route's path; the table says that it is there. */
 export function pathParameter(req: Request, name: "model" | "id" | "run" | "delivery"): string {
   return String(req.params[name]);

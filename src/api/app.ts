@@ -11,14 +11,14 @@ import { NotFoundError, PredictionNotFoundError } from "../errors.ts";
 import { isPredictionId } from "../queue/names.ts";
 import type { Predictions } from "../queue/predictions.ts";
 import type { WorkerReport } from "../queue/workerReports.ts";
-import type { Api, Route } from "./api.ts";
+import type { Api, Protocol, Route } from "./api.ts";
 import { authorize } from "./authorize.ts";
 import { createDashboard } from "./dashboard.ts";
-import { getDocsScript } from "./handlers/site.ts";
+import { getDocsScript, siteRoutes } from "./site.ts";
 import { createMetrics } from "./metrics.ts";
 import { createOpenApi } from "./openapi.ts";
 import { createProblemHandler, MethodNotAllowedError } from "./problems.ts";
-import { endpointRoutes, routes } from "./routes.ts";
+import { healthRoutes } from "./health.ts";
 
 const DASHBOARD_PATH = "/dashboard";
 /** Workers report every two seconds. */
@@ -28,6 +28,7 @@ export interface AppOptions {
   config: Config;
   predictions: Predictions;
   bulk: BulkRuns;
+  protocols: readonly Protocol[];
   log: Logger;
   /** Aborted to end every wait. Default: never. */
   closing?: AbortSignal;
@@ -37,7 +38,7 @@ export function createApp(options: AppOptions): Express {
   const { config, predictions, bulk, log, closing = new AbortController().signal } = options;
   // Everyone who waits listens to it.
   setMaxListeners(0, closing);
-  const table = [...endpointRoutes(config), ...routes];
+  const table = tableOfRoutes(config, options.protocols);
   const api: Api = {
     config,
     predictions,
@@ -90,6 +91,11 @@ export function createApp(options: AppOptions): Express {
   });
   app.use(createProblemHandler(log));
   return app;
+}
+
+/** Every route of the api: its own, then those of the protocols in their order. */
+export function tableOfRoutes(config: Config, protocols: readonly Protocol[]): readonly Route[] {
+  return [...healthRoutes, ...siteRoutes, ...protocols.flatMap((protocol) => protocol.routes(config))];
 }
 
 function expressPath(path: string): string {

@@ -2,7 +2,7 @@
 import { createDocument, type ZodOpenApiPathsObject } from "zod-openapi";
 import { version } from "../version.ts";
 import type { Route } from "./api.ts";
-import { problemSchema } from "./schemas.ts";
+import { problemSchema } from "./operations.ts";
 
 const UNAUTHORIZED = {
   description: "The key is missing or none of the api_keys.",

@@ -8,6 +8,7 @@ import { notifyBulkRunEnded } from "../bulk/webhook.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError } from "../errors.ts";
 import { openPredictions } from "../queue/predictions.ts";
+import type { Protocol } from "./api.ts";
 import { createApp } from "./app.ts";
 
 const IDLE_CHECK_MS = 50;
@@ -24,8 +25,9 @@ export async function startApi(options: {
   config: Config;
   redisUrl: string;
   log: Logger;
+  protocols: readonly Protocol[];
 }): Promise<RunningApi> {
-  const { config, redisUrl, log } = options;
+  const { config, redisUrl, log, protocols } = options;
   const predictions = await openPredictions(config, redisUrl);
   const bulk = await openBulkRuns(config, redisUrl, notifyBulkRunEnded(predictions.deliveries));
   const closeQueues = async () => {
@@ -33,7 +35,9 @@ export async function startApi(options: {
     await predictions.close();
   };
   const closing = new AbortController();
-  const server = createServer(createApp({ config, predictions, bulk, log, closing: closing.signal }));
+  const server = createServer(
+    createApp({ config, predictions, bulk, protocols, log, closing: closing.signal }),
+  );
   server.keepAliveTimeout = KEEP_ALIVE_MS;
   server.headersTimeout = KEEP_ALIVE_MS + 1000;
   try {

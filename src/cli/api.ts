@@ -1,6 +1,7 @@
 /** `infermill api`: the HTTP api in this process. */
 import { startApi, type RunningApi } from "../api/server.ts";
 import { loadConfig } from "../config/load.ts";
+import { protocols } from "../protocols/protocols.ts";
 import { announceReady, onStopSignal } from "./exit.ts";
 import { createLog, printWarning } from "./log.ts";
 import { openRedis } from "./redis.ts";
@@ -19,7 +20,7 @@ export async function runApi(options: { config?: string }): Promise<void> {
   };
   onStopSignal(stop, () => redis.close());
   try {
-    api = await startApi({ config, redisUrl: redis.url, log });
+    api = await startApi({ config, redisUrl: redis.url, log, protocols });
   } catch (error) {
     await stop();
     throw error;

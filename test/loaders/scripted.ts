@@ -30,7 +30,7 @@ export class ScriptedModelLoader extends BaseModelLoader {
   private answer(request: PredictionRequest): Outcome {
     if (request["Do"] === "refuse") return new BadInputError("told to refuse");
     if (request["Do"] === "no dictionary") return 42 as unknown as Outcome;
-    if (request["Do"] === "no JSON") return { ...request, Fs: [{ Cs: 1n }] } as unknown as Outcome;
+    if (request["Do"] === "no JSON") return { ...request, Fs: [{ Cs: 1n }] };
     if (request["Do"] === "retry once") {
       const mark = join(this.settings["folder"] as string, `tried-${request.Fid}`);
       if (!existsSync(mark)) {

@@ -10,6 +10,7 @@ import { pino } from "pino";
 import { startApi } from "../../src/api/server.ts";
 import { configSchema, type Config } from "../../src/config/schema.ts";
 import { Deliveries } from "../../src/queue/deliveries.ts";
+import { protocols } from "../../src/protocols/protocols.ts";
 import { createNotifier } from "../../src/queue/completionEvents.ts";
 import type { Completion, PredictionJob, PredictionJobData } from "../../src/queue/jobs.ts";
 import { createNames } from "../../src/queue/names.ts";
@@ -44,7 +45,12 @@ export async function startTestApi(
     }),
     file: join(dataDir, "infermill.json"),
   };
-  const api = await startApi({ config, redisUrl, log: pino({ level: process.env["TEST_LOG"] ?? "silent" }) });
+  const api = await startApi({
+    config,
+    redisUrl,
+    protocols,
+    log: pino({ level: process.env["TEST_LOG"] ?? "silent" }),
+  });
   return {
     url: api.url,
     config,

@@ -4,7 +4,7 @@ import { Busboy, type BusboyInstance } from "@fastify/busboy";
 import type { Request } from "express";
 import { BadInputError, InfermillError } from "../../errors.ts";
 import type { StoredInput } from "../../queue/inputs.ts";
-import type { StoreInput } from "../accept.ts";
+import type { StoreInput } from "../service.ts";
 import { MalformedBodyError } from "../problems.ts";
 import { checkPictureType, limitBody, parseJson, readText } from "./read.ts";
 

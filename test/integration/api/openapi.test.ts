@@ -1,7 +1,7 @@
 /** The documents that the api publishes of itself. */
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { routes } from "../../../src/api/routes.ts";
+import { routes } from "../../support/routes.ts";
 import { publishWorkerReport, type ModelReport } from "../../../src/queue/workerReports.ts";
 import { createNames } from "../../../src/queue/names.ts";
 import type { RedisServer } from "../../../src/redis/provideRedis.ts";

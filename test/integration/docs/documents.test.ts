@@ -14,7 +14,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import * as apiProblems from "../../../src/api/problems.ts";
 import { requestSchema } from "../../../src/imil/requestSchema.ts";
-import { routes } from "../../../src/api/routes.ts";
+import { routes } from "../../support/routes.ts";
 import { configJsonSchema } from "../../../src/config/jsonSchema.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import * as errors from "../../../src/errors.ts";

@@ -1,12 +1,12 @@
 /** Many requests in one body: each is accepted or refused by itself, and the answer keeps their order. */
 import type { Request, Response } from "express";
 import { BadInputError, InfermillError, QueueFullError } from "../../errors.ts";
-import { acceptPredictions, draftOf, needsOf, type Draft } from "../accept.ts";
-import { pathParameter, type Api } from "../api.ts";
-import { parseJson } from "../body/read.ts";
-import { problemOf, sendProblem } from "../problems.ts";
-import { readDictionary } from "../requestDictionary.ts";
-import { clientIdOf, type SubmissionOptions } from "../submissionOptions.ts";
+import { acceptPredictions, draftOf, needsOf, type Draft } from "../../api/service.ts";
+import { pathParameter, type Api } from "../../api/api.ts";
+import { parseJson } from "../../api/body/read.ts";
+import { problemOf, sendProblem } from "../../api/problems.ts";
+import { readDictionary } from "../../api/requestDictionary.ts";
+import { clientIdOf, type SubmissionOptions } from "./submissionOptions.ts";
 
 /**
  * @param entries lines of NDJSON (empty ones are skipped) or elements of an array

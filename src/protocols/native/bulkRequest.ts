@@ -10,10 +10,10 @@ import { checkRequest } from "../../imil/requestSchema.ts";
 import { faultOf } from "../../core/faults.ts";
 import { PRIORITIES, type Priority } from "../../queue/jobs.ts";
 import { newBulkRunId } from "../../queue/names.ts";
-import { needsOf } from "../accept.ts";
-import type { Api } from "../api.ts";
-import { checkRequestSize } from "../requestDictionary.ts";
-import { readWebhook } from "../submissionOptions.ts";
+import { needsOf } from "../../api/service.ts";
+import type { Api } from "../../api/api.ts";
+import { checkRequestSize } from "../../api/requestDictionary.ts";
+import { readWebhook } from "./submissionOptions.ts";
 
 const priority = z
   .enum(Object.keys(PRIORITIES) as [Priority, ...Priority[]], { error: "must be high, normal or low" })

@@ -4,15 +4,14 @@ import { BadInputError, InfermillError, RedisUnavailableError } from "../../erro
 import type { Needs } from "../../imil/requestSchema.ts";
 import { isFinal, type Prediction } from "../../queue/jobs.ts";
 import { newPredictionId } from "../../queue/names.ts";
-import { acceptPredictions, draftOf, needsOf, type Draft } from "../accept.ts";
-import { pathParameter, type Api } from "../api.ts";
-import { receiveMultipart } from "../body/multipart.ts";
-import { bodyForm, limitBody, parseJson, readText } from "../body/read.ts";
-import { readDictionary, type RequestParts } from "../requestDictionary.ts";
-import { clientIdOf, readSubmissionOptions, type SubmissionOptions } from "../submissionOptions.ts";
-import { sendPrediction } from "./sendPrediction.ts";
+import { acceptPredictions, draftOf, needsOf, type Draft } from "../../api/service.ts";
+import { pathParameter, type Api } from "../../api/api.ts";
+import { receiveMultipart } from "../../api/body/multipart.ts";
+import { bodyForm, limitBody, parseJson, readText } from "../../api/body/read.ts";
+import { readDictionary, type RequestParts } from "../../api/requestDictionary.ts";
+import { clientIdOf, readSubmissionOptions, type SubmissionOptions } from "./submissionOptions.ts";
 import { submitMany } from "./submitMany.ts";
-import { abortWhenGone } from "./waiting.ts";
+import { abortWhenGone } from "../../api/waiting.ts";
 
 export async function submitPrediction(api: Api, req: Request, res: Response): Promise<void> {
   const { config } = api;
@@ -102,4 +101,12 @@ function refusePicturesInside({ pictures, references }: RequestParts): void {
   throw new BadInputError(
     "a request's pictures come either as files in image or inside the field request, got both",
   );
+}
+
+export function sendPrediction(res: Response, prediction: Prediction, status: 200 | 202): void {
+  if (status === 202) res.set("Location", prediction.links.self);
+  if (!isFinal(prediction.status)) res.set("Retry-After", "1");
+  // It is another a moment later.
+  res.set("Cache-Control", "no-store");
+  res.status(status).json(prediction);
 }

@@ -15,7 +15,7 @@ import { newPredictionId } from "../queue/names.ts";
 import type { Submission } from "../queue/predictions.ts";
 import type { Api } from "./api.ts";
 import type { RequestParts } from "./requestDictionary.ts";
-import type { SubmissionOptions } from "./submissionOptions.ts";
+import type { SubmissionOptions } from "../protocols/native/submissionOptions.ts";
 
 /** Inputs of a call with many predictions that are written side by side. */
 const PARALLEL_WRITES = 16;

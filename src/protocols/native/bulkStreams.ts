@@ -3,17 +3,18 @@ import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Request, Response } from "express";
 import { z } from "zod";
+import { eventStreamAnswers, lastEventIdHeader, problemAnswers } from "../../api/operations.ts";
 import { followResults } from "../../bulk/resultsFile.ts";
 import { hasEnded, type BulkRun } from "../../bulk/spec.ts";
 import { parseWith } from "../../core/faults.ts";
-import { pathParameter, type Api } from "../api.ts";
-import { streamState } from "./streamState.ts";
-import { abortWhenGone } from "./waiting.ts";
+import { pathParameter, type Api, type Route } from "../../api/api.ts";
+import { streamState } from "../../api/streamState.ts";
+import { abortWhenGone } from "../../api/waiting.ts";
 
 /** A run's progress is told about once a second. */
 const LOOK_INTERVAL_MS = 1000;
 
-export const resultsQuerySchema = z.object({
+const resultsQuerySchema = z.object({
   status: z
     .enum(["succeeded", "failed"], { error: "must be succeeded or failed" })
     .optional()
@@ -30,7 +31,7 @@ export const resultsQuerySchema = z.object({
     .meta({ description: "Whether to go on until the run has ended; false sends what is there now." }),
 });
 
-export async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
+async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
   const checked = parseWith(resultsQuerySchema, req.query);
   const { status, after, follow } = checked;
   const id = pathParameter(req, "run");
@@ -55,7 +56,7 @@ export async function streamBulkResults({ bulk, closing }: Api, req: Request, re
   }
 }
 
-export async function streamBulkEvents({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
+async function streamBulkEvents({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
   const id = pathParameter(req, "run");
   await streamState(req, res, closing, await bulk.read(id), {
     event: "progress",
@@ -71,3 +72,44 @@ export async function streamBulkEvents({ bulk, closing }: Api, req: Request, res
 function eventIdOf({ status, counts }: BulkRun): string {
   return `${status}-${counts.total}-${counts.done}`;
 }
+
+const runParameter = z.string().meta({ description: "Id of the bulk run." });
+
+export const streamRoutes: readonly Route[] = [
+  {
+    method: "get",
+    path: "/v1/bulk/{run}/results",
+    handler: streamBulkResults,
+    operation: {
+      operationId: "streamBulkResults",
+      summary: "Read the outcomes, also while the run goes on",
+      description:
+        "A line of JSON for each entry, in the order in which they ended: `index`, `status`, `line`, `path` or `custom_id`, `result` or `error`, `timings`.",
+      tags: ["bulk runs"],
+      requestParams: { path: z.object({ run: runParameter }), query: resultsQuerySchema },
+      responses: {
+        200: { description: "The stream.", content: { "application/x-ndjson": { schema: z.string() } } },
+        ...problemAnswers([404, 422, 503]),
+      },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/bulk/{run}/events",
+    handler: streamBulkEvents,
+    operation: {
+      operationId: "streamBulkEvents",
+      summary: "Follow a bulk run",
+      description: "Server-sent events: `progress` with the run as data, about once a second, until it ends.",
+      tags: ["bulk runs"],
+      requestParams: {
+        path: z.object({ run: runParameter }),
+        header: lastEventIdHeader,
+      },
+      responses: {
+        ...eventStreamAnswers,
+        ...problemAnswers([404, 503]),
+      },
+    },
+  },
+];

@@ -1,60 +1,36 @@
-/** What the api tells of a model: its settings, and what the live workers report of it. */
+/** Whether the models are served: what the live workers report, and whether consumption makes progress. */
+import { z } from "zod";
+import { RedisUnavailableError } from "../errors.ts";
 import type { Api } from "./api.ts";
 import type { WorkerReport } from "../queue/workerReports.ts";
-import type { ModelDescription, ModelReadiness } from "./schemas.ts";
+
+const count = z.int().min(0);
+export const modelReadinessSchema = z
+  .object({
+    ready: z.boolean(),
+    engines: z.object({ ready: count, all: count }),
+    problems: z.array(z.string()).meta({ description: "What keeps the model from being ready." }),
+  })
+  .meta({ id: "ModelReadiness" });
+
+export const readinessSchema = z
+  .object({
+    status: z.enum(["ready", "not_ready"]),
+    problems: z.array(z.string()).meta({ description: "What keeps all of it from being ready." }),
+    models: z.record(z.string(), modelReadinessSchema),
+  })
+  .meta({ id: "Readiness" });
+
+export type ModelReadiness = z.output<typeof modelReadinessSchema>;
+export type Readiness = z.output<typeof readinessSchema>;
 
 /** The worker reports itself every two seconds, and a chunk's own timeout ends it: later than this it hangs. */
 const STUCK_MARGIN_MS = 30_000;
 /** A prediction that is next and waits this long while none runs is a queue that nobody consumes. */
 const MAX_UNCLAIMED_MS = 10_000;
 
-function reportsOf(reports: readonly WorkerReport[], model: string) {
+export function reportsOf(reports: readonly WorkerReport[], model: string) {
   return reports.flatMap(({ id: worker, models }) => (models[model] ? [{ worker, ...models[model] }] : []));
-}
-
-export async function describeModel(
-  { predictions }: Api,
-  name: string,
-  reports: readonly WorkerReport[],
-): Promise<ModelDescription> {
-  const model = predictions.model(name);
-  const served = reportsOf(reports, name);
-  const loaded = served.find(({ description }) => description !== null);
-  const engines = served.flatMap(({ worker, engines: own }) => own.map((engine) => ({ ...engine, worker })));
-  const sum = (key: "batches" | "predictions" | "succeeded" | "failed") =>
-    served.reduce((total, { totals }) => total + totals[key], 0);
-  const self = `/v1/models/${encodeURIComponent(name)}`;
-  return {
-    name,
-    loader: model.loader,
-    device: [model.device].flat(),
-    ready: engines.some(({ state }) => state === "ready"),
-    labels: loaded?.description?.labels.slice() ?? null,
-    picture: loaded?.description?.picture ?? null,
-    tensors: loaded?.description?.tensors ?? null,
-    batch: {
-      max_batch_size: model.max_batch_size,
-      max_queue_delay_ms: model.max_queue_delay_ms,
-      batch_limit: loaded?.batch_limit ?? null,
-    },
-    limits: {
-      timeout_ms: model.timeout_ms,
-      result_ttl_seconds: model.result_ttl_seconds,
-      max_queue_length: model.max_queue_length,
-      attempts: model.attempts,
-    },
-    engines,
-    queue: await predictions.depth(name),
-    totals: {
-      batches: sum("batches"),
-      predictions: sum("predictions"),
-      succeeded: sum("succeeded"),
-      failed: sum("failed"),
-      mean_batch_size:
-        sum("batches") > 0 ? Math.round((sum("predictions") / sum("batches")) * 100) / 100 : null,
-    },
-    links: { self, predictions: `${self}/predictions` },
-  };
 }
 
 /** Whether a model is served, and if not, what is missing. */
@@ -87,4 +63,19 @@ export async function checkModel(
 
 function seconds(ms: number): string {
   return `${Math.round(ms / 1000)} s`;
+}
+
+/** Of every model; not ready where Redis is away. */
+export async function checkReadiness(api: Api): Promise<Readiness> {
+  try {
+    const reports = await api.predictions.workers();
+    const names = Object.keys(api.config.models);
+    const checks = await Promise.all(names.map((name) => checkModel(api, name, reports)));
+    const models = Object.fromEntries(names.map((name, index) => [name, checks[index]!]));
+    const problems = names.flatMap((name) => models[name]!.problems.map((problem) => `${name}: ${problem}`));
+    return { status: checks.every((check) => check.ready) ? "ready" : "not_ready", problems, models };
+  } catch (error) {
+    if (!(error instanceof RedisUnavailableError)) throw error;
+    return { status: "not_ready", problems: [error.message], models: {} };
+  }
 }

@@ -1,14 +1,14 @@
 /** How a prediction is to be run and answered: the query parameters and headers of a submission. */
 import type { Request } from "express";
 import { z } from "zod";
-import type { Config } from "../config/schema.ts";
-import { MAX_DURATION_MS, PREDICTION_EVENTS, type WebhookEventType } from "../config/webhooks.ts";
-import { parseOutsideUrl } from "../egress/egress.ts";
-import { BadInputError, InvalidRequestError, type Fault } from "../errors.ts";
-import { faultOf } from "../core/faults.ts";
-import type { Webhook } from "../queue/deliveries.ts";
-import { PRIORITIES, type Priority } from "../queue/jobs.ts";
-import { checkPredictionId, idOfIdempotencyKey } from "../queue/names.ts";
+import type { Config } from "../../config/schema.ts";
+import { MAX_DURATION_MS, PREDICTION_EVENTS, type WebhookEventType } from "../../config/webhooks.ts";
+import { parseOutsideUrl } from "../../egress/egress.ts";
+import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
+import { faultOf } from "../../core/faults.ts";
+import type { Webhook } from "../../queue/deliveries.ts";
+import { PRIORITIES, type Priority } from "../../queue/jobs.ts";
+import { checkPredictionId, idOfIdempotencyKey } from "../../queue/names.ts";
 
 export const MAX_WAIT_SECONDS = 60;
 

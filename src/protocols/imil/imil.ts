@@ -3,6 +3,11 @@
  * dictionary in, response dictionary out, through the same queue and batches.
  */
 import type { Request, Response } from "express";
+import { z } from "zod";
+import { jsonAnswer, modelParameter, problemAnswers, problemSchema } from "../../api/operations.ts";
+import type { Config } from "../../config/schema.ts";
+import { requestSchema } from "../../imil/requestSchema.ts";
+import { responseSchema } from "../../imil/responseSchema.ts";
 import {
   AlreadyEndedError,
   InfermillError,
@@ -13,14 +18,14 @@ import {
 import type { PredictionRequest, PredictionResponse } from "../../imil/dictionaries.ts";
 import { buildErrorResponse, toImilResponse } from "../../imil/response.ts";
 import { errorOfSummary, isFinal, type Prediction } from "../../queue/jobs.ts";
-import { acceptPredictions, draftOf, needsOf } from "../accept.ts";
-import type { Api } from "../api.ts";
-import { readJson } from "../body/read.ts";
-import { ClientGoneError, extendProblems } from "../problems.ts";
-import { readDictionary, type RequestParts } from "../requestDictionary.ts";
-import { abortWhenGone } from "./waiting.ts";
+import { acceptPredictions, draftOf, needsOf } from "../../api/service.ts";
+import type { Api, Protocol, Route } from "../../api/api.ts";
+import { readJson } from "../../api/body/read.ts";
+import { ClientGoneError, extendProblems } from "../../api/problems.ts";
+import { readDictionary, type RequestParts } from "../../api/requestDictionary.ts";
+import { abortWhenGone } from "../../api/waiting.ts";
 
-export async function answerImil(api: Api, modelName: string, req: Request, res: Response): Promise<void> {
+async function answerImil(api: Api, modelName: string, req: Request, res: Response): Promise<void> {
   const { config, predictions } = api;
   const run = { model: modelName, startedAt: new Date() };
   let request: PredictionRequest = {};
@@ -76,4 +81,48 @@ async function giveUp({ predictions }: Api, modelName: string, id: string): Prom
     if (error instanceof AlreadyEndedError) return predictions.read(modelName, id);
     throw error;
   }
+}
+
+const imilProblemSchema = z
+  .intersection(problemSchema, responseSchema)
+  .meta({ id: "ImilProblem", description: "A problem that is a response dictionary too." });
+const PROBLEM_STATUSES = [400, 404, 409, 413, 415, 422, 429, 500, 503, 504];
+
+/** @param fixedModel the only model that the path can reach, where it is one of `endpoints` */
+function imilRoute(path: string, modelOf: (req: Request) => string, fixedModel?: string): Route {
+  return {
+    method: "post",
+    path,
+    handler: (api, req, res) => answerImil(api, modelOf(req), req, res),
+    operation: {
+      operationId: fixedModel === undefined ? "answerImil" : `answerImil${path.replaceAll(/\W/g, "_")}`,
+      summary: fixedModel === undefined ? "IMIL's endpoint" : `IMIL's endpoint of ${fixedModel}`,
+      description:
+        "Request dictionary in, response dictionary out, once the prediction has ended. It goes through the same queue and batches. " +
+        "An error is a problem and a response dictionary in one: Rc is its status, Rm its text, Fs is empty.",
+      tags: ["predictions"],
+      ...(fixedModel === undefined && { requestParams: { path: z.object({ Model: modelParameter }) } }),
+      requestBody: { required: true, content: { "application/json": { schema: requestSchema } } },
+      responses: {
+        200: jsonAnswer("The response dictionary.", responseSchema),
+        ...problemAnswers(PROBLEM_STATUSES, imilProblemSchema),
+      },
+    },
+  };
+}
+
+/** Last of all protocols, because its path fits every other of one part. */
+export const imil: Protocol = {
+  name: "imil",
+  routes: (config) => [
+    ...endpointRoutes(config),
+    imilRoute("/{Model}", (req) => String(req.params["Model"])),
+  ],
+};
+
+/** IMIL's endpoint on a path of its own for each of `endpoints`, but not where a model has that name. */
+function endpointRoutes({ endpoints, models }: Config): Route[] {
+  return Object.entries(endpoints)
+    .filter(([path]) => !Object.hasOwn(models, path.slice(1)))
+    .map(([path, name]) => imilRoute(path, () => name, name));
 }

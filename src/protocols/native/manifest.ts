@@ -10,8 +10,8 @@ import { BadInputError, InfermillError, InvalidRequestError, type Fault } from "
 import { decodeBase64 } from "../../imil/requestPictures.ts";
 import type { Needs } from "../../imil/requestSchema.ts";
 import { parseWith } from "../../core/faults.ts";
-import { parseJson } from "../body/read.ts";
-import { readDictionary } from "../requestDictionary.ts";
+import { parseJson } from "../../api/body/read.ts";
+import { readDictionary } from "../../api/requestDictionary.ts";
 
 /** With more faulty lines than this the rest is not read. */
 const MAX_FAULTS = 100;

@@ -1,0 +1,105 @@
+/** What the api tells of itself: its index, its OpenAPI document and the page that shows it, its metrics. */
+import type { Request, Response } from "express";
+import { z } from "zod";
+import type { Api, Route } from "./api.ts";
+import { jsonAnswer } from "./operations.ts";
+
+function getIndex(_api: Api, _req: Request, res: Response): void {
+  res.json({
+    name: "infermill",
+    links: {
+      models: "/v1/models",
+      docs: "/docs",
+      openapi: "/openapi.json",
+      dashboard: "/dashboard",
+      live: "/health/live",
+      ready: "/health/ready",
+      metrics: "/metrics",
+    },
+  });
+}
+
+function getOpenApi({ openapi }: Api, _req: Request, res: Response): void {
+  res.json(openapi);
+}
+
+async function getMetrics({ metrics }: Api, _req: Request, res: Response): Promise<void> {
+  res.set("Content-Type", metrics.contentType).send(await metrics.expose());
+}
+
+function getDocs(_api: Api, _req: Request, res: Response): void {
+  res.type("html").send(`<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <title>infermill API</title>
+    <link rel="icon" href="/docs/favicon-32x32.png">
+    <link rel="stylesheet" href="/docs/swagger-ui.css">
+  </head>
+  <body>
+    <div id="swagger-ui"></div>
+    <script src="/docs/swagger-ui-bundle.js"></script>
+    <script src="/docs/start.js"></script>
+  </body>
+</html>
+`);
+}
+
+/** A file of its own, because the Content-Security-Policy allows no inline scripts. */
+export function getDocsScript(_req: Request, res: Response): void {
+  res
+    .type("js")
+    .send(`SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true });\n`);
+}
+
+export const siteRoutes: readonly Route[] = [
+  {
+    method: "get",
+    path: "/metrics",
+    handler: getMetrics,
+    operation: {
+      operationId: "getMetrics",
+      summary: "Metrics for Prometheus",
+      tags: ["operations"],
+      responses: {
+        200: { description: "Exposition format.", content: { "text/plain": { schema: z.string() } } },
+      },
+    },
+  },
+  {
+    method: "get",
+    path: "/",
+    handler: getIndex,
+    operation: {
+      operationId: "getIndex",
+      summary: "Where everything is",
+      tags: ["operations"],
+      responses: {
+        200: jsonAnswer("Links.", z.object({ name: z.string(), links: z.record(z.string(), z.string()) })),
+      },
+    },
+  },
+  {
+    method: "get",
+    path: "/openapi.json",
+    handler: getOpenApi,
+    operation: {
+      operationId: "getOpenApi",
+      summary: "This document",
+      tags: ["operations"],
+      responses: { 200: jsonAnswer("OpenAPI 3.1.", z.looseObject({})) },
+    },
+  },
+  {
+    method: "get",
+    path: "/docs",
+    handler: getDocs,
+    operation: {
+      operationId: "getDocs",
+      summary: "This document as a page to try it on",
+      tags: ["operations"],
+      responses: { 200: { description: "HTML.", content: { "text/html": { schema: z.string() } } } },
+    },
+  },
+];

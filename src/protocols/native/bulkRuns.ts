@@ -1,0 +1,246 @@
+/** `/v1/bulk`: start a bulk run over a folder or a manifest, list the runs, read one, cancel, resume or delete it. */
+import type { Request, Response } from "express";
+import { z } from "zod";
+import { acceptedHeaders, jsonAnswer, problemAnswers } from "../../api/operations.ts";
+import { streamRoutes } from "./bulkStreams.ts";
+import { count, time } from "./schemas.ts";
+import type { BulkRuns } from "../../bulk/runs.ts";
+import { BULK_STATUSES, hasEnded, type BulkRun } from "../../bulk/spec.ts";
+import { RedisUnavailableError } from "../../errors.ts";
+import { parseWith } from "../../core/faults.ts";
+import { needsOf } from "../../api/service.ts";
+import { pathParameter, type Api, type Route } from "../../api/api.ts";
+import { bulkForm, limitBody, readJson } from "../../api/body/read.ts";
+import { manifestLineSchema, readManifest } from "./manifest.ts";
+import {
+  bulkFolderSchema,
+  manifestQuerySchema,
+  readFolderRequest,
+  readManifestQuery,
+} from "./bulkRequest.ts";
+
+const bulkRunSchema = z
+  .object({
+    id: z.string(),
+    model: z.string(),
+    status: z.enum(BULK_STATUSES).meta({
+      description:
+        "completed: every entry has its line, whether it succeeded or failed; failed: the run itself could not go on.",
+    }),
+    folder: z.string().nullable().meta({ description: "null for a manifest." }),
+    glob: z.string().nullable(),
+    priority: z.enum(["high", "normal", "low"]),
+    counts: z.object({
+      total: count.meta({ description: "While the folder is walked, what was found so far." }),
+      done: count,
+      succeeded: count,
+      failed: count,
+    }),
+    progress: z.number().nullable().meta({ description: "0 to 1; null until the folder is walked." }),
+    images_per_second: z
+      .number()
+      .nullable()
+      .meta({ description: "Of the last seconds; once it has ended, of the whole run." }),
+    eta_seconds: count.nullable(),
+    created_at: z.string().meta({ format: "date-time" }),
+    started_at: time("When a coordinator began."),
+    finished_at: time("When it ended."),
+    error: z
+      .object({ code: z.string(), title: z.string(), detail: z.string() })
+      .nullable()
+      .meta({ description: "Why the run itself failed." }),
+    links: z.object({ self: z.string(), results: z.string(), events: z.string(), cancel: z.string() }),
+  })
+  .meta({ id: "BulkRun" });
+// Fails to compile when the document and src/bulk no longer mean the same run.
+bulkRunSchema satisfies z.ZodType<BulkRun>;
+
+const bulkRunsSchema = z.object({ runs: z.array(bulkRunSchema) }).meta({ id: "BulkRuns" });
+
+const runParameter = z.string().meta({ description: "Id of the bulk run." });
+
+/** How long a cancellation is waited for; a coordinator looks once a second. */
+const CANCEL_WAIT_MS = 5000;
+const CANCEL_LOOK_MS = 100;
+
+async function createBulkRun(api: Api, req: Request, res: Response): Promise<void> {
+  const { bulk, config } = api;
+  const form = bulkForm(req, config);
+  const spec =
+    form === "folder"
+      ? await readFolderRequest(api, await readJson(req, config.max_body_bytes))
+      : readManifestQuery(api, req);
+  if (form === "folder") {
+    await bulk.create(spec);
+  } else {
+    const body = limitBody(req, config.max_manifest_bytes, "max_manifest_bytes");
+    await bulk.create(spec, readManifest(body, config, spec.model, await needsOf(api, spec.model)));
+  }
+  await bulk.enqueue(spec);
+  const run = await bulk.read(spec.id);
+  res.status(202).set("Location", run.links.self).set("Retry-After", "1").json(run);
+}
+
+const bulkListQuerySchema = z.object({
+  limit: z.coerce
+    .number({ error: "must be a number" })
+    .int({ error: "must be a whole number" })
+    .min(1, { error: "must be 1 or more" })
+    .max(1000, { error: "must be at most 1000" })
+    .default(100)
+    .meta({ description: "Most runs to list; the newest come first." }),
+});
+
+async function listBulkRuns({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const checked = parseWith(bulkListQuerySchema, req.query);
+  res.json({ runs: await bulk.list(checked.limit) });
+}
+
+async function getBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const run = await bulk.read(pathParameter(req, "run"));
+  if (!hasEnded(run.status)) res.set("Retry-After", "1");
+  res.json(run);
+}
+
+async function deleteBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const id = pathParameter(req, "run");
+  const before = await bulk.read(id);
+  if (!hasEnded(before.status)) return cancel(bulk, before, res);
+  await bulk.remove(id);
+  res.status(204).end();
+}
+
+async function cancelBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const before = await bulk.read(pathParameter(req, "run"));
+  if (!hasEnded(before.status)) return cancel(bulk, before, res);
+  res.json(before);
+}
+
+async function cancel(bulk: BulkRuns, before: BulkRun, res: Response): Promise<void> {
+  const run = (await bulk.cancel(before.id)) ?? (await readOnceEnded(bulk, before));
+  res.status(hasEnded(run.status) ? 200 : 202).json(run);
+}
+
+async function resumeBulkRun({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const id = pathParameter(req, "run");
+  await bulk.resume(id);
+  const run = await bulk.read(id);
+  res.status(202).set("Location", run.links.self).set("Retry-After", "1").json(run);
+}
+
+/** A run has ended once what was running at the cancellation is written down. */
+async function readOnceEnded(bulk: BulkRuns, before: BulkRun): Promise<BulkRun> {
+  const deadline = Date.now() + CANCEL_WAIT_MS;
+  let run = before;
+  for (;;) {
+    // It is cancelled already: a 503 now would have it asked for again, and that deletes a run that has ended.
+    run = await bulk.read(run.id).catch((error: unknown) => {
+      if (!(error instanceof RedisUnavailableError)) throw error;
+      return run;
+    });
+    if (hasEnded(run.status) || Date.now() > deadline) return run;
+    await new Promise((resolve) => setTimeout(resolve, CANCEL_LOOK_MS));
+  }
+}
+
+export const bulkRoutes: readonly Route[] = [
+  {
+    method: "post",
+    path: "/v1/bulk",
+    handler: createBulkRun,
+    operation: {
+      operationId: "createBulkRun",
+      summary: "Start a bulk run",
+      description:
+        "Over a folder below `bulk_roots` (a JSON body), or over the lines of a manifest (NDJSON, the rest as query parameters), which are all checked before anything runs.",
+      tags: ["bulk runs"],
+      requestParams: { query: manifestQuerySchema.partial() },
+      requestBody: {
+        required: true,
+        content: {
+          "application/json": { schema: bulkFolderSchema },
+          "application/x-ndjson": { schema: manifestLineSchema },
+        },
+      },
+      responses: {
+        202: jsonAnswer("Accepted.", bulkRunSchema, acceptedHeaders),
+        ...problemAnswers([400, 404, 413, 415, 422, 503]),
+      },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/bulk",
+    handler: listBulkRuns,
+    operation: {
+      operationId: "listBulkRuns",
+      summary: "List the bulk runs, the newest first",
+      tags: ["bulk runs"],
+      requestParams: { query: bulkListQuerySchema },
+      responses: { 200: jsonAnswer("The runs.", bulkRunsSchema), ...problemAnswers([422, 503]) },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/bulk/{run}",
+    handler: getBulkRun,
+    operation: {
+      operationId: "getBulkRun",
+      summary: "Read how a bulk run stands",
+      tags: ["bulk runs"],
+      requestParams: { path: z.object({ run: runParameter }) },
+      responses: { 200: jsonAnswer("The run.", bulkRunSchema), ...problemAnswers([404, 503]) },
+    },
+  },
+  {
+    method: "delete",
+    path: "/v1/bulk/{run}",
+    handler: deleteBulkRun,
+    operation: {
+      operationId: "deleteBulkRun",
+      summary: "Cancel a bulk run, or delete one that has ended",
+      description: "A cancelled run keeps the results that are there; deleting it removes them.",
+      tags: ["bulk runs"],
+      requestParams: { path: z.object({ run: runParameter }) },
+      responses: {
+        200: jsonAnswer("It is cancelled.", bulkRunSchema),
+        202: jsonAnswer("It will be cancelled once what runs has ended.", bulkRunSchema),
+        204: { description: "It had ended and is deleted." },
+        ...problemAnswers([404, 503]),
+      },
+    },
+  },
+  {
+    method: "post",
+    path: "/v1/bulk/{run}/cancel",
+    handler: cancelBulkRun,
+    operation: {
+      operationId: "cancelBulkRun",
+      summary: "Cancel a bulk run, and leave one that has ended as it is",
+      tags: ["bulk runs"],
+      requestParams: { path: z.object({ run: runParameter }) },
+      responses: {
+        200: jsonAnswer("It has ended.", bulkRunSchema),
+        202: jsonAnswer("It will be cancelled once what runs has ended.", bulkRunSchema),
+        ...problemAnswers([404, 503]),
+      },
+    },
+  },
+  {
+    method: "post",
+    path: "/v1/bulk/{run}/resume",
+    handler: resumeBulkRun,
+    operation: {
+      operationId: "resumeBulkRun",
+      summary: "Go on with a bulk run that failed or was cancelled",
+      description: "It goes on behind the results that are there, with the entries that have none.",
+      tags: ["bulk runs"],
+      requestParams: { path: z.object({ run: runParameter }) },
+      responses: {
+        202: jsonAnswer("Accepted.", bulkRunSchema, acceptedHeaders),
+        ...problemAnswers([404, 409, 503]),
+      },
+    },
+  },
+  ...streamRoutes,
+];

@@ -1,0 +1,166 @@
+/** `GET /v1/models`, `GET /v1/models/{model}` and `…/ready`: what is served, and how it stands. */
+import type { Request, Response } from "express";
+import { z } from "zod";
+import { pathParameter, type Api, type Route } from "../../api/api.ts";
+import { jsonAnswer, modelParameter, problemAnswers, problemSchema } from "../../api/operations.ts";
+import { checkModel, modelReadinessSchema, reportsOf } from "../../api/readiness.ts";
+import type { WorkerReport } from "../../queue/workerReports.ts";
+import { count } from "./schemas.ts";
+
+const modelSchema = z
+  .object({
+    name: z.string(),
+    loader: z.string(),
+    device: z.array(z.string()),
+    ready: z.boolean().meta({ description: "Whether an engine of a live worker is ready." }),
+    labels: z.array(z.string()).nullable().meta({ description: "null until a worker has told." }),
+    picture: z.enum(["required", "optional", "none"]).nullable(),
+    tensors: z.unknown(),
+    batch: z.object({
+      max_batch_size: count,
+      max_queue_delay_ms: z.number(),
+      batch_limit: count.nullable().meta({ description: "What the model itself can take." }),
+    }),
+    limits: z.object({
+      timeout_ms: count,
+      result_ttl_seconds: count,
+      max_queue_length: count,
+      attempts: count,
+    }),
+    engines: z.array(
+      z.object({
+        id: z.string(),
+        worker: z.string(),
+        device: z.string(),
+        state: z.enum(["loading", "ready", "restarting", "failed"]),
+        pid: z.int().nullable(),
+        restarts: count,
+        error: z.string().nullable(),
+      }),
+    ),
+    queue: z.object({ waiting: count, running: count, delayed: count, failed: count, completed: count }),
+    totals: z
+      .object({
+        batches: count,
+        predictions: count,
+        succeeded: count,
+        failed: count,
+        mean_batch_size: z.number().nullable(),
+      })
+      .meta({ description: "Since the live workers started." }),
+    links: z.object({ self: z.string(), predictions: z.string() }),
+  })
+  .meta({ id: "Model" });
+
+const modelsSchema = z.object({ models: z.array(modelSchema) }).meta({ id: "Models" });
+
+type ModelDescription = z.output<typeof modelSchema>;
+
+async function listModels(api: Api, _req: Request, res: Response): Promise<void> {
+  const reports = await api.predictions.workers();
+  const names = Object.keys(api.config.models);
+  res.json({ models: await Promise.all(names.map((name) => describeModel(api, name, reports))) });
+}
+
+async function getModel(api: Api, req: Request, res: Response): Promise<void> {
+  res.json(await describeModel(api, pathParameter(req, "model"), await api.predictions.workers()));
+}
+
+async function modelReady(api: Api, req: Request, res: Response): Promise<void> {
+  const readiness = await checkModel(api, pathParameter(req, "model"), await api.predictions.workers());
+  res.status(readiness.ready ? 200 : 503).json(readiness);
+}
+
+/** A model's settings, and what the live workers report of it. */
+async function describeModel(
+  { predictions }: Api,
+  name: string,
+  reports: readonly WorkerReport[],
+): Promise<ModelDescription> {
+  const model = predictions.model(name);
+  const served = reportsOf(reports, name);
+  const loaded = served.find(({ description }) => description !== null);
+  const engines = served.flatMap(({ worker, engines: own }) => own.map((engine) => ({ ...engine, worker })));
+  const sum = (key: "batches" | "predictions" | "succeeded" | "failed") =>
+    served.reduce((total, { totals }) => total + totals[key], 0);
+  const self = `/v1/models/${encodeURIComponent(name)}`;
+  return {
+    name,
+    loader: model.loader,
+    device: [model.device].flat(),
+    ready: engines.some(({ state }) => state === "ready"),
+    labels: loaded?.description?.labels.slice() ?? null,
+    picture: loaded?.description?.picture ?? null,
+    tensors: loaded?.description?.tensors ?? null,
+    batch: {
+      max_batch_size: model.max_batch_size,
+      max_queue_delay_ms: model.max_queue_delay_ms,
+      batch_limit: loaded?.batch_limit ?? null,
+    },
+    limits: {
+      timeout_ms: model.timeout_ms,
+      result_ttl_seconds: model.result_ttl_seconds,
+      max_queue_length: model.max_queue_length,
+      attempts: model.attempts,
+    },
+    engines,
+    queue: await predictions.depth(name),
+    totals: {
+      batches: sum("batches"),
+      predictions: sum("predictions"),
+      succeeded: sum("succeeded"),
+      failed: sum("failed"),
+      mean_batch_size:
+        sum("batches") > 0 ? Math.round((sum("predictions") / sum("batches")) * 100) / 100 : null,
+    },
+    links: { self, predictions: `${self}/predictions` },
+  };
+}
+
+export const modelRoutes: readonly Route[] = [
+  {
+    method: "get",
+    path: "/v1/models",
+    handler: listModels,
+    operation: {
+      operationId: "listModels",
+      summary: "List the models",
+      tags: ["models"],
+      responses: { 200: jsonAnswer("What is served.", modelsSchema), ...problemAnswers([503]) },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/models/{model}",
+    handler: getModel,
+    operation: {
+      operationId: "getModel",
+      summary: "Describe a model",
+      tags: ["models"],
+      requestParams: { path: z.object({ model: modelParameter }) },
+      responses: { 200: jsonAnswer("The model.", modelSchema), ...problemAnswers([404, 503]) },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/models/{model}/ready",
+    handler: modelReady,
+    operation: {
+      operationId: "modelReady",
+      summary: "Whether a model is served and gets on",
+      tags: ["models"],
+      requestParams: { path: z.object({ model: modelParameter }) },
+      responses: {
+        200: jsonAnswer("The model is ready.", modelReadinessSchema),
+        ...problemAnswers([404]),
+        503: {
+          description: "What is missing, or Redis can't be reached.",
+          content: {
+            "application/json": { schema: modelReadinessSchema },
+            "application/problem+json": { schema: problemSchema },
+          },
+        },
+      },
+    },
+  },
+];

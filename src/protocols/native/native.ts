@@ -1,0 +1,11 @@
+/** infermill's own protocol: `/v1/models`, `/v1/bulk`, `/v1/webhooks`. */
+import type { Protocol } from "../../api/api.ts";
+import { bulkRoutes } from "./bulkRuns.ts";
+import { modelRoutes } from "./models.ts";
+import { predictionRoutes } from "./predictions.ts";
+import { webhookRoutes } from "./webhooks.ts";
+
+export const native: Protocol = {
+  name: "native",
+  routes: () => [...predictionRoutes, ...webhookRoutes, ...bulkRoutes, ...modelRoutes],
+};

@@ -1,0 +1,227 @@
+/** `/v1/models/{model}/predictions`: submit, list, read or wait for, follow, cancel. */
+import type { Request, Response } from "express";
+import { z } from "zod";
+import type { ZodOpenApiOperationObject } from "zod-openapi";
+import { pathParameter, type Api, type Route } from "../../api/api.ts";
+import {
+  acceptedHeaders,
+  eventStreamAnswers,
+  jsonAnswer,
+  lastEventIdHeader,
+  modelParameter,
+  problemAnswers,
+} from "../../api/operations.ts";
+import { streamState } from "../../api/streamState.ts";
+import { abortWhenGone } from "../../api/waiting.ts";
+import { parseWith } from "../../core/faults.ts";
+import { requestSchema } from "../../imil/requestSchema.ts";
+import { isFinal, STATUSES, type Prediction } from "../../queue/jobs.ts";
+import { manyPredictionsSchema, predictionListSchema, predictionSchema } from "./schemas.ts";
+import { sendPrediction, submitPrediction } from "./submit.ts";
+import { MAX_WAIT_SECONDS, submissionQuerySchema, waitQuerySchema } from "./submissionOptions.ts";
+
+const MAX_LISTED = 100;
+const limitError = `must be a whole number from 1 to ${MAX_LISTED}`;
+
+const predictionListQuerySchema = z.object({
+  status: z
+    .enum(STATUSES, { error: `must be one of ${STATUSES.join(", ")}` })
+    .optional()
+    .meta({ description: "Only those with this status." }),
+  limit: z.coerce
+    .number({ error: limitError })
+    .int({ error: limitError })
+    .min(1, { error: limitError })
+    .max(MAX_LISTED, { error: limitError })
+    .default(20)
+    .meta({ description: "Most predictions to list; those that were accepted last come first." }),
+});
+
+async function listPredictions({ predictions }: Api, req: Request, res: Response): Promise<void> {
+  const { limit, status } = parseWith(predictionListQuerySchema, req.query);
+  const listed = await predictions.list(pathParameter(req, "model"), limit, status);
+  res.set("Cache-Control", "no-store").json({ predictions: listed });
+}
+
+async function getPrediction(api: Api, req: Request, res: Response): Promise<void> {
+  const checked = parseWith(waitQuerySchema, req.query);
+  const gone = abortWhenGone(res, api.closing);
+  try {
+    const waitMs = (checked.wait ?? 0) * 1000;
+    const [model, id] = [pathParameter(req, "model"), pathParameter(req, "id")];
+    sendPrediction(res, await api.predictions.wait(model, id, waitMs, gone.signal), 200);
+  } finally {
+    gone.stop();
+  }
+}
+
+async function cancelPrediction({ predictions }: Api, req: Request, res: Response): Promise<void> {
+  res.json(await predictions.cancel(pathParameter(req, "model"), pathParameter(req, "id")));
+}
+
+/** Only endings are announced; that it began to run is seen by looking. */
+const LOOK_INTERVAL_MS = 1000;
+
+async function streamEvents({ predictions, closing }: Api, req: Request, res: Response): Promise<void> {
+  const [model, id] = [pathParameter(req, "model"), pathParameter(req, "id")];
+  await streamState(req, res, closing, await predictions.read(model, id), {
+    event: "status",
+    idOf: eventId,
+    hasEnded: ({ status }) => isFinal(status),
+    next: (signal) => predictions.wait(model, id, LOOK_INTERVAL_MS, signal),
+  });
+}
+
+/** The same status comes again where a prediction is tried again. */
+function eventId({ attempts, status }: Prediction): string {
+  return `${attempts}-${status}`;
+}
+
+const id = z.string().meta({ description: "Id of the prediction." });
+const onePath = z.object({ model: modelParameter, id });
+const binary = z.string().meta({ override: { type: "string", format: "binary" } });
+const requestBody: ZodOpenApiOperationObject["requestBody"] = {
+  required: true,
+  content: {
+    "image/*": { schema: binary },
+    "multipart/form-data": {
+      schema: z.object({
+        image: z.array(binary).optional().meta({ description: "The pictures, as files." }),
+        request: requestSchema.optional(),
+      }),
+    },
+    "application/json": { schema: z.union([requestSchema, z.array(requestSchema)]) },
+    "application/x-ndjson": { schema: z.string().meta({ description: "A request dictionary a line." }) },
+  },
+};
+
+const preferHeader = z
+  .string()
+  .optional()
+  .meta({
+    description: `wait=N: seconds (at most ${MAX_WAIT_SECONDS}) to wait for the prediction to end.`,
+    example: "wait=10",
+  });
+
+const submitDescription =
+  "The body is the picture itself (`image/*`, keys of the dictionary as further query parameters), a form, a request dictionary, or many of them. " +
+  "Many are answered with 202 when at least one was accepted, each with its prediction or its problem; `Prefer` is ignored for them.";
+
+export const predictionRoutes: readonly Route[] = [
+  {
+    method: "post",
+    path: "/v1/models/{model}/predictions",
+    handler: submitPrediction,
+    operation: {
+      operationId: "submitPrediction",
+      summary: "Submit a prediction",
+      description: submitDescription,
+      tags: ["predictions"],
+      requestParams: {
+        path: z.object({ model: modelParameter }),
+        query: submissionQuerySchema,
+        header: z.object({
+          Prefer: preferHeader,
+          "Idempotency-Key": z
+            .string()
+            .min(1)
+            .max(255)
+            .optional()
+            .meta({ description: "The same key and the same request give the first prediction again." }),
+        }),
+      },
+      requestBody,
+      responses: {
+        200: jsonAnswer("The prediction has ended.", predictionSchema),
+        202: jsonAnswer("Accepted.", z.union([predictionSchema, manyPredictionsSchema]), acceptedHeaders),
+        ...problemAnswers([400, 404, 413, 415, 422, 429, 503]),
+      },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/models/{model}/predictions",
+    handler: listPredictions,
+    operation: {
+      operationId: "listPredictions",
+      summary: "List the predictions of a model, the newest first",
+      tags: ["predictions"],
+      requestParams: { path: z.object({ model: modelParameter }), query: predictionListQuerySchema },
+      responses: {
+        200: jsonAnswer("The predictions.", predictionListSchema),
+        ...problemAnswers([404, 422, 503]),
+      },
+    },
+  },
+  {
+    method: "put",
+    path: "/v1/models/{model}/predictions/{id}",
+    handler: submitPrediction,
+    operation: {
+      operationId: "putPrediction",
+      summary: "Submit a prediction under an id of one's own",
+      description: "Idempotent: the same request again gives the first prediction again.",
+      tags: ["predictions"],
+      requestParams: {
+        path: onePath,
+        query: submissionQuerySchema,
+        header: z.object({ Prefer: preferHeader }),
+      },
+      requestBody,
+      responses: {
+        200: jsonAnswer("The prediction has ended.", predictionSchema),
+        202: jsonAnswer("Accepted.", predictionSchema, acceptedHeaders),
+        ...problemAnswers([400, 404, 413, 415, 422, 429, 503]),
+      },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/models/{model}/predictions/{id}",
+    handler: getPrediction,
+    operation: {
+      operationId: "getPrediction",
+      summary: "Read a prediction, or wait for its end",
+      tags: ["predictions"],
+      requestParams: { path: onePath, query: waitQuerySchema },
+      responses: { 200: jsonAnswer("The prediction.", predictionSchema), ...problemAnswers([404, 422, 503]) },
+    },
+  },
+  {
+    method: "delete",
+    path: "/v1/models/{model}/predictions/{id}",
+    handler: cancelPrediction,
+    operation: {
+      operationId: "cancelPrediction",
+      summary: "Cancel a prediction",
+      description:
+        "One that waits is cancelled at once, of one that runs the outcome is dropped. Once more is harmless.",
+      tags: ["predictions"],
+      requestParams: { path: onePath },
+      responses: {
+        200: jsonAnswer("It is cancelled.", predictionSchema),
+        ...problemAnswers([404, 409, 503]),
+      },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/models/{model}/predictions/{id}/events",
+    handler: streamEvents,
+    operation: {
+      operationId: "streamEvents",
+      summary: "Follow a prediction",
+      description:
+        "Server-sent events: `status` with the prediction as data at every change of its status, until it ends.",
+      tags: ["predictions"],
+      requestParams: {
+        path: onePath,
+        header: lastEventIdHeader,
+      },
+      responses: {
+        ...eventStreamAnswers,
+        ...problemAnswers([404, 503]),
+      },
+    },
+  },
+];
