@@ -144,6 +144,11 @@ export class PredictionNotFoundError extends NotFoundError {
   override readonly title = "No such prediction";
 }
 
+export class OutputNotFoundError extends NotFoundError {
+  override readonly code = "output_not_found";
+  override readonly title = "No such output";
+}
+
 export class DeliveryNotFoundError extends NotFoundError {
   override readonly code = "delivery_not_found";
   override readonly title = "No such webhook delivery";

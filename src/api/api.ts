@@ -38,6 +38,9 @@ export interface Protocol {
 }
 
 /** A parameter of a route's path; the table says that it is there. */
-export function pathParameter(req: Request, name: "model" | "id" | "run" | "delivery"): string {
+export function pathParameter(
+  req: Request,
+  name: "model" | "id" | "run" | "delivery" | "name" | "index",
+): string {
   return String(req.params[name]);
 }

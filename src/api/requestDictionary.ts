@@ -11,13 +11,7 @@ import { decodeBase64 } from "../imil/requestPictures.ts";
 import { findFaults, type Needs } from "../imil/requestSchema.ts";
 import { parseFileReference, type StoredInput } from "../queue/inputs.ts";
 import { BodyTooLargeError } from "./problems.ts";
-
-/** A dictionary without its pictures, and these: as bytes, or as files that stay where they are. */
-export interface RequestParts {
-  request: RequestDictionary;
-  pictures: Buffer[];
-  references: StoredInput[];
-}
+import type { RequestParts } from "./service.ts";
 
 /**
  * @param needs of the model's loader; what the request lacks of it is a fault like any other
@@ -38,7 +32,7 @@ export function readDictionary(
   const pictures = takePictures(base64, image, config, faults);
   if (faults.length > 0) throw new InvalidRequestError(faults);
   checkRequestSize(request, config);
-  return { request, ...pictures };
+  return { request, inputs: pictures };
 }
 
 /**
@@ -56,16 +50,15 @@ function takePictures(
   image: string | string[] | null | undefined,
   config: Config,
   faults: Fault[],
-): Pick<RequestParts, "pictures" | "references"> {
+): RequestParts["inputs"] {
   const encoded = listOf<unknown>(base64);
   const named = listOf(image);
   const key = encoded.length > 0 ? "Base_64" : "image";
   const count = encoded.length + named.length;
-  const none = { pictures: [], references: [] };
-  if (faults.some((fault) => /^(Base_64|image)\b/.test(fault.key))) return none;
+  if (faults.some((fault) => /^(Base_64|image)\b/.test(fault.key))) return [];
   if (encoded.length > 0 && named.length > 0) {
     faults.push({ key, problem: "must be left out where image names the pictures, got both" });
-    return none;
+    return [];
   }
   if (count > config.max_pictures_per_request) {
     const limit = config.max_pictures_per_request;
@@ -73,7 +66,7 @@ function takePictures(
       key,
       problem: `must hold at most ${limit} pictures (max_pictures_per_request), got ${count}`,
     });
-    return none;
+    return [];
   }
 
   const each = <T, U>(list: T[], isList: boolean, read: (item: T, place: string) => U): U[] =>
@@ -87,10 +80,12 @@ function takePictures(
         return [];
       }
     });
-  return {
-    pictures: each(encoded, Array.isArray(base64), decodeBase64),
-    references: each(named, Array.isArray(image), (path) => refer(path, config)),
-  };
+  return encoded.length > 0
+    ? each(encoded, Array.isArray(base64), (text, place) => ({
+        bytes: decodeBase64(text, place),
+        label: {},
+      }))
+    : each(named, Array.isArray(image), (path) => refer(path, config));
 }
 
 /** "", " " and null are what IMIL's clients send for "none". */

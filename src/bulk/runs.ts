@@ -17,6 +17,7 @@ import {
 } from "../errors.ts";
 import { connectRedis, reachRedis } from "../redis/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
+import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
 import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
 import {
@@ -83,6 +84,7 @@ export class BulkRuns {
   readonly #names: Names;
   readonly #redis: ScriptedRedis;
   readonly #scripts: Scripts;
+  readonly #outputs: OutputStore;
   readonly #onEnded: OnRunEnded | undefined;
 
   /** Use `openBulkRuns`. */
@@ -94,6 +96,7 @@ export class BulkRuns {
     redis.defineCommand("bulkRelease", { numberOfKeys: 1, lua: RELEASE });
     this.#redis = redis as ScriptedRedis;
     this.#scripts = defineScripts(redis);
+    this.#outputs = createOutputStore(config, this.#names, redis);
     this.#onEnded = onEnded;
     this.queue = new Queue(BULK_QUEUE, { connection: redis, prefix: this.#names.queuePrefix });
     this.queue.on("error", () => {});
@@ -211,6 +214,7 @@ export class BulkRuns {
   /** Removes an ended run, its files and all. */
   async remove(id: string): Promise<void> {
     await this.folder(id).remove();
+    await this.#outputs.removeBulkRun(id);
     const spec = await this.readSpec(id).catch(ignoreMissing);
     if (spec) await this.#clearBulkQueue(spec);
     await reachRedis(async () => {

@@ -3,7 +3,7 @@ import type { ErrorSummary } from "../errors.ts";
 import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import type { Webhook } from "../queue/deliveries.ts";
 import type { InputRef } from "../queue/inputs.ts";
-import type { Priority, Timings } from "../queue/jobs.ts";
+import type { PredictionOutput, Priority, Timings } from "../queue/jobs.ts";
 
 /** What was asked for; written once, as `run.json`. */
 export interface BulkSpec {
@@ -55,6 +55,8 @@ export interface BulkResult<Result = ResponseDictionary> {
   path?: string;
   custom_id?: string;
   result?: Result | null;
+  /** Bytes beside the result. */
+  outputs?: PredictionOutput[];
   error?: ErrorSummary;
   timings?: Timings;
 }

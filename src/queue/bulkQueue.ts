@@ -11,8 +11,15 @@ import type { ErrorSummary } from "../errors.ts";
 import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import { connectRedis, reachRedis } from "../redis/connections.ts";
 import { createInputStore, type InputRef, type InputStore } from "./inputs.ts";
-import { failureOf, jobOptions, type Completion, type Priority, type Timings } from "./jobs.ts";
-import { createNames } from "./names.ts";
+import {
+  failureOf,
+  jobOptions,
+  type Completion,
+  type PredictionOutput,
+  type Priority,
+  type Timings,
+} from "./jobs.ts";
+import { createNames, partsOfBulkPredictionId } from "./names.ts";
 import { readResponse } from "./responses.ts";
 import { defineScripts } from "./scripts.ts";
 
@@ -25,7 +32,7 @@ export interface BulkSubmission {
 
 /** How a prediction of a bulk run ended. */
 export type BulkOutcome =
-  | { status: "succeeded"; result: ResponseDictionary; timings: Timings }
+  | { status: "succeeded"; result: ResponseDictionary; outputs?: PredictionOutput[]; timings: Timings }
   | { status: "failed"; error: ErrorSummary };
 
 export interface BulkQueue {
@@ -135,5 +142,14 @@ async function readEnding(
   if (!returnValue) return { status: "failed", error: failureOf(failedReason ?? "") };
   const completion = JSON.parse(returnValue) as Completion;
   const result = await readResponse(queue, id, completion);
-  return result ? { status: "succeeded", result, timings: completion.timings } : "missing";
+  if (!result) return "missing";
+  const { run, index } = partsOfBulkPredictionId(id);
+  const outputs = (completion.outputs ?? []).map(({ name, media_type, bytes, data }) => ({
+    name,
+    media_type,
+    bytes,
+    ...(data !== undefined && { data }),
+    url: `/v1/bulk/${run}/outputs/${index}/${encodeURIComponent(name)}?type=${media_type}`,
+  }));
+  return { status: "succeeded", result, ...(outputs.length > 0 && { outputs }), timings: completion.timings };
 }

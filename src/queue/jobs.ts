@@ -8,6 +8,7 @@ import * as errors from "../errors.ts";
 import type { ErrorSummary } from "../errors.ts";
 import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import type { InputRef } from "./inputs.ts";
+import type { OutputRef } from "./outputs.ts";
 
 /** A prediction's job data. The bytes of its inputs are elsewhere. */
 export interface PredictionJobData {
@@ -41,6 +42,8 @@ export interface Completion {
   response?: ResponseDictionary;
   /** Where in the job's log a large response is, counted from 0. */
   response_log?: number;
+  /** Bytes beside the response. */
+  outputs?: OutputRef[];
   timings: Timings;
   /** How many predictions the model ran together with this one, itself included. */
   batch_size: number;
@@ -63,6 +66,18 @@ export function endMarkOf({ progress }: PredictionJob): EndMark | undefined {
 export const STATUSES = ["queued", "running", "succeeded", "failed", "cancelled", "expired"] as const;
 export type Status = (typeof STATUSES)[number];
 
+/** An output as clients see it. */
+export interface PredictionOutput {
+  name: string;
+  media_type: string;
+  /** Size in bytes. */
+  bytes: number;
+  /** The bytes as base64, where they are few. */
+  data?: string;
+  /** Where the bytes can be read. */
+  url: string;
+}
+
 /** A prediction as clients see it. */
 export interface Prediction<Result = ResponseDictionary> {
   id: string;
@@ -75,6 +90,8 @@ export interface Prediction<Result = ResponseDictionary> {
   /** How often it was started. */
   attempts: number;
   result: Result | null;
+  /** Bytes beside the result: pictures, masks, large tensors. */
+  outputs: PredictionOutput[];
   error: ErrorSummary | null;
   timings: Timings | null;
   batch_size: number | null;

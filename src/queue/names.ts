@@ -8,6 +8,7 @@ export interface Names {
   /** Prefix of BullMQ's own keys; a model's queue has the model's name. */
   readonly queuePrefix: string;
   input(predictionId: string, index: number): string;
+  output(ownerId: string, name: string): string;
   /** Slots that submissions in progress hold in a model's queue. */
   slots(model: string): string;
   worker(workerId: string): string;
@@ -38,6 +39,7 @@ export function createNames(prefix: string): Names {
   return {
     queuePrefix: `${prefix}:queue`,
     input: (id, index) => `${prefix}:input:${id}:${index}`,
+    output: (id, name) => `${prefix}:output:${id}:${name}`,
     slots: (model) => `${prefix}:slots:${model}`,
     worker: (id) => `${prefix}:worker:${id}`,
     workers: `${prefix}:workers`,
@@ -60,6 +62,12 @@ export function newPredictionId(): string {
 /** A new id of a bulk run; its predictions are `<id>-<index>`. */
 export function newBulkRunId(): string {
   return `bulk_${uuidv7().replaceAll("-", "")}`;
+}
+
+/** The run and the number of the entry that a prediction of a bulk run is. */
+export function partsOfBulkPredictionId(id: string): { run: string; index: string } {
+  const dash = id.lastIndexOf("-");
+  return { run: id.slice(0, dash), index: id.slice(dash + 1) };
 }
 
 /** Whether a bulk run can have this id: what else a client sends must not reach a file name. */

@@ -11,13 +11,14 @@ import {
   AlreadyEndedError,
   IdempotencyConflictError,
   ModelNotFoundError,
+  OutputNotFoundError,
   PredictionCancelledError,
   PredictionExpiredError,
   PredictionNotFoundError,
   QueueFullError,
   RedisUnavailableError,
 } from "../errors.ts";
-import type { RequestDictionary } from "../core/request.ts";
+import type { Output, RequestDictionary } from "../core/request.ts";
 import { connectRedis, mayHaveRun, reachRedis } from "../redis/connections.ts";
 import {
   createNotifier,
@@ -43,6 +44,7 @@ import {
   type Status,
 } from "./jobs.ts";
 import { createNames, newDeliveryId, type Names } from "./names.ts";
+import { createOutputStore, type OutputStore } from "./outputs.ts";
 import { readResponse } from "./responses.ts";
 import { defineScripts, type Scripts } from "./scripts.ts";
 import { readWorkerReports, type WorkerReport } from "./workerReports.ts";
@@ -100,6 +102,7 @@ export interface QueueDepth {
 export class Predictions {
   readonly names: Names;
   readonly inputs: InputStore;
+  readonly outputs: OutputStore;
   /** BullMQ's queues by model name, for the dashboard. */
   readonly queues: ReadonlyMap<string, Queue>;
   readonly deliveries: Deliveries;
@@ -122,6 +125,7 @@ export class Predictions {
     this.names = names;
     this.queues = queues;
     this.inputs = createInputStore(config, names, redis);
+    this.outputs = createOutputStore(config, names, redis);
     this.deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
     this.#config = config;
     this.#redis = redis;
@@ -286,6 +290,45 @@ export class Predictions {
     // It ended between the two looks.
     if (state === "completed" || state === "failed") return this.read(model, id);
     return this.#describe(model, job, state === "active");
+  }
+
+  /**
+   * The bytes of one output of a prediction that succeeded.
+   * @throws PredictionNotFoundError, OutputNotFoundError
+   */
+  async readOutput(model: string, id: string, name: string): Promise<{ mediaType: string; bytes: Buffer }> {
+    const job = await this.#readJob(model, id);
+    if (!job) throw this.#notFound(model, id);
+    const refs = job.returnvalue?.outputs ?? [];
+    const ref = refs.find((each) => each.name === name);
+    const bytes = ref && (await this.outputs.read(ref));
+    if (ref && bytes) return { mediaType: ref.media_type, bytes };
+    const names = refs.map((each) => each.name).join(", ") || "none";
+    throw new OutputNotFoundError(
+      `the prediction ${id} has no output ${JSON.stringify(name)}; it has ${names}`,
+    );
+  }
+
+  /** @throws OutputNotFoundError */
+  async readBulkOutput(bulkRun: string, index: string, name: string): Promise<Buffer> {
+    const bytes = await this.outputs.readOf({ bulkRun, index }, name);
+    if (bytes) return bytes;
+    throw new OutputNotFoundError(`the entry ${index} of ${bulkRun} has no output ${JSON.stringify(name)}`);
+  }
+
+  /**
+   * The bytes of all outputs of a prediction.
+   * @throws OutputNotFoundError where one is gone
+   */
+  async readOutputs({ model, id, outputs }: Pick<Prediction, "model" | "id" | "outputs">): Promise<Output[]> {
+    return Promise.all(
+      outputs.map(async ({ name, media_type: mediaType, data }) => ({
+        name,
+        mediaType,
+        bytes:
+          data === undefined ? (await this.readOutput(model, id, name)).bytes : Buffer.from(data, "base64"),
+      })),
+    );
   }
 
   /**
@@ -499,6 +542,13 @@ export class Predictions {
       finished_at: isFinal(status) ? toIsoTime(endMarkOf(job)?.ended_on ?? job.finishedOn) : null,
       attempts: job.attemptsStarted,
       result,
+      outputs: (completion?.outputs ?? []).map(({ name, media_type, bytes, data }) => ({
+        name,
+        media_type,
+        bytes,
+        ...(data !== undefined && { data }),
+        url: `${self}/outputs/${encodeURIComponent(name)}`,
+      })),
       error: errorOf(status, job),
       timings: completion?.timings ?? null,
       batch_size: completion?.batch_size ?? null,

@@ -20,7 +20,8 @@ import {
   type PredictionJobData,
   type Timings,
 } from "../queue/jobs.ts";
-import type { Names } from "../queue/names.ts";
+import { partsOfBulkPredictionId, type Names } from "../queue/names.ts";
+import type { OutputOwner, OutputStore } from "../queue/outputs.ts";
 import { storeResponse } from "../queue/responses.ts";
 import { NotStartedError, type EnginePool } from "./enginePool.ts";
 import type { FetchInputs } from "./urlInputs.ts";
@@ -49,6 +50,7 @@ export interface ConsumerOptions {
   redis: Redis;
   names: Names;
   inputs: InputStore;
+  outputs: OutputStore;
   fetchInputs: FetchInputs;
   deliveries: Deliveries;
   log: Logger;
@@ -69,6 +71,7 @@ export function startConsumer({
   redis,
   names,
   inputs,
+  outputs: outputStore,
   fetchInputs,
   deliveries,
   log,
@@ -90,14 +93,17 @@ export function startConsumer({
         timeoutMs: Math.min(job.data.timeout_ms ?? Infinity, model.timeout_ms),
         expiresAt: job.data.expires_at,
       });
-      const { response, timings, batchSize, engine, startedAt } = result;
+      const { response, outputs, timings, batchSize, engine, startedAt } = result;
       const ownTimings = {
         ...timings,
         queue_ms: Math.max(0, startedAt - job.timestamp - pictures.ms),
         read_ms: timings.read_ms + pictures.ms,
       };
       pool.addTimings(ownTimings);
-      const stored = await storeResponse(job, response);
+      const stored = {
+        ...(await storeResponse(job, response)),
+        ...(outputs.length > 0 && { outputs: await outputStore.write(ownerOf(job.id!), outputs) }),
+      };
       // Sent right behind BullMQ's own command, which goes out before the event loop turns: a round trip less than after it.
       notifyCompletion(modelName, job.id!);
       return {
@@ -117,6 +123,12 @@ export function startConsumer({
       // Before BullMQ ends the job, in case that this process dies then.
       if (job.data.webhook) deliveries.soon(job.data.webhook).catch(warnOfWebhook(job));
     }
+  }
+
+  function ownerOf(id: string): OutputOwner {
+    if (source === "queue") return { model: modelName, id };
+    const { run, index } = partsOfBulkPredictionId(id);
+    return { bulkRun: run, index };
   }
 
   async function fetchUrls({ data }: PredictionJob): ReturnType<FetchInputs> {

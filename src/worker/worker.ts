@@ -7,6 +7,7 @@ import type { Config } from "../config/schema.ts";
 import { connectRedis } from "../redis/connections.ts";
 import { Deliveries } from "../queue/deliveries.ts";
 import { createInputStore } from "../queue/inputs.ts";
+import { createOutputStore } from "../queue/outputs.ts";
 import { createNames } from "../queue/names.ts";
 import {
   HEARTBEAT_INTERVAL_MS,
@@ -52,6 +53,7 @@ export async function startWorker({
   const names = createNames(config.redis_prefix);
   const redis = await connectRedis(redisUrl, "worker");
   const inputs = createInputStore(config, names, redis);
+  const outputs = createOutputStore(config, names, redis);
   const fetchInputs = createInputFetcher(config, inputs);
   const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
@@ -88,6 +90,7 @@ export async function startWorker({
       redis,
       names,
       inputs,
+      outputs,
       fetchInputs,
       deliveries,
       log,
@@ -111,9 +114,10 @@ export async function startWorker({
   const sweepInputs = async () => {
     try {
       const count = await inputs.sweep();
+      await outputs.sweep();
       if (count > 0) log.info({ count }, "removed inputs that were left over");
     } catch (error) {
-      log.warn({ err: error }, "not every input that was left over could be removed");
+      log.warn({ err: error }, "not every input or output that was left over could be removed");
     }
   };
   const sweepQueues = async () => {

@@ -1,12 +1,13 @@
-/** `multipart/form-data`: files in `image`, stored as they arrive, and the dictionary as JSON in `request`. */
+/** `multipart/form-data`: files in any field, stored as they arrive, and the dictionary as JSON in `request`. */
 import type { Readable } from "node:stream";
 import { Busboy, type BusboyInstance } from "@fastify/busboy";
 import type { Request } from "express";
 import { BadInputError, InfermillError } from "../../errors.ts";
 import type { StoredInput } from "../../queue/inputs.ts";
+import type { InputLabel } from "../../queue/inputs.ts";
 import type { StoreInput } from "../service.ts";
 import { MalformedBodyError } from "../problems.ts";
-import { checkPictureType, limitBody, parseJson, readText } from "./read.ts";
+import { limitBody, mediaType, parseJson, readText } from "./read.ts";
 
 export interface ReceivedForm {
   /** Value of the field `request`; `{}` where it is missing. */
@@ -18,6 +19,7 @@ export async function receiveMultipart(
   req: Request,
   limits: { maxBytes: number; maxPictures: number },
   store: StoreInput,
+  labelOf: (field: string, mediaType: string) => InputLabel,
 ): Promise<ReceivedForm> {
   const parser = openParser(req, limits.maxBytes);
   const body = limitBody(req, limits.maxBytes);
@@ -35,14 +37,13 @@ export async function receiveMultipart(
       takeText(value);
       return value;
     }
-    if (field !== "image") throw unknownField(field);
-    checkPictureType(type);
+    const label = labelOf(field, mediaType(type));
     if (writes.length === limits.maxPictures) {
       throw new BadInputError(
-        `image must come at most ${limits.maxPictures} times (max_pictures_per_request)`,
+        `at most ${limits.maxPictures} files may come (max_pictures_per_request), ${field} is one more`,
       );
     }
-    const write = store(writes.length, file);
+    const write = store(file, label);
     writes.push(write);
     return write;
   };
@@ -110,6 +111,6 @@ function malformedForm(error: unknown): MalformedBodyError {
 
 function unknownField(field: string): BadInputError {
   return new BadInputError(
-    `the form may have the fields image (files) and request (the dictionary as JSON), got ${JSON.stringify(field)}`,
+    `the form may have files and the field request (the dictionary as JSON), got the field ${JSON.stringify(field)} without a file`,
   );
 }

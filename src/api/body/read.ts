@@ -9,12 +9,13 @@ import {
   UnsupportedMediaTypeError,
 } from "../problems.ts";
 
-export type BodyForm = "json" | "ndjson" | "image" | "multipart";
+export type BodyForm = "json" | "ndjson" | "bytes" | "multipart";
 
 const PICTURE_TYPES: ReadonlySet<string> = new Set(["image/jpeg", "image/jpg", "image/png", "image/webp"]);
 const FORMS: ReadonlyMap<string, BodyForm> = new Map([
   ["application/json", "json"],
   ["application/x-ndjson", "ndjson"],
+  ["application/jsonl", "ndjson"],
   ["multipart/form-data", "multipart"],
 ]);
 const BODY_BUFFER_BYTES = 1024 * 1024;
@@ -28,15 +29,11 @@ const MAX_TEXT_TO_SEARCH = 1_000_000;
 export function bodyForm(req: Request, maxBytes: number): BodyForm {
   const header = req.headers["content-type"] ?? "";
   const type = mediaType(header);
-  const form = type.startsWith("image/") ? "image" : FORMS.get(type);
-  if (!form) {
-    throw new UnsupportedMediaTypeError(
-      `Content-Type must be application/json, image/* (JPEG, PNG or WebP), multipart/form-data or application/x-ndjson, got ${JSON.stringify(header)}`,
-    );
-  }
-  if (form === "image") checkPictureType(type);
+  const form = FORMS.get(type);
+  if (!form && (!/^[\w.+-]+\/[\w.+*-]+$/.test(type) || type === "application/x-www-form-urlencoded"))
+    throw unsupportedType(header);
   checkTransfer(req, maxBytes);
-  return form;
+  return form ?? "bytes";
 }
 
 /**
@@ -52,6 +49,12 @@ export async function readJson(req: Request, maxBytes: number): Promise<unknown>
   }
   checkTransfer(req, maxBytes);
   return parseJson(await readText(limitBody(req, maxBytes)), "the body");
+}
+
+export function unsupportedType(header: string): UnsupportedMediaTypeError {
+  return new UnsupportedMediaTypeError(
+    `Content-Type must be application/json, application/x-ndjson, multipart/form-data, or that of the bytes themselves, such as image/jpeg, got ${JSON.stringify(header)}`,
+  );
 }
 
 function checkTransfer(
@@ -94,7 +97,7 @@ export function checkPictureType(header: string): void {
   );
 }
 
-function mediaType(header: string): string {
+export function mediaType(header: string): string {
   return (header.split(";")[0] ?? "").trim().toLowerCase();
 }
 

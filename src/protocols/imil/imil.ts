@@ -8,22 +8,13 @@ import { jsonAnswer, modelParameter, problemAnswers, problemSchema } from "../..
 import type { Config } from "../../config/schema.ts";
 import { requestSchema } from "../../imil/requestSchema.ts";
 import { responseSchema } from "../../imil/responseSchema.ts";
-import {
-  AlreadyEndedError,
-  InfermillError,
-  PredictionTimeoutError,
-  RetryableError,
-  type ErrorSummary,
-} from "../../errors.ts";
-import type { PredictionRequest, PredictionResponse } from "../../imil/dictionaries.ts";
+import type { PredictionRequest } from "../../imil/dictionaries.ts";
 import { buildErrorResponse, toImilResponse } from "../../imil/response.ts";
-import { errorOfSummary, isFinal, type Prediction } from "../../queue/jobs.ts";
-import { acceptPredictions, draftOf, needsOf } from "../../api/service.ts";
+import { descriptionOf, draftOf, runToEnd } from "../../api/service.ts";
 import type { Api, Protocol, Route } from "../../api/api.ts";
 import { readJson } from "../../api/body/read.ts";
-import { ClientGoneError, extendProblems } from "../../api/problems.ts";
-import { readDictionary, type RequestParts } from "../../api/requestDictionary.ts";
-import { abortWhenGone } from "../../api/waiting.ts";
+import { extendProblems } from "../../api/problems.ts";
+import { readDictionary } from "../../api/requestDictionary.ts";
 
 async function answerImil(api: Api, modelName: string, req: Request, res: Response): Promise<void> {
   const { config, predictions } = api;
@@ -35,52 +26,10 @@ async function answerImil(api: Api, modelName: string, req: Request, res: Respon
   predictions.model(modelName);
   const body = await readJson(req, config.max_body_bytes);
   if (typeof body === "object" && body !== null) request = body as PredictionRequest;
-  const parts = readDictionary(body, config, modelName, await needsOf(api, modelName));
-  res.json(await runToItsEnd(api, run, parts, res));
-}
-
-/** @throws what the prediction failed with, or PredictionTimeoutError after `sync_timeout_ms` */
-async function runToItsEnd(
-  api: Api,
-  run: { model: string; startedAt: Date },
-  parts: RequestParts,
-  res: Response,
-): Promise<PredictionResponse> {
-  const { predictions } = api;
-  const modelName = run.model;
-  const { sync_timeout_ms: limitMs } = api.config;
-  const draft = draftOf(parts, undefined);
-  const watch = predictions.watch(modelName, draft.id);
-  const gone = abortWhenGone(res, api.closing);
-  try {
-    const [accepted] = await acceptPredictions(api, modelName, [draft], { ttlMs: limitMs, dictionary: {} });
-    if (accepted instanceof InfermillError) throw accepted;
-    let prediction = await predictions.wait(modelName, draft.id, limitMs, gone.signal, watch);
-    const isGivenUp = !isFinal(prediction.status);
-    if (isGivenUp) prediction = await giveUp(api, modelName, draft.id);
-    if (prediction.result) return toImilResponse(parts.request, prediction.result, [], run);
-    if (isGivenUp && res.destroyed) throw new ClientGoneError("the client went away");
-    if (isGivenUp && api.closing.aborted) throw new RetryableError("the api shuts down: send it again");
-    if (isGivenUp || prediction.status === "expired") {
-      throw new PredictionTimeoutError(
-        `no response within ${limitMs} ms (sync_timeout_ms); POST /v1/models/${modelName}/predictions doesn't wait`,
-      );
-    }
-    throw errorOfSummary(prediction.error as ErrorSummary);
-  } finally {
-    watch.stop();
-    gone.stop();
-  }
-}
-
-/** Its id was told to nobody, so nobody could ask for its response later. */
-async function giveUp({ predictions }: Api, modelName: string, id: string): Promise<Prediction> {
-  try {
-    return await predictions.cancel(modelName, id);
-  } catch (error) {
-    if (error instanceof AlreadyEndedError) return predictions.read(modelName, id);
-    throw error;
-  }
+  const parts = readDictionary(body, config, modelName, await descriptionOf(api, modelName));
+  const prediction = await runToEnd(api, modelName, draftOf(parts), {}, res);
+  const outputs = await predictions.readOutputs(prediction);
+  res.json(toImilResponse(parts.request, prediction.result!, outputs, run));
 }
 
 const imilProblemSchema = z

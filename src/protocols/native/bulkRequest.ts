@@ -10,7 +10,7 @@ import { checkRequest } from "../../imil/requestSchema.ts";
 import { faultOf } from "../../core/faults.ts";
 import { PRIORITIES, type Priority } from "../../queue/jobs.ts";
 import { newBulkRunId } from "../../queue/names.ts";
-import { needsOf } from "../../api/service.ts";
+import { descriptionOf } from "../../api/service.ts";
 import type { Api } from "../../api/api.ts";
 import { checkRequestSize } from "../../api/requestDictionary.ts";
 import { readWebhook } from "./submissionOptions.ts";
@@ -82,7 +82,7 @@ export async function readFolderRequest(api: Api, body: unknown): Promise<BulkSp
   const source = { kind: "folder" as const, root, folder: path.join("/"), glob: asked.glob };
   await realFolder(source, config.bulk_roots);
   createMatcher(asked.glob);
-  const needs = await needsOf(api, asked.model);
+  const needs = await descriptionOf(api, asked.model);
   checkRequest(asked.request, asked.model, needs && { ...needs, picture: "optional" });
   for (const key of ["Base_64", "image"])
     if (key in asked.request)

@@ -8,7 +8,7 @@ import type { BulkRuns } from "../../bulk/runs.ts";
 import { BULK_STATUSES, hasEnded, type BulkRun } from "../../bulk/spec.ts";
 import { RedisUnavailableError } from "../../errors.ts";
 import { parseWith } from "../../core/faults.ts";
-import { needsOf } from "../../api/service.ts";
+import { descriptionOf } from "../../api/service.ts";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
 import { bulkForm, limitBody, readJson } from "../../api/body/read.ts";
 import { manifestLineSchema, readManifest } from "./manifest.ts";
@@ -74,7 +74,7 @@ async function createBulkRun(api: Api, req: Request, res: Response): Promise<voi
     await bulk.create(spec);
   } else {
     const body = limitBody(req, config.max_manifest_bytes, "max_manifest_bytes");
-    await bulk.create(spec, readManifest(body, config, spec.model, await needsOf(api, spec.model)));
+    await bulk.create(spec, readManifest(body, config, spec.model, await descriptionOf(api, spec.model)));
   }
   await bulk.enqueue(spec);
   const run = await bulk.read(spec.id);

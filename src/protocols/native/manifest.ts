@@ -67,11 +67,12 @@ function readLine(text: string, config: Config, model: string, needs: Needs | un
     throw new BadInputError("a line's pictures stand either in image or inside request, not in both");
   const { key, pictures } = placeOf(image, config);
   const parts = readDictionary({ ...request, ...(key && { [key]: image }) }, config, model, needs);
-  const base64 = parts.pictures.length > 0 ? (pictures ?? [request["Base_64"]].flat()) : [];
+  const refs = parts.inputs.flatMap((input) => ("ref" in input ? [input.ref] : []));
+  const base64 = parts.inputs.length > refs.length ? (pictures ?? [request["Base_64"]].flat()) : [];
   return {
     ...(custom_id !== undefined && { custom_id }),
     ...(Object.keys(parts.request).length > 0 && { request: parts.request }),
-    ...(parts.references.length > 0 && { refs: parts.references.map(({ ref }) => ref) }),
+    ...(refs.length > 0 && { refs }),
     ...(base64.length > 0 && { base64: base64.map(String) }),
   };
 }

@@ -2,10 +2,11 @@
 import type { Protocol } from "../../api/api.ts";
 import { bulkRoutes } from "./bulkRuns.ts";
 import { modelRoutes } from "./models.ts";
+import { outputRoutes } from "./outputs.ts";
 import { predictionRoutes } from "./predictions.ts";
 import { webhookRoutes } from "./webhooks.ts";
 
 export const native: Protocol = {
   name: "native",
-  routes: () => [...predictionRoutes, ...webhookRoutes, ...bulkRoutes, ...modelRoutes],
+  routes: () => [...predictionRoutes, ...outputRoutes, ...webhookRoutes, ...bulkRoutes, ...modelRoutes],
 };

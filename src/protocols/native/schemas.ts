@@ -8,6 +8,16 @@ import { STATUSES, type Prediction } from "../../queue/jobs.ts";
 export const time = (description: string) => z.string().nullable().meta({ description, format: "date-time" });
 export const count = z.int().min(0);
 
+export const outputSchema = z
+  .object({
+    name: z.string(),
+    media_type: z.string(),
+    bytes: count.meta({ description: "Size in bytes." }),
+    data: z.string().optional().meta({ description: "The bytes as base64, where they are few." }),
+    url: z.string().meta({ description: "Where the bytes can be read." }),
+  })
+  .meta({ id: "Output" });
+
 export const predictionSchema = z
   .object({
     id: z.string(),
@@ -24,6 +34,9 @@ export const predictionSchema = z
         description:
           "The response dictionary of a prediction that succeeded: IMIL's of models that find things, else the loader's own.",
       }),
+    outputs: z
+      .array(outputSchema)
+      .meta({ description: "Bytes beside the result: pictures, masks, large tensors." }),
     error: z
       .object({ code: z.string(), title: z.string(), detail: z.string() })
       .nullable()

@@ -6,6 +6,7 @@ import { MAX_DURATION_MS, PREDICTION_EVENTS, type WebhookEventType } from "../..
 import { parseOutsideUrl } from "../../egress/egress.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
 import { faultOf } from "../../core/faults.ts";
+import type { SubmissionOptions } from "../../api/service.ts";
 import type { Webhook } from "../../queue/deliveries.ts";
 import { PRIORITIES, type Priority } from "../../queue/jobs.ts";
 import { checkPredictionId, idOfIdempotencyKey } from "../../queue/names.ts";
@@ -51,17 +52,14 @@ export const waitQuerySchema = z.object({
     .meta({ description: "Seconds to wait for the prediction to end." }),
 });
 
-export interface SubmissionOptions {
-  priority?: Priority | undefined;
-  ttlMs?: number | undefined;
-  timeoutMs?: number | undefined;
+/** How a prediction is to be run and answered. */
+export interface NativeOptions extends SubmissionOptions {
   /** From `Prefer: wait`; undefined where it was not asked for. */
   waitSeconds?: number | undefined;
   /** The client's id or Idempotency-Key stand for a prediction of the client's naming. */
   clientId?: string | undefined;
   /** Of the Idempotency-Key, where there is no id in the path. */
   idempotencyKey?: string | undefined;
-  webhook?: Webhook | undefined;
   /** Query parameters that are keys of the dictionary. */
   dictionary: Record<string, unknown>;
 }
@@ -71,11 +69,7 @@ export interface SubmissionOptions {
  * @param takesDictionary whether other query parameters are keys of the dictionary, as with `image/*` bodies
  * @throws InvalidRequestError with all faults
  */
-export function readSubmissionOptions(
-  req: Request,
-  takesDictionary: boolean,
-  config: Config,
-): SubmissionOptions {
+export function readSubmissionOptions(req: Request, takesDictionary: boolean, config: Config): NativeOptions {
   const { priority, ttl_ms, timeout_ms, webhook, webhook_events, ...others } = req.query;
   const query = { priority, ttl_ms, timeout_ms, webhook, webhook_events };
   const checked = submissionQuerySchema.safeParse(query, { reportInput: true });
@@ -143,7 +137,7 @@ export function readWebhook(
 }
 
 /** The id of the one prediction that a submission of several, or its only one, asks for; undefined for a new one. */
-export function clientIdOf(options: SubmissionOptions, index?: number): string | undefined {
+export function clientIdOf(options: NativeOptions, index?: number): string | undefined {
   if (options.clientId !== undefined) return options.clientId;
   if (options.idempotencyKey === undefined) return undefined;
   // No key holds a line break, so that these can't be another client key.
@@ -152,10 +146,13 @@ export function clientIdOf(options: SubmissionOptions, index?: number): string |
   );
 }
 
-/** RFC 7240: a preference that isn't understood is ignored, and a longer wait than we grant is shortened. */
+/**
+ * RFC 7240: a preference that isn't understood is ignored, and a longer wait than we grant is shortened. `wait` alone
+ * waits for as long as we grant.
+ */
 function preferredWait(header: string | undefined): number | undefined {
-  const seconds = /(?:^|,)\s*wait\s*=\s*"?(\d+)"?\s*(?:[,;]|$)/i.exec(header ?? "")?.[1];
-  return seconds === undefined ? undefined : Math.min(Number(seconds), MAX_WAIT_SECONDS);
+  const wait = /(?:^|,)\s*wait\s*(?:=\s*"?(\d+(?:\.\d+)?)"?)?\s*(?:[,;]|$)/i.exec(header ?? "");
+  return wait ? Math.min(Number(wait[1] ?? MAX_WAIT_SECONDS), MAX_WAIT_SECONDS) : undefined;
 }
 
 function dictionaryOfQuery(query: Record<string, unknown>): Record<string, unknown> {

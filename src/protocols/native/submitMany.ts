@@ -1,12 +1,12 @@
 /** Many requests in one body: each is accepted or refused by itself, and the answer keeps their order. */
 import type { Request, Response } from "express";
 import { BadInputError, InfermillError, QueueFullError } from "../../errors.ts";
-import { acceptPredictions, draftOf, needsOf, type Draft } from "../../api/service.ts";
+import { acceptPredictions, draftOf, descriptionOf, type Draft } from "../../api/service.ts";
 import { pathParameter, type Api } from "../../api/api.ts";
 import { parseJson } from "../../api/body/read.ts";
 import { problemOf, sendProblem } from "../../api/problems.ts";
 import { readDictionary } from "../../api/requestDictionary.ts";
-import { clientIdOf, type SubmissionOptions } from "./submissionOptions.ts";
+import { clientIdOf, type NativeOptions } from "./submissionOptions.ts";
 
 /**
  * @param entries lines of NDJSON (empty ones are skipped) or elements of an array
@@ -17,7 +17,7 @@ export async function submitMany(
   req: Request,
   res: Response,
   entries: readonly unknown[],
-  options: SubmissionOptions,
+  options: NativeOptions,
   countedBy: "line" | "index",
 ): Promise<void> {
   const { config } = api;
@@ -59,7 +59,7 @@ export async function submitMany(
 
   async function toDraft(entry: unknown, index: number, place: number): Promise<Draft> {
     const value = countedBy === "line" ? parseJson(String(entry), `line ${placeOf(place)}`) : entry;
-    const parts = readDictionary(value, config, model, await needsOf(api, model));
+    const parts = readDictionary(value, config, model, await descriptionOf(api, model));
     return draftOf(parts, clientIdOf(options, index));
   }
 
