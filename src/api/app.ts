@@ -1,4 +1,5 @@
 /** The api as an Express app that doesn't listen: headers, the table of routes, the pages, the errors. */
+import { rememberBriefly } from "../core/remember.ts";
 import { setMaxListeners } from "node:events";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -10,7 +11,7 @@ import type { Config } from "../config/schema.ts";
 import { NotFoundError, PredictionNotFoundError } from "../errors.ts";
 import { isPredictionId } from "../queue/names.ts";
 import type { Predictions } from "../queue/predictions.ts";
-import type { WorkerReport } from "../queue/workerReports.ts";
+import { HEARTBEAT_INTERVAL_MS } from "../queue/workerReports.ts";
 import type { Api, Protocol, Route } from "./api.ts";
 import { authorize } from "./authorize.ts";
 import { createDashboard } from "./dashboard.ts";
@@ -21,8 +22,6 @@ import { createProblemHandler, MethodNotAllowedError } from "./problems.ts";
 import { healthRoutes } from "./health.ts";
 
 const DASHBOARD_PATH = "/dashboard";
-/** Workers report every two seconds. */
-const REPORTS_AGE_MS = 2000;
 
 export interface AppOptions {
   config: Config;
@@ -45,7 +44,7 @@ export function createApp(options: AppOptions): Express {
     bulk,
     log,
     metrics: createMetrics(config, predictions),
-    recentReports: rememberBriefly(() => predictions.workers()),
+    recentReports: rememberBriefly(() => predictions.workers(), HEARTBEAT_INTERVAL_MS),
     openapi: createOpenApi(table, config.api_keys.length > 0),
     closing,
   };
@@ -149,20 +148,6 @@ function measureRequests({ metrics }: Api): RequestHandler {
 function routeOf(route: unknown): string {
   const path = (route as { path?: string } | undefined)?.path;
   return path?.replaceAll(/:(\w+)/g, "{$1}") ?? "other";
-}
-
-function rememberBriefly(read: () => Promise<WorkerReport[]>): () => Promise<WorkerReport[]> {
-  let known: Promise<WorkerReport[]> | undefined;
-  let readAt = 0;
-  return () => {
-    if (!known || Date.now() - readAt > REPORTS_AGE_MS) {
-      readAt = Date.now();
-      const reading = read();
-      reading.catch(() => known === reading && (known = undefined));
-      known = reading;
-    }
-    return known;
-  };
 }
 
 function packageFolder(name: string): string {

@@ -1,4 +1,5 @@
 /** bull-board with the queue of every model. */
+import { bulkRunLinks, deliveryLinks, predictionLinks } from "../core/links.ts";
 import { createBullBoard } from "@bull-board/api";
 import { BullMQAdapter } from "@bull-board/api/bullMQAdapter";
 import { ExpressAdapter } from "@bull-board/express";
@@ -18,7 +19,7 @@ export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePa
       readOnlyMode: true,
       allowRetries: false,
       externalJobUrl: ({ id }) => ({
-        href: `/v1/models/${encodeURIComponent(model)}/predictions/${encodeURIComponent(String(id))}`,
+        href: predictionLinks(model, String(id)).self,
         displayText: "prediction",
       }),
     });
@@ -33,7 +34,7 @@ export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePa
     allowRetries: false,
     displayName: "webhooks",
     externalJobUrl: ({ id }) => ({
-      href: `/v1/webhooks/deliveries/${encodeURIComponent(String(id))}`,
+      href: deliveryLinks(String(id)).self,
       displayText: "delivery",
     }),
   });
@@ -44,7 +45,7 @@ export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePa
     allowRetries: false,
     displayName: "bulk runs",
     externalJobUrl: ({ id }) => ({
-      href: `/v1/bulk/${encodeURIComponent(String(id))}`,
+      href: bulkRunLinks(String(id)).self,
       displayText: "bulk run",
     }),
   });

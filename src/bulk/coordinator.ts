@@ -3,6 +3,8 @@
  * queue, a few side by side. A run whose coordinator died is found by stall
  * detection and taken over by another.
  */
+import { rememberBriefly } from "../core/remember.ts";
+import { RECOVERY } from "../queue/bullmq.ts";
 import { DelayedError, Job, UnrecoverableError, WaitingError, Worker } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
@@ -12,7 +14,7 @@ import { connectRedis } from "../redis/connections.ts";
 import { Deliveries } from "../queue/deliveries.ts";
 import { failedReason } from "../queue/jobs.ts";
 import { BULK_QUEUE, createNames } from "../queue/names.ts";
-import { readWorkerReports } from "../queue/workerReports.ts";
+import { HEARTBEAT_INTERVAL_MS, readWorkerReports } from "../queue/workerReports.ts";
 import { RunTakenOverError } from "./resultsFile.ts";
 import { openBulkRuns, type BulkRuns, type BulkState } from "./runs.ts";
 import { hasEnded } from "./spec.ts";
@@ -21,16 +23,11 @@ import { workOnRun, type WorkOptions } from "./work.ts";
 
 /** Runs that one coordinator works on side by side; each has its own window in Redis. */
 const PARALLEL_RUNS = 4;
-/** A coordinator that dies keeps its runs for up to LOCK_MS, and a check every STALLED_CHECK_MS finds them. */
-const LOCK_MS = 10_000;
-const STALLED_CHECK_MS = 5000;
 /** Losing a coordinator is never a run's fault. */
 const MAX_STALLS = 1000;
 /** When a run is looked at again that another process works on. */
 const LATER_MS = 1000;
 const SWEEP_INTERVAL_MS = 10 * 60_000;
-/** Workers report every two seconds. */
-const REPORTS_AGE_MS = 2000;
 
 export interface BulkCoordinatorOptions {
   config: Config;
@@ -96,10 +93,8 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     connection: redis,
     prefix: createNames(config.redis_prefix).queuePrefix,
     concurrency: PARALLEL_RUNS,
-    lockDuration: LOCK_MS,
-    stalledInterval: STALLED_CHECK_MS,
+    ...RECOVERY,
     maxStalledCount: MAX_STALLS,
-    runRetryDelay: 1000,
   });
   worker.on("error", (error) => log.warn(`bulk: ${error.message}`));
   worker.on("lockRenewalFailed", (ids) => {
@@ -136,17 +131,12 @@ export async function openBulkTools({
   const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
   const runs = await openBulkRuns(config, redisUrl, notifyBulkRunEnded(deliveries));
   const bulkQueues = await openBulkQueues(config, redisUrl);
-  let reports = readWorkerReports(redis, names);
-  let readAt = Date.now();
+  const reports = rememberBriefly(() => readWorkerReports(redis, names), HEARTBEAT_INTERVAL_MS);
   return {
     runs,
     bulkQueues,
     async capacityOf(model) {
-      if (Date.now() - readAt > REPORTS_AGE_MS) {
-        readAt = Date.now();
-        reports = readWorkerReports(redis, names);
-      }
-      const known = await reports.catch(() => []);
+      const known = await reports().catch(() => []);
       return known.reduce((sum, { models }) => sum + (models[model]?.capacity ?? 0), 0);
     },
     async close() {

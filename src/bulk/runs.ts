@@ -3,6 +3,8 @@
  * for and what came out are files of the run's folder; Redis holds how each run
  * stands, who works on it, and the queue of those that wait for a coordinator.
  */
+import { bulkRunLinks } from "../core/links.ts";
+import { openQueue } from "../queue/bullmq.ts";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -98,8 +100,7 @@ export class BulkRuns {
     this.#scripts = defineScripts(redis);
     this.#outputs = createOutputStore(config, this.#names, redis);
     this.#onEnded = onEnded;
-    this.queue = new Queue(BULK_QUEUE, { connection: redis, prefix: this.#names.queuePrefix });
-    this.queue.on("error", () => {});
+    this.queue = openQueue(BULK_QUEUE, redis, this.#names.queuePrefix);
   }
 
   folder(id: string): RunFolder {
@@ -383,7 +384,6 @@ function describeRun(fields: Record<string, string | undefined>): BulkRun {
   const finished = Number(fields["finished"] ?? 0);
   const seconds = (finished - started) / 1000;
   const rate = isOver ? (started && seconds > 0 ? done / seconds : 0) : Number(fields["rate"] ?? 0);
-  const self = `/v1/bulk/${spec.id}`;
   return {
     id: spec.id,
     model: spec.model,
@@ -399,7 +399,7 @@ function describeRun(fields: Record<string, string | undefined>): BulkRun {
     started_at: started ? new Date(started).toISOString() : null,
     finished_at: finished ? new Date(finished).toISOString() : null,
     error: fields["error"] ? (JSON.parse(fields["error"]) as ErrorSummary) : null,
-    links: { self, results: `${self}/results`, events: `${self}/events`, cancel: self },
+    links: bulkRunLinks(spec.id),
   };
 }
 

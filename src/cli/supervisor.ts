@@ -1,10 +1,9 @@
 /** Keeps one child process of `infermill start` alive: starts it, starts it again when it dies, stops it in order. */
+import { createBackoff } from "../core/backoff.ts";
 import { fork, type ChildProcess } from "node:child_process";
 import type { Logger } from "pino";
 
-const FIRST_RESTART_DELAY_MS = 200;
-const MAX_RESTART_DELAY_MS = 10_000;
-const STEADY_AFTER_MS = 30_000;
+const RESTARTS = { firstMs: 200, maxMs: 10_000, steadyMs: 30_000 };
 const SUPERVISED = "INFERMILL_SUPERVISED";
 
 /** Whether this process was started by `supervise`; others open a channel to their children, too, such as pm2. */
@@ -27,7 +26,7 @@ export function supervise(
 ): SupervisedProcess {
   let child: ChildProcess;
   let restartTimer: NodeJS.Timeout | undefined;
-  let restarts = 0;
+  const backoff = createBackoff(RESTARTS);
   let isStopping = false;
   let wasReady = false;
   let resolveReady: (details: Record<string, unknown>) => void;
@@ -50,8 +49,7 @@ export function supervise(
     const exited = (how: string) => {
       if (isStopping) return;
       if (!wasReady) return rejectReady(new Error(`the ${name} ${how} before it was ready`));
-      if (Date.now() - startedAt > STEADY_AFTER_MS) restarts = 0;
-      const delay = Math.min(FIRST_RESTART_DELAY_MS * 2 ** restarts++, MAX_RESTART_DELAY_MS);
+      const delay = backoff.next(Date.now() - startedAt);
       options.log.warn(`the ${name} ${how}; starting it again in ${delay} ms`);
       restartTimer = setTimeout(start, delay);
     };

@@ -2,6 +2,7 @@
  * Every setting of infermill, with its meaning, unit and default. The same
  * schema checks the file and makes the JSON Schema that editors complete from.
  */
+import { DEVICE, DEVICE_NAMES } from "../core/devices.ts";
 import { z } from "zod";
 import { MAX_DURATION_MS, urlInputsSchema, webhooksSchema } from "./webhooks.ts";
 
@@ -39,8 +40,7 @@ const endpoint = z
     error: `must not begin with one of the api's own paths: ${[...RESERVED_NAMES].map((name) => `/${name}`).join(", ")}`,
   });
 
-const DEVICE = /^(cpu|webgpu|cuda(:\d+)?)$/;
-const device = z.string().regex(DEVICE, { error: 'must be "cpu", "cuda", "cuda:<number>" or "webgpu"' });
+const device = z.string().regex(DEVICE, { error: `must be ${DEVICE_NAMES}` });
 
 export const modelSchema = z
   .looseObject({

@@ -1,4 +1,5 @@
 /** From the configuration to a loaded model: checks at start, the model's files, the loader instance. */
+import { devicesOf } from "../core/devices.ts";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import type { Config, ModelConfig } from "../config/schema.ts";
@@ -91,13 +92,12 @@ export async function openModel(
     throw new ModelNotFoundError(
       `there is no model "${modelName}"; configured are: ${Object.keys(config.models).join(", ")}`,
     );
-  const device = typeof model.device === "string" ? model.device : model.device[0]!;
   return openLoader({
     modelName,
     model,
     baseDir: dirname(config.file),
     modelPaths: await resolveModelPaths(config, modelName, onProgress),
-    device: device === "cuda" ? "cuda:0" : device,
+    device: devicesOf(model.device)[0]!,
     intraOpThreads: model.intra_op_threads ?? availableParallelism(),
     maxPicturePixels: config.max_picture_pixels,
   });

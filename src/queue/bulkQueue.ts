@@ -4,6 +4,8 @@
  * and `max_queue_length` counts only those. Ids are the run's, so that a
  * prediction which is submitted again is not added again.
  */
+import { bulkOutputLink } from "../core/links.ts";
+import { openQueue } from "./bullmq.ts";
 import { Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Config, ModelConfig } from "../config/schema.ts";
@@ -73,10 +75,7 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
   const queueOf = (model: string): Queue => {
     const known = queues.get(model);
     if (known) return known;
-    const streams = { events: { maxLen: 100 } };
-    const queue = new Queue(model, { connection: redis, prefix: names.bulkQueuePrefix, streams });
-    // Faults reach the caller of each command.
-    queue.on("error", () => {});
+    const queue = openQueue(model, redis, names.bulkQueuePrefix);
     queues.set(model, queue);
     return queue;
   };
@@ -149,7 +148,7 @@ async function readEnding(
     media_type,
     bytes,
     ...(data !== undefined && { data }),
-    url: `/v1/bulk/${run}/outputs/${index}/${encodeURIComponent(name)}?type=${media_type}`,
+    url: bulkOutputLink(run, index, name, media_type),
   }));
   return { status: "succeeded", result, ...(outputs.length > 0 && { outputs }), timings: completion.timings };
 }

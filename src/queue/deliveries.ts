@@ -4,6 +4,8 @@
  * and waits there, so that no crash can part the two; whoever ends the prediction
  * hurries it up. Sending is src/webhooks.
  */
+import { deliveryLinks } from "../core/links.ts";
+import { openQueue } from "./bullmq.ts";
 import { Job, Queue } from "bullmq";
 import type { Redis } from "ioredis";
 import type { WebhookEventType } from "../config/webhooks.ts";
@@ -107,13 +109,7 @@ export class Deliveries {
     this.#redis = redis;
     this.#names = names;
     this.#attempts = attempts;
-    this.queue = new Queue(names.deliveryQueue, {
-      connection: redis,
-      prefix: names.queuePrefix,
-      streams: { events: { maxLen: 100 } },
-    });
-    // Faults reach the caller of each command; the connection's own listener has the rest.
-    this.queue.on("error", () => {});
+    this.queue = openQueue(names.deliveryQueue, redis, names.queuePrefix);
   }
 
   /** The delivery of a prediction that is about to be accepted, to be added in the same transaction. */
@@ -256,7 +252,6 @@ export class Deliveries {
     const { url, event, prediction, not_before } = job.data;
     const attempts = logs.map((line) => JSON.parse(line) as DeliveryAttempt);
     const status = job.finishedOn ? (job.returnvalue?.status ?? "failed") : "pending";
-    const self = `/v1/webhooks/deliveries/${id}`;
     return {
       id,
       url,
@@ -268,7 +263,7 @@ export class Deliveries {
       next_attempt_at: status === "pending" && attempts.length > 0 ? toIsoTime(not_before) : null,
       error: status === "delivered" || status === "skipped" ? null : (job.failedReason ?? null),
       attempts,
-      links: { self, replay: `${self}/replay` },
+      links: deliveryLinks(id),
     };
   }
 }

@@ -2,6 +2,8 @@
  * The producer's side of the queues: submit, read, wait for, cancel. The api,
  * the bulk runs and the tests use predictions through this only.
  */
+import { outputLink, predictionLinks } from "../core/links.ts";
+import { openQueue } from "./bullmq.ts";
 import { createHash, randomUUID } from "node:crypto";
 import { Job, Queue, type JobType } from "bullmq";
 import type { ChainableCommander, Redis } from "ioredis";
@@ -532,7 +534,6 @@ export class Predictions {
     const completion = status === "succeeded" ? job.returnvalue : null;
     const result = completion && (await reachRedis(() => readResponse(this.#queue(model), id, completion)));
     if (result === undefined) throw this.#notFound(model, id);
-    const self = `/v1/models/${encodeURIComponent(model)}/predictions/${encodeURIComponent(id)}`;
     return {
       id,
       model,
@@ -547,13 +548,13 @@ export class Predictions {
         media_type,
         bytes,
         ...(data !== undefined && { data }),
-        url: `${self}/outputs/${encodeURIComponent(name)}`,
+        url: outputLink(model, id, name),
       })),
       error: errorOf(status, job),
       timings: completion?.timings ?? null,
       batch_size: completion?.batch_size ?? null,
       engine: completion?.engine ?? null,
-      links: { self, cancel: self, events: `${self}/events` },
+      links: predictionLinks(model, id),
     };
   }
 }
@@ -564,17 +565,7 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
   const subscriber = await connectRedis(redisUrl, "worker");
   const names = createNames(config.redis_prefix);
   const queues = new Map(
-    Object.keys(config.models).map((model) => {
-      const queue = new Queue(model, {
-        connection: redis,
-        prefix: names.queuePrefix,
-        // Nobody reads the event streams: endings are published.
-        streams: { events: { maxLen: 100 } },
-      });
-      // Faults reach the caller of each command; the connection's own listener has the rest.
-      queue.on("error", () => {});
-      return [model, queue] as const;
-    }),
+    Object.keys(config.models).map((model) => [model, openQueue(model, redis, names.queuePrefix)] as const),
   );
   await Promise.all([...queues.values()].map((queue) => queue.waitUntilReady()));
   const endings = await openCompletionEvents(subscriber, names);

@@ -5,6 +5,7 @@
  * Who uses the server is known to the server itself: each process holds a
  * connection with a name, its seat, which ends with the process however it ends.
  */
+import { createBackoff } from "../core/backoff.ts";
 import { createHash } from "node:crypto";
 import { lstat, mkdir, realpath } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -39,10 +40,7 @@ const SEAT_NAME = "infermill-seat";
 const MAX_SOCKET_PATH_BYTES = 103;
 const ANSWER_TIMEOUT_MS = 15_000;
 const EXIT_NOTICE_MS = 500;
-const FIRST_RESTART_DELAY_MS = 200;
-const MAX_RESTART_DELAY_MS = 5000;
-/** A server that lived this long starts the restart delays anew. */
-const STEADY_AFTER_MS = 30_000;
+const RESTARTS = { firstMs: 200, maxMs: 5000, steadyMs: 30_000 };
 
 /** Starts the server of a data folder, or joins the one that runs; keeps it running until `close()`. */
 export async function startEmbeddedRedis(options: {
@@ -80,16 +78,16 @@ export async function startEmbeddedRedis(options: {
   const { version, source } = await describeServer(seat, program);
 
   async function superviseUntilClosed(): Promise<void> {
-    let delayMs = FIRST_RESTART_DELAY_MS;
+    const backoff = createBackoff(RESTARTS);
     for (;;) {
       const seatedAt = Date.now();
       await seatLost(seat, closing.signal);
       if (closing.signal.aborted) return;
       log?.warn("Redis is gone; starting it again");
-      if (Date.now() - seatedAt > STEADY_AFTER_MS) delayMs = FIRST_RESTART_DELAY_MS;
-      for (let isBack = false; !isBack; delayMs = Math.min(2 * delayMs, MAX_RESTART_DELAY_MS)) {
+      let livedMs = Date.now() - seatedAt;
+      for (let isBack = false; !isBack; livedMs = 0) {
         try {
-          await sleep(delayMs, undefined, { signal: closing.signal });
+          await sleep(backoff.next(livedMs), undefined, { signal: closing.signal });
           seat = await takeSeat();
           isBack = true;
         } catch (error) {

@@ -4,6 +4,7 @@
  * delivery is tried as often as the configuration says, and may arrive more than
  * once.
  */
+import { RECOVERY } from "../queue/bullmq.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DelayedError, UnrecoverableError, Worker } from "bullmq";
 import type { Logger } from "pino";
@@ -35,9 +36,6 @@ const CONCURRENCY = 2000;
 const ROOM_LIMIT_MS = 15_000;
 /** And longer where many wait, so that no more than a hundred a second wake at one receiver, in vain. */
 const ROOM_LIMIT_EACH_MS = 10;
-/** As with predictions: deliveries of a coordinator that died go on after 10 to 20 s. */
-const LOCK_MS = 10_000;
-const STALLED_CHECK_MS = 5000;
 const MAX_STALLS = 100;
 /** Deliveries stay on record for a day, those that failed for good for a month. */
 const KEPT_DELIVERED = { age: 86_400, count: 100_000 };
@@ -170,10 +168,8 @@ export async function startWebhookDelivery({
     connection: redis,
     prefix: names.queuePrefix,
     concurrency: CONCURRENCY,
-    lockDuration: LOCK_MS,
-    stalledInterval: STALLED_CHECK_MS,
+    ...RECOVERY,
     maxStalledCount: MAX_STALLS,
-    runRetryDelay: 1000,
     removeOnComplete: KEPT_DELIVERED,
     removeOnFail: KEPT_FAILED,
     settings: {

@@ -3,6 +3,7 @@
  * tell. Locks, stalls, retries and priorities are BullMQ's; each job waits here for its own outcome,
  * whatever batch it ran in.
  */
+import { RECOVERY } from "../queue/bullmq.ts";
 import type { Redis } from "ioredis";
 import { UnrecoverableError, WaitingError, Worker } from "bullmq";
 import type { Logger } from "pino";
@@ -26,12 +27,6 @@ import { storeResponse } from "../queue/responses.ts";
 import { NotStartedError, type EnginePool } from "./enginePool.ts";
 import type { FetchInputs } from "./urlInputs.ts";
 
-/**
- * A worker that dies keeps its jobs locked for up to LOCK_MS, and a check every STALLED_CHECK_MS finds them: recovery
- * takes 10 to 20 s. The process that holds the locks never runs a model, so it renews them in time.
- */
-const LOCK_MS = 10_000;
-const STALLED_CHECK_MS = 5000;
 /** Losing a worker is never a prediction's fault (only engines run models), so it may happen often. */
 const MAX_STALLS = 20;
 /** Predictions that wait for pictures from elsewhere take no room from the others, up to this number. */
@@ -164,10 +159,8 @@ export function startConsumer({
     connection: redis,
     prefix: source === "bulk" ? names.bulkQueuePrefix : names.queuePrefix,
     concurrency: pool.capacity,
-    lockDuration: LOCK_MS,
-    stalledInterval: STALLED_CHECK_MS,
+    ...RECOVERY,
     maxStalledCount: MAX_STALLS,
-    runRetryDelay: 1000,
     removeOnComplete: { age: model.result_ttl_seconds, count: MAX_KEPT },
     removeOnFail: { age: model.result_ttl_seconds, count: MAX_KEPT },
   });

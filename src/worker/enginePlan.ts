@@ -1,4 +1,5 @@
 /** Which engines a worker starts: how many of each model, on which device, with how many threads. */
+import { devicesOf, usesCores } from "../core/devices.ts";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import type { Config, ModelConfig } from "../config/schema.ts";
@@ -23,24 +24,24 @@ export function planEngines(
   redisUrl: string,
   cores = availableParallelism(),
 ): Map<string, EngineSpec[]> {
-  const onCpu = models.filter((name) => devicesOf(config.models[name]!).includes("cpu"));
+  const onCpu = models.filter((name) => devicesOf(config.models[name]!.device).some(usesCores));
   const instances = (model: ModelConfig, device: string) =>
     model.instances ??
-    (device === "cpu" ? Math.min(MAX_DEFAULT_INSTANCES, Math.max(1, Math.floor(cores / onCpu.length))) : 1);
+    (usesCores(device) ? Math.min(MAX_DEFAULT_INSTANCES, Math.max(1, Math.floor(cores / onCpu.length))) : 1);
   const cpuEngines = onCpu.reduce((sum, name) => sum + instances(config.models[name]!, "cpu"), 0);
   const defaultThreads = Math.max(1, Math.floor(cores / Math.max(1, cpuEngines)));
 
   return new Map(
     models.map((modelName) => {
       const model = config.models[modelName]!;
-      const specs = devicesOf(model).flatMap((device) =>
+      const specs = devicesOf(model.device).flatMap((device) =>
         Array.from({ length: instances(model, device) }, (): EngineSpec => ({
           modelName,
           model,
           baseDir: dirname(config.file),
           modelPaths: modelPaths.get(modelName) ?? [],
           device,
-          intraOpThreads: model.intra_op_threads ?? (device === "cpu" ? defaultThreads : 1),
+          intraOpThreads: model.intra_op_threads ?? (usesCores(device) ? defaultThreads : 1),
           maxPicturePixels: config.max_picture_pixels,
           inputs: {
             folder: inputFolder(config),
@@ -52,9 +53,4 @@ export function planEngines(
       return [modelName, specs];
     }),
   );
-}
-
-function devicesOf(model: ModelConfig): string[] {
-  const devices = typeof model.device === "string" ? [model.device] : model.device;
-  return devices.map((device) => (device === "cuda" ? "cuda:0" : device));
 }

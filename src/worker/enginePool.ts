@@ -3,6 +3,7 @@
  * is replaced, and what it held runs again, each prediction alone on an empty
  * engine, so that the one at fault fails by itself and its neighbours succeed.
  */
+import { createBackoff, type Backoff } from "../core/backoff.ts";
 import type { Logger } from "pino";
 import {
   EngineLostError,
@@ -20,10 +21,7 @@ import { Batcher } from "./batcher.ts";
 import { EngineProcess } from "./engineProcess.ts";
 import { fromWire, type EngineSpec, type MemberOutcome } from "../engines/protocol.ts";
 
-const FIRST_RESTART_DELAY_MS = 200;
-const MAX_RESTART_DELAY_MS = 30_000;
-/** An engine that lived for this long starts anew with the first delay. */
-const STEADY_AFTER_MS = 60_000;
+const RESTARTS = { firstMs: 200, maxMs: 30_000, steadyMs: 60_000 };
 
 /**
  * For so long after a prediction of more than low priority, predictions of low priority leave the engines' second place
@@ -84,7 +82,7 @@ export class EnginePool {
   /** Held when an engine was lost: each of them runs alone, on an engine that holds nothing else. */
   readonly #suspects: Held[] = [];
   readonly #held = new Map<number, Held>();
-  readonly #restarts: number[];
+  readonly #backoffs: Backoff[];
   readonly #totals = { batches: 0, predictions: 0, succeeded: 0, failed: 0 };
   readonly #timings: Timings = { queue_ms: 0, read_ms: 0, preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
   #description: LoaderDescription | null = null;
@@ -104,7 +102,7 @@ export class EnginePool {
   constructor(options: EnginePoolOptions) {
     this.#options = options;
     this.#batcher = new Batcher(options);
-    this.#restarts = options.specs.map(() => 0);
+    this.#backoffs = options.specs.map(() => createBackoff(RESTARTS));
     this.loaded = new Promise((resolve, reject) => {
       this.#loaded = resolve;
       this.#loadFailed = reject;
@@ -153,7 +151,7 @@ export class EnginePool {
 
   report(): ModelReport {
     return {
-      engines: this.#engines.map((engine, index) => engine.report(this.#restarts[index]!)),
+      engines: this.#engines.map((engine, index) => engine.report(this.#backoffs[index]!.restarts)),
       description: this.#description,
       batch_limit: this.#batchLimit,
       capacity: this.capacity,
@@ -207,16 +205,13 @@ export class EnginePool {
           this.#recoverHung(chunks.flat());
         },
         lost: (chunks, how) => {
-          const lived = Date.now() - startedAt;
-          const restarts = lived > STEADY_AFTER_MS ? 0 : this.#restarts[index]!;
-          const delay = Math.min(FIRST_RESTART_DELAY_MS * 2 ** restarts, MAX_RESTART_DELAY_MS);
+          const delay = this.#backoffs[index]!.next(Date.now() - startedAt);
           log.warn({ engine: id, members: chunks.flat().length, restart_in_ms: delay }, `engine ${how}`);
           for (const key of chunks.flat())
             this.#suspect(
               key,
               (task) => new EngineLostError(`the engine ${how} while it ran ${task.id} alone`),
             );
-          this.#restarts[index] = restarts + 1;
           this.#restartLater(index, delay);
           this.#dispatch();
         },

@@ -1,4 +1,5 @@
 /** A worker process: an engine pool and a consumer for each of its models, and the heartbeat that tells of them. */
+import { openQueue } from "../queue/bullmq.ts";
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { Queue } from "bullmq";
@@ -102,15 +103,7 @@ export async function startWorker({
     for (const consumer of consumers) consumer.adjust();
     void beat();
   }, HEARTBEAT_INTERVAL_MS);
-  const queues = models.map((modelName) => {
-    const queue = new Queue(modelName, {
-      connection: redis,
-      prefix: names.queuePrefix,
-      skipMetasUpdate: true,
-    });
-    // Faults reach the caller of each command.
-    return queue.on("error", () => {});
-  });
+  const queues = models.map((modelName) => openQueue(modelName, redis, names.queuePrefix));
   const sweepInputs = async () => {
     try {
       const count = await inputs.sweep();

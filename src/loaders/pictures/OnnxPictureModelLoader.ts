@@ -3,6 +3,7 @@
  * its device, stacks pictures into batches, runs them and splits the output; a
  * subclass says how one picture becomes one tensor and one row of output findings.
  */
+import { deviceAdvice, executionProvider } from "../../core/devices.ts";
 import { access } from "node:fs/promises";
 import type { InferenceSession, Tensor } from "onnxruntime-node";
 import { BadInputError } from "../../errors.ts";
@@ -448,24 +449,6 @@ export abstract class OnnxPictureModelLoader extends BaseModelLoader {
       throw new Error(`${setting}: ${(error as Error).message}`, { cause: error });
     }
   }
-}
-
-function executionProvider(device: string): InferenceSession.ExecutionProviderConfig {
-  const [name, number] = device.split(":");
-  return name === "cuda" ? { name: "cuda", deviceId: Number(number ?? 0) } : name!;
-}
-
-function deviceAdvice(device: string): string {
-  if (device.startsWith("cuda")) {
-    return (
-      "CUDA needs Linux on x64, an NVIDIA driver, CUDA 12, cuDNN 9 and onnxruntime's provider libraries, which are not in " +
-      "the npm package: fetch them once with `ONNXRUNTIME_NODE_INSTALL=cuda12 node node_modules/onnxruntime-node/script/install.js`. " +
-      'Or set device to "cpu".'
-    );
-  }
-  if (device === "webgpu")
-    return 'WebGPU needs a GPU with a Vulkan, Metal or Direct3D 12 driver. Or set device to "cpu".';
-  return 'Set device to "cpu", "cuda:0" or "webgpu".';
 }
 
 /** Names, element types and shapes of a model's inputs or outputs. */

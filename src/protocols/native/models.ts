@@ -1,4 +1,5 @@
 /** `GET /v1/models`, `GET /v1/models/{model}` and `…/ready`: what is served, and how it stands. */
+import { modelLinks } from "../../core/links.ts";
 import type { Request, Response } from "express";
 import { z } from "zod";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
@@ -83,7 +84,6 @@ async function describeModel(
   const engines = served.flatMap(({ worker, engines: own }) => own.map((engine) => ({ ...engine, worker })));
   const sum = (key: "batches" | "predictions" | "succeeded" | "failed") =>
     served.reduce((total, { totals }) => total + totals[key], 0);
-  const self = `/v1/models/${encodeURIComponent(name)}`;
   return {
     name,
     loader: model.loader,
@@ -113,7 +113,7 @@ async function describeModel(
       mean_batch_size:
         sum("batches") > 0 ? Math.round((sum("predictions") / sum("batches")) * 100) / 100 : null,
     },
-    links: { self, predictions: `${self}/predictions` },
+    links: modelLinks(name),
   };
 }
 
