@@ -1,0 +1,217 @@
+/** Accepting predictions: room in the queue, then the jobs, all in one transaction. */
+import { randomUUID } from "node:crypto";
+import { Job } from "bullmq";
+import type { ChainableCommander } from "ioredis";
+import type { RequestDictionary } from "../core/request.ts";
+import { QueueFullError, RedisUnavailableError, type IdempotencyConflictError } from "../errors.ts";
+import { mayHaveRun, reachRedis } from "../redis/connections.ts";
+import type { Webhook } from "./deliveries.ts";
+import { fingerprintOf, idempotencyConflict } from "./idempotency.ts";
+import type { StoredInput } from "./inputs.ts";
+import {
+  jobOptions,
+  type Prediction,
+  type PredictionJob,
+  type PredictionJobData,
+  type Priority,
+} from "./jobs.ts";
+import { newDeliveryId } from "./names.ts";
+import { modelOf, queueOf, readJob, removeInputs, type PredictionStore } from "./predictionStore.ts";
+import { describePrediction, readPrediction } from "./read.ts";
+
+/** How long a slot outlives a producer that died; longer than Node lets an upload take (5 minutes). */
+const SLOT_TTL_MS = 6 * 60_000;
+const NOTHING_ACCEPTED = "nothing was accepted, try again";
+
+/** One prediction to be accepted. */
+export interface Submission {
+  /** From `newPredictionId()`, or the client's own, which makes the submission idempotent. */
+  id: string;
+  /** Whether the id is the client's. */
+  isIdempotent?: boolean;
+  /** The request dictionary without its inputs. */
+  request: RequestDictionary;
+  inputs: StoredInput[];
+  priority?: Priority;
+  /** Longest wait in the queue, in milliseconds. */
+  ttlMs?: number | undefined;
+  /** Longest run, in milliseconds. */
+  timeoutMs?: number | undefined;
+  /** Where its completion is delivered. */
+  webhook?: Webhook | undefined;
+}
+
+/** Room in a model's queue, held until it is used or given back. */
+export interface Slots {
+  readonly model: string;
+  /** How many were granted; less than were asked for where the queue is nearly full. */
+  readonly granted: number;
+  /** Gives back what was not used; harmless when all was. */
+  release(): void;
+  /** @internal name of the next unused slot */
+  take(): string | undefined;
+}
+
+/**
+ * Reserves room for up to `wanted` predictions, before their inputs are stored.
+ * @throws QueueFullError when there is none at all
+ */
+export async function reserveSlots(store: PredictionStore, model: string, wanted = 1): Promise<Slots> {
+  const limit = modelOf(store, model).max_queue_length;
+  const queue = queueOf(store, model);
+  const token = randomUUID();
+  const freeFirst = (count: number) =>
+    freeSlots(
+      store,
+      model,
+      Array.from({ length: count }, (_, index) => `${token}:${index + 1}`),
+    );
+  let unused: number;
+  try {
+    unused = await reachRedis(
+      () =>
+        store.scripts.reserveSlots(store.names.slots(model), queue.toKey, {
+          limit,
+          wanted,
+          slotTtlMs: SLOT_TTL_MS,
+          token,
+        }),
+      NOTHING_ACCEPTED,
+    );
+  } catch (error) {
+    // A slow Redis may reserve them yet.
+    freeFirst(wanted);
+    throw error;
+  }
+  if (unused === 0) throw queueFull(model, limit);
+  return {
+    model,
+    granted: unused,
+    take: () => (unused > 0 ? `${token}:${unused--}` : undefined),
+    release() {
+      freeFirst(unused);
+      unused = 0;
+    },
+  };
+}
+
+/**
+ * Adds predictions to a queue, in order, all in one step. An id that was used before is not added again.
+ * @returns for each submission its prediction, or the error that it was refused with: QueueFullError where the slots
+ * ran out, IdempotencyConflictError where the id belongs to another request. The inputs of those are removed.
+ * @throws RedisUnavailableError, which says whether it is known that nothing was accepted
+ */
+export async function submitPredictions(
+  store: PredictionStore,
+  slots: Slots,
+  submissions: readonly Submission[],
+): Promise<(Prediction | QueueFullError | IdempotencyConflictError)[]> {
+  const { model } = slots;
+  const queue = queueOf(store, model);
+  const settings = modelOf(store, model);
+  // BullMQ's own view of the connection: a bare ioredis transaction doesn't know its scripts.
+  const transaction = (await queue.getBackend().client).multi() as unknown as ChainableCommander;
+  const adding: Promise<unknown>[] = [];
+  const taken: string[] = [];
+  const added = new Map<Submission, PredictionJob>();
+  const refused = new Map<Submission, QueueFullError | IdempotencyConflictError>();
+  for (const submission of submissions) {
+    const slot = slots.take();
+    if (!slot) {
+      refused.set(submission, queueFull(model, settings.max_queue_length));
+      continue;
+    }
+    taken.push(slot);
+    const data = jobData(submission);
+    const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
+    const job: PredictionJob = new Job(queue, "predict", data, options, submission.id);
+    if (data.webhook && submission.webhook) {
+      const prediction = { model, id: submission.id };
+      const delivery = store.deliveries.jobFor(data.webhook, submission.webhook, prediction, data.expires_at);
+      adding.push(delivery.addJob(transaction as never));
+    }
+    // The job takes the slot's place in one transaction, or the limit would not be exact.
+    adding.push(job.addJob(transaction as never));
+    transaction.zrem(store.names.slots(model), slot);
+    added.set(submission, job);
+  }
+  try {
+    await Promise.all(adding);
+    await reachRedis(async () => {
+      for (const [error] of (await transaction.exec()) ?? []) if (error) throw error;
+    }, NOTHING_ACCEPTED);
+  } catch (error) {
+    freeSlots(store, model, taken);
+    // What was accepted after all needs its inputs; else they go when their time to live is over.
+    if (error instanceof RedisUnavailableError && mayHaveRun(error)) throw acceptanceUnknown(error);
+    await Promise.allSettled(submissions.map(({ inputs }) => removeInputs(store, inputs)));
+    throw error;
+  }
+  const repeats = new Set<Submission>();
+  for (const [submission, { data }] of added) {
+    if (!submission.isIdempotent) continue;
+    const first = await readJob(store, model, submission.id);
+    if (first?.data.submission === data.submission) continue;
+    if (data.webhook) await store.deliveries.discard(data.webhook);
+    if (first?.data.fingerprint !== data.fingerprint)
+      refused.set(submission, idempotencyConflict(submission.id));
+    else repeats.add(submission);
+  }
+  await Promise.all([...refused.keys(), ...repeats].map(({ inputs }) => removeInputs(store, inputs)));
+  return Promise.all(
+    submissions.map(async (submission) => {
+      const error = refused.get(submission);
+      if (error) return error;
+      if (repeats.has(submission)) return readPrediction(store, model, submission.id);
+      // What was just added needs no look into Redis to be described.
+      return describePrediction(store, model, added.get(submission)!, false);
+    }),
+  );
+}
+
+/** Whether an id is taken; a submission with it needs no slot then. */
+export async function predictionExists(store: PredictionStore, model: string, id: string): Promise<boolean> {
+  const key = queueOf(store, model).toKey(id);
+  return (await reachRedis(() => store.redis.exists(key), NOTHING_ACCEPTED)) === 1;
+}
+
+/** Without waiting for it: the commands of a connection keep their order. */
+function freeSlots(store: PredictionStore, model: string, slots: string[]): void {
+  if (slots.length > 0) store.redis.zrem(store.names.slots(model), slots).catch(() => {});
+}
+
+function jobData({
+  id: _id,
+  isIdempotent,
+  request,
+  inputs,
+  ttlMs,
+  timeoutMs,
+  webhook,
+}: Submission): PredictionJobData {
+  return {
+    request,
+    inputs: inputs.map(({ ref }) => ref),
+    ...(ttlMs && { expires_at: Date.now() + ttlMs }),
+    ...(timeoutMs && { timeout_ms: timeoutMs }),
+    ...(webhook && { webhook: newDeliveryId() }),
+    ...(isIdempotent && {
+      fingerprint: fingerprintOf(request, inputs),
+      submission: randomUUID(),
+    }),
+  };
+}
+
+function queueFull(model: string, limit: number): QueueFullError {
+  return new QueueFullError(
+    `the queue of the model "${model}" holds its max_queue_length of ${limit} predictions; try again later`,
+    5,
+  );
+}
+
+function acceptanceUnknown(cause: Error): RedisUnavailableError {
+  return new RedisUnavailableError(
+    "Redis did not answer, so it isn't known whether this was accepted; to repeat it with the same id or Idempotency-Key is safe",
+    { cause },
+  );
+}
