@@ -12,7 +12,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Queue } from "bullmq";
 import sharp from "sharp";
-import type { BulkRun } from "../src/bulk/spec.ts";
+import type { BulkRun } from "../src/core/bulkRun.ts";
 import { loadConfig } from "../src/config/load.ts";
 import type { Config } from "../src/config/schema.ts";
 import { openLoader, resolveModelPaths, type LoaderSpec } from "../src/loaders/openLoader.ts";

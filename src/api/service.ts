@@ -22,7 +22,8 @@ import {
 } from "../errors.ts";
 import type { Webhook } from "../queue/deliveries.ts";
 import type { InputLabel, StoredInput } from "../queue/inputs.ts";
-import { errorOfSummary, isFinal, type Prediction, type Priority } from "../queue/jobs.ts";
+import { errorOfSummary } from "../queue/jobs.ts";
+import { isFinal, type Prediction, type Priority } from "../core/prediction.ts";
 import { newPredictionId } from "../queue/names.ts";
 import type { Submission } from "../queue/predictions.ts";
 import type { Api } from "./api.ts";

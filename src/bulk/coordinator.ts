@@ -17,7 +17,7 @@ import { BULK_QUEUE, createNames } from "../queue/names.ts";
 import { HEARTBEAT_INTERVAL_MS, readWorkerReports } from "../queue/workerReports.ts";
 import { RunTakenOverError } from "./resultsFile.ts";
 import { openBulkRuns, type BulkRuns, type BulkState } from "./runs.ts";
-import { hasEnded } from "./spec.ts";
+import { hasEnded } from "../core/bulkRun.ts";
 import { notifyBulkRunEnded } from "./webhook.ts";
 import { workOnRun, type WorkOptions } from "./work.ts";
 

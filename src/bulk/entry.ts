@@ -6,7 +6,8 @@ import { BadInputError } from "../errors.ts";
 import { decodeBase64 } from "../imil/requestPictures.ts";
 import type { BulkOutcome, BulkSubmission } from "../queue/bulkQueue.ts";
 import type { InputRef } from "../queue/inputs.ts";
-import type { BulkEntry, BulkResult, BulkSpec } from "./spec.ts";
+import type { BulkEntry, BulkSpec } from "./spec.ts";
+import type { BulkResult } from "../core/bulkRun.ts";
 import { walkFolder } from "./walk.ts";
 
 /** An entry whose prediction is in the bulkQueue. */

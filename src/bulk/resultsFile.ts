@@ -7,7 +7,7 @@ import { open, truncate, type FileHandle } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InfermillError } from "../errors.ts";
 import { readLines } from "./lines.ts";
-import type { BulkCounts, BulkResult } from "./spec.ts";
+import type { BulkCounts, BulkResult } from "../core/bulkRun.ts";
 
 /** Lines are given to the disk itself at most this often: a power cut costs what ended in this time, to be run again. */
 const SYNC_INTERVAL_MS = 1000;

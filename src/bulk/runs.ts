@@ -22,15 +22,8 @@ import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
 import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
-import {
-  folderName,
-  hasEnded,
-  type BulkCounts,
-  type BulkEntry,
-  type BulkRun,
-  type BulkSpec,
-  type BulkStatus,
-} from "./spec.ts";
+import { folderName, type BulkEntry, type BulkSpec } from "./spec.ts";
+import { hasEnded, type BulkCounts, type BulkRun, type BulkStatus } from "../core/bulkRun.ts";
 
 /** How long the owner of a run may be silent before another process may take it over. */
 export const OWNER_TTL_MS = 10_000;

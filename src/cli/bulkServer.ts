@@ -2,7 +2,7 @@
 import { open, truncate } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { readLines } from "../bulk/lines.ts";
-import { hasEnded, type BulkResult, type BulkRun } from "../bulk/spec.ts";
+import { hasEnded, type BulkResult, type BulkRun } from "../core/bulkRun.ts";
 import { ApiError, InfermillClient, type BulkRunRequest } from "../client/client.ts";
 import { showBulkProgress } from "./bulkProgress.ts";
 import { BulkSummary } from "./bulkSummary.ts";

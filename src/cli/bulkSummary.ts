@@ -1,7 +1,7 @@
 /** What came out of a bulk run, counted line by line: how many, how fast, which labels, where the time went. */
-import type { BulkResult } from "../bulk/spec.ts";
+import type { BulkResult } from "../core/bulkRun.ts";
 import { findingsOf } from "../imil/response.ts";
-import type { Timings } from "../queue/jobs.ts";
+import type { Timings } from "../core/prediction.ts";
 import { formatDuration } from "./bulkProgress.ts";
 
 const STAGES = [

@@ -1,13 +1,10 @@
-/** A client of infermill's HTTP API for JavaScript and TypeScript. It needs nothing but `fetch`. */
-import { randomUUID } from "node:crypto";
-import { setTimeout as sleep } from "node:timers/promises";
-import type { Problem } from "../api/problems.ts";
-import { splitLines } from "../bulk/lines.ts";
-import type { BulkResult, BulkRun } from "../bulk/spec.ts";
+/** A client of infermill's HTTP API for JavaScript and TypeScript, in Node and in browsers. It needs nothing but `fetch`. */
+import type { Problem } from "../core/problem.ts";
+import type { BulkResult, BulkRun } from "../core/bulkRun.ts";
 import { InfermillError } from "../errors.ts";
 import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
-import type * as jobs from "../queue/jobs.ts";
-import type { Priority, Status } from "../queue/jobs.ts";
+import type * as jobs from "../core/prediction.ts";
+import type { Priority, Status } from "../core/prediction.ts";
 
 /** With the response dictionary that models answer which find things; others have keys of their own. */
 export type Prediction = jobs.Prediction<PredictionResponse>;
@@ -146,7 +143,7 @@ export class InfermillClient {
       headers: {
         ...(pictures === undefined && { "Content-Type": "application/json" }),
         ...(waitSeconds && { Prefer: `wait=${Math.min(waitSeconds, MAX_WAIT_SECONDS)}` }),
-        "Idempotency-Key": options.idempotencyKey ?? randomUUID(),
+        "Idempotency-Key": options.idempotencyKey ?? randomKey(),
       },
       isRepeatable: true,
     });
@@ -204,8 +201,7 @@ export class InfermillClient {
     signal?: AbortSignal,
   ): AsyncGenerator<BulkResult> {
     const { body } = await this.#call(pathOf("v1/bulk", id, "results", options), { signal });
-    for await (const { text, isWhole } of splitLines(chunksOf(body)))
-      if (isWhole) yield JSON.parse(text) as BulkResult;
+    for await (const line of wholeLines(body)) yield JSON.parse(line) as BulkResult;
   }
 
   /** Cancels a bulk run; its results stay. One that has ended is left as it is. */
@@ -232,14 +228,12 @@ export class InfermillClient {
         if (answer.ok) return answer;
         if (!mayRepeat || !PASSING.has(answer.status)) throw new ApiError(await problemOf(answer));
         await answer.body?.cancel();
-        await sleep(retryDelay(attempt, answer.headers.get("Retry-After")), undefined, {
-          signal: call.signal,
-        });
+        await sleep(retryDelay(attempt, answer.headers.get("Retry-After")), call.signal);
       } catch (error) {
         // fetch's own word for a connection that failed.
         if (!(error instanceof TypeError)) throw error;
         if (!mayRepeat) throw unreachable(this.#base, error);
-        await sleep(retryDelay(attempt, null), undefined, { signal: call.signal });
+        await sleep(retryDelay(attempt, null), call.signal);
       }
     }
   }
@@ -287,6 +281,44 @@ function retryDelay(attempt: number, retryAfter: string | null): number {
   return Math.min(asked > 0 ? asked : FIRST_RETRY_MS * 2 ** (attempt - 1), MAX_RETRY_MS);
 }
 
-async function* chunksOf(body: Response["body"]): AsyncGenerator<Buffer> {
-  for await (const chunk of body ?? []) yield Buffer.from(chunk as Uint8Array);
+/** The lines of a stream; one without a line break at its end was cut off and is left out. */
+async function* wholeLines(body: Response["body"]): AsyncGenerator<string> {
+  if (!body) return;
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
+  try {
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
+      rest = lines.pop()!;
+      yield* lines;
+    }
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+}
+
+function sleep(ms: number, signal?: AbortSignal | null): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const abort = () => {
+      clearTimeout(timer);
+      // As fetch does it.
+      reject(signal!.reason as Error);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    }, ms);
+    if (signal?.aborted) abort();
+    else signal?.addEventListener("abort", abort, { once: true });
+  });
+}
+
+/** Browsers have `randomUUID` on pages of https and of this machine only. */
+function randomKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+    byte.toString(16).padStart(2, "0"),
+  ).join("");
 }

@@ -122,7 +122,7 @@ async function importFile(file: string): Promise<Record<string, unknown>> {
   const lent = LENT_PACKAGES.filter((name) => !canResolve(name, file));
   const jiti = createJiti(file, {
     // The module object itself: a second copy of BaseModelLoader would fail every instanceof.
-    virtualModules: { infermill: await import("../index.ts") },
+    virtualModules: { infermill: await import("./public.ts") },
     alias: Object.fromEntries(lent.map((name) => [name, createRequire(import.meta.url).resolve(name)])),
     fsCache: false,
     interopDefault: false,

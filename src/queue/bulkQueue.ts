@@ -13,14 +13,8 @@ import type { ErrorSummary } from "../errors.ts";
 import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import { connectRedis, reachRedis } from "../redis/connections.ts";
 import { createInputStore, type InputRef, type InputStore } from "./inputs.ts";
-import {
-  failureOf,
-  jobOptions,
-  type Completion,
-  type PredictionOutput,
-  type Priority,
-  type Timings,
-} from "./jobs.ts";
+import { failureOf, jobOptions, type Completion } from "./jobs.ts";
+import { type PredictionOutput, type Priority, type Timings } from "../core/prediction.ts";
 import { createNames, partsOfBulkPredictionId } from "./names.ts";
 import { readResponse } from "./responses.ts";
 import { defineScripts } from "./scripts.ts";

@@ -1,7 +1,7 @@
 /** Cancelling a prediction, from any process. */
 import { AlreadyEndedError } from "../errors.ts";
 import { endPrediction } from "./end.ts";
-import type { Prediction } from "./jobs.ts";
+import type { Prediction } from "../core/prediction.ts";
 import type { PredictionStore } from "./predictionStore.ts";
 import { readPrediction } from "./read.ts";
 

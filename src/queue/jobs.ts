@@ -2,6 +2,7 @@
  * What a prediction looks like as a BullMQ job: its data, its return value, how
  * its failure is written down, and how all of that reads as a prediction again.
  */
+import { PRIORITIES, type Priority, type Timings } from "../core/prediction.ts";
 import type { Job, JobsOptions } from "bullmq";
 import type { ModelConfig } from "../config/schema.ts";
 import * as errors from "../errors.ts";
@@ -25,16 +26,6 @@ export interface PredictionJobData {
   submission?: string;
   /** Id of the delivery that tells of its end. */
   webhook?: string;
-}
-
-/** Where the time of a prediction went, in milliseconds. */
-export interface Timings {
-  /** From acceptance until its chunk was handed to an engine. */
-  queue_ms: number;
-  read_ms: number;
-  preprocess_ms: number;
-  infer_ms: number;
-  postprocess_ms: number;
 }
 
 /** A job's return value. BullMQ copies it into its event stream, so a large response is in the job's log. */
@@ -62,50 +53,6 @@ export type PredictionJob = Job<PredictionJobData, Completion>;
 export function endMarkOf({ progress }: PredictionJob): EndMark | undefined {
   return typeof progress === "object" && "ended" in progress ? (progress as EndMark) : undefined;
 }
-
-export const STATUSES = ["queued", "running", "succeeded", "failed", "cancelled", "expired"] as const;
-export type Status = (typeof STATUSES)[number];
-
-/** An output as clients see it. */
-export interface PredictionOutput {
-  name: string;
-  media_type: string;
-  /** Size in bytes. */
-  bytes: number;
-  /** The bytes as base64, where they are few. */
-  data?: string;
-  /** Where the bytes can be read. */
-  url: string;
-}
-
-/** A prediction as clients see it. */
-export interface Prediction<Result = ResponseDictionary> {
-  id: string;
-  model: string;
-  status: Status;
-  /** ISO 8601, UTC; null where it has not happened. */
-  created_at: string;
-  started_at: string | null;
-  finished_at: string | null;
-  /** How often it was started. */
-  attempts: number;
-  result: Result | null;
-  /** Bytes beside the result: pictures, masks, large tensors. */
-  outputs: PredictionOutput[];
-  error: ErrorSummary | null;
-  timings: Timings | null;
-  batch_size: number | null;
-  engine: string | null;
-  links: { self: string; cancel: string; events: string };
-}
-
-export function isFinal(status: Status): boolean {
-  return status !== "queued" && status !== "running";
-}
-
-/** Always explicit, because BullMQ runs a job without a priority before all others. */
-export const PRIORITIES = { high: 1, normal: 2, low: 3 } as const;
-export type Priority = keyof typeof PRIORITIES;
 
 export function jobOptions(model: ModelConfig, id: string, priority: Priority): JobsOptions {
   return {

@@ -13,7 +13,7 @@ import { createNotifier, openCompletionEvents, type Watch } from "./completionEv
 import { Deliveries } from "./deliveries.ts";
 import { confirmSame } from "./idempotency.ts";
 import { createInputStore, type InputStore } from "./inputs.ts";
-import type { Prediction, Status } from "./jobs.ts";
+import type { Prediction, Status } from "../core/prediction.ts";
 import { createNames, type Names } from "./names.ts";
 import { createOutputStore } from "./outputs.ts";
 import { modelOf, type PredictionStore } from "./predictionStore.ts";

@@ -5,16 +5,8 @@ import type { Output } from "../core/request.ts";
 import { OutputNotFoundError, PredictionCancelledError, PredictionNotFoundError } from "../errors.ts";
 import { reachRedis } from "../redis/connections.ts";
 import { endPrediction } from "./end.ts";
-import {
-  endMarkOf,
-  failureOf,
-  isFinal,
-  PRIORITIES,
-  toIsoTime,
-  type Prediction,
-  type PredictionJob,
-  type Status,
-} from "./jobs.ts";
+import { endMarkOf, failureOf, toIsoTime, type PredictionJob } from "./jobs.ts";
+import { isFinal, PRIORITIES, type Prediction, type Status } from "../core/prediction.ts";
 import { notFound, queueOf, readJob, type PredictionStore } from "./predictionStore.ts";
 import { readResponse } from "./responses.ts";
 

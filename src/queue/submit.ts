@@ -8,13 +8,8 @@ import { mayHaveRun, reachRedis } from "../redis/connections.ts";
 import type { Webhook } from "./deliveries.ts";
 import { fingerprintOf, idempotencyConflict } from "./idempotency.ts";
 import type { StoredInput } from "./inputs.ts";
-import {
-  jobOptions,
-  type Prediction,
-  type PredictionJob,
-  type PredictionJobData,
-  type Priority,
-} from "./jobs.ts";
+import { jobOptions, type PredictionJob, type PredictionJobData } from "./jobs.ts";
+import { type Prediction, type Priority } from "../core/prediction.ts";
 import { newDeliveryId } from "./names.ts";
 import { modelOf, queueOf, readJob, removeInputs, type PredictionStore } from "./predictionStore.ts";
 import { describePrediction, readPrediction } from "./read.ts";

@@ -1,6 +1,6 @@
 /** Waiting for the end of a prediction, by its completion event and by a look from time to time. */
 import type { Watch } from "./completionEvents.ts";
-import { isFinal, type Prediction } from "./jobs.ts";
+import { isFinal, type Prediction } from "../core/prediction.ts";
 import type { PredictionStore } from "./predictionStore.ts";
 import { readPrediction } from "./read.ts";
 

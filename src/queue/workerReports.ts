@@ -5,7 +5,7 @@
  */
 import type { Redis } from "ioredis";
 import type { LoaderDescription } from "../core/description.ts";
-import type { Timings } from "./jobs.ts";
+import type { Timings } from "../core/prediction.ts";
 import type { Names } from "./names.ts";
 
 export const HEARTBEAT_INTERVAL_MS = 2000;

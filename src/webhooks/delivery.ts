@@ -22,7 +22,7 @@ import {
   type DeliveryOutcome,
   type WebhookEvent,
 } from "../queue/deliveries.ts";
-import { isFinal } from "../queue/jobs.ts";
+import { isFinal } from "../core/prediction.ts";
 import { openPredictions } from "../queue/predictions.ts";
 import { version } from "../version.ts";
 import { attemptDelivery } from "./attempt.ts";

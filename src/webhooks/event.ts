@@ -1,6 +1,6 @@
 /** The event that tells of a prediction's end. */
 import type { WebhookEvent } from "../queue/deliveries.ts";
-import type { Prediction } from "../queue/jobs.ts";
+import type { Prediction } from "../core/prediction.ts";
 
 /** @param publicUrl where the api is reached; undefined leaves the links the paths that they are */
 export function withAbsoluteLinks(event: WebhookEvent, publicUrl: string | undefined): WebhookEvent {

@@ -15,12 +15,11 @@ import type { InputStore, LocalInputRef } from "../queue/inputs.ts";
 import {
   failedReason,
   failureOf,
-  PRIORITIES,
   type Completion,
   type PredictionJob,
   type PredictionJobData,
-  type Timings,
 } from "../queue/jobs.ts";
+import { PRIORITIES, type Timings } from "../core/prediction.ts";
 import { partsOfBulkPredictionId, type Names } from "../queue/names.ts";
 import type { OutputOwner, OutputStore } from "../queue/outputs.ts";
 import { storeResponse } from "../queue/responses.ts";

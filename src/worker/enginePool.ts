@@ -15,7 +15,7 @@ import {
 import type { LoaderDescription } from "../core/description.ts";
 import type { Output, RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import type { LocalInputRef } from "../queue/inputs.ts";
-import { PRIORITIES, type Timings } from "../queue/jobs.ts";
+import { PRIORITIES, type Timings } from "../core/prediction.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
 import { Batcher } from "./batcher.ts";
 import { EngineProcess } from "./engineProcess.ts";

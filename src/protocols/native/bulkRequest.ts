@@ -8,7 +8,7 @@ import { BULK_EVENTS } from "../../config/webhooks.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
 import { checkRequest } from "../../imil/requestSchema.ts";
 import { faultOf } from "../../core/faults.ts";
-import { PRIORITIES, type Priority } from "../../queue/jobs.ts";
+import { PRIORITIES, type Priority } from "../../core/prediction.ts";
 import { newBulkRunId } from "../../queue/names.ts";
 import { descriptionOf } from "../../api/service.ts";
 import type { Api } from "../../api/api.ts";

@@ -5,7 +5,7 @@ import { acceptedHeaders, jsonAnswer, problemAnswers } from "../../api/operation
 import { streamRoutes } from "./bulkStreams.ts";
 import { count, time } from "./schemas.ts";
 import type { BulkRuns } from "../../bulk/runs.ts";
-import { BULK_STATUSES, hasEnded, type BulkRun } from "../../bulk/spec.ts";
+import { BULK_STATUSES, hasEnded, type BulkRun } from "../../core/bulkRun.ts";
 import { RedisUnavailableError } from "../../errors.ts";
 import { parseWith } from "../../core/faults.ts";
 import { descriptionOf } from "../../api/service.ts";

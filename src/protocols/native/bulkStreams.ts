@@ -5,7 +5,7 @@ import type { Request, Response } from "express";
 import { z } from "zod";
 import { eventStreamAnswers, lastEventIdHeader, problemAnswers } from "../../api/operations.ts";
 import { followResults } from "../../bulk/resultsFile.ts";
-import { hasEnded, type BulkRun } from "../../bulk/spec.ts";
+import { hasEnded, type BulkRun } from "../../core/bulkRun.ts";
 import { parseWith } from "../../core/faults.ts";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
 import { streamState } from "../../api/streamState.ts";

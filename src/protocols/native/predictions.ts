@@ -15,7 +15,7 @@ import { streamState } from "../../api/streamState.ts";
 import { abortWhenGone } from "../../api/waiting.ts";
 import { parseWith } from "../../core/faults.ts";
 import { requestSchema } from "../../imil/requestSchema.ts";
-import { isFinal, STATUSES, type Prediction } from "../../queue/jobs.ts";
+import { isFinal, STATUSES, type Prediction } from "../../core/prediction.ts";
 import { manyPredictionsSchema, predictionListSchema, predictionSchema } from "./schemas.ts";
 import { sendPrediction, submitPrediction } from "./submit.ts";
 import { MAX_WAIT_SECONDS, submissionQuerySchema, waitQuerySchema } from "./submissionOptions.ts";

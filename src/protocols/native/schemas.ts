@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { problemSchema } from "../../api/operations.ts";
 import { responseSchema } from "../../imil/responseSchema.ts";
-import { STATUSES, type Prediction } from "../../queue/jobs.ts";
+import { STATUSES, type Prediction } from "../../core/prediction.ts";
 
 /** A time that is null until it has come. */
 export const time = (description: string) => z.string().nullable().meta({ description, format: "date-time" });

@@ -8,7 +8,7 @@ import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts"
 import { faultOf } from "../../core/faults.ts";
 import type { SubmissionOptions } from "../../api/service.ts";
 import type { Webhook } from "../../queue/deliveries.ts";
-import { PRIORITIES, type Priority } from "../../queue/jobs.ts";
+import { PRIORITIES, type Priority } from "../../core/prediction.ts";
 import { checkPredictionId, idOfIdempotencyKey } from "../../queue/names.ts";
 
 export const MAX_WAIT_SECONDS = 60;

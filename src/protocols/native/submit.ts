@@ -15,7 +15,7 @@ import {
 } from "../../api/service.ts";
 import { inputsOfDescription, type LoaderDescription } from "../../core/description.ts";
 import { BadInputError } from "../../errors.ts";
-import { isFinal, type Prediction } from "../../queue/jobs.ts";
+import { isFinal, type Prediction } from "../../core/prediction.ts";
 import { newPredictionId } from "../../queue/names.ts";
 import { clientIdOf, readSubmissionOptions, type NativeOptions } from "./submissionOptions.ts";
 import { submitMany } from "./submitMany.ts";

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { BulkResult } from "../../support/answers.ts";
-import type { BulkRun } from "../../../src/bulk/spec.ts";
+import type { BulkRun } from "../../../src/core/bulkRun.ts";
 import {
   runInfermill,
   SCRIPTED_LOADER,

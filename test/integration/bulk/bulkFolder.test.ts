@@ -4,7 +4,7 @@ import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { BulkResult } from "../../support/answers.ts";
-import type { BulkRun } from "../../../src/bulk/spec.ts";
+import type { BulkRun } from "../../../src/core/bulkRun.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import type { Finding } from "../../../src/imil/dictionaries.ts";
 import { findingsOf } from "../../../src/imil/response.ts";

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBulkCoordinator } from "../../../src/bulk/coordinator.ts";
 import { openBulkRuns, type BulkRuns } from "../../../src/bulk/runs.ts";
 import type { BulkResult } from "../../support/answers.ts";
-import type { BulkRun } from "../../../src/bulk/spec.ts";
+import type { BulkRun } from "../../../src/core/bulkRun.ts";
 import { createNames } from "../../../src/queue/names.ts";
 import type { RedisServer } from "../../../src/redis/provideRedis.ts";
 import { openRedis, send, startTestApi, type TestApi } from "../../support/api.ts";

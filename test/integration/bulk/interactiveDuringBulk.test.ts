@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { BulkRun } from "../../../src/bulk/spec.ts";
+import type { BulkRun } from "../../../src/core/bulkRun.ts";
 import {
   SCRIPTED_LOADER,
   startInfermill,

@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Redis } from "ioredis";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { BulkRun } from "../../../src/bulk/spec.ts";
+import type { BulkRun } from "../../../src/core/bulkRun.ts";
 import type { RedisServer } from "../../../src/redis/provideRedis.ts";
 import { consume, openRedis, send, startTestApi } from "../../support/api.ts";
 import {

@@ -7,7 +7,7 @@ import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { configSchema } from "../../../src/config/schema.ts";
 import { PredictionExpiredError } from "../../../src/errors.ts";
-import { PRIORITIES } from "../../../src/queue/jobs.ts";
+import { PRIORITIES } from "../../../src/core/prediction.ts";
 import { planEngines } from "../../../src/worker/enginePlan.ts";
 import { EnginePool, NotStartedError, type EngineResult } from "../../../src/worker/enginePool.ts";
 import { SCRIPTED_LOADER } from "../../support/infermill.ts";
