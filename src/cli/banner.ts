@@ -12,7 +12,8 @@ interface ServedModel {
   name: string;
   loader: string;
   picture: "required" | "optional" | "none" | null;
-  engines: { device: string }[];
+  ready: boolean;
+  engines: { device: string; error: string | null }[];
 }
 
 /** @param apiKey one of the `api_keys`, where there are any */
@@ -32,7 +33,7 @@ export async function printBanner(url: string, redis: RedisServer, apiKey?: stri
     "",
     "Try it:",
     "",
-    `  ${tryLine(url, models[0]!, apiKey !== undefined)}`,
+    `  ${tryLine(url, models.find(({ ready }) => ready) ?? models[0]!, apiKey !== undefined)}`,
     "",
     "Ctrl-C stops everything; predictions are kept.",
     "",
@@ -40,7 +41,14 @@ export async function printBanner(url: string, redis: RedisServer, apiKey?: stri
   console.log(lines.join("\n"));
 }
 
-function describeModel({ name, loader, engines }: ServedModel): string {
+function describeModel({ name, loader, ready, engines }: ServedModel): string {
+  const failure = engines.find(({ error }) => error !== null)?.error;
+  if (!ready && failure) {
+    return (
+      `  ${colours.red("model")}      ${colours.bold(name)} (${loader}) ${colours.red("is not served")}: ${failure}\n` +
+      `             it is loaded again when its file changes, or by POST /v1/models/${name}/load`
+    );
+  }
   const devices = new Map<string, number>();
   for (const { device } of engines) devices.set(device, (devices.get(device) ?? 0) + 1);
   const engineWords = [...devices].map(

@@ -10,6 +10,10 @@ const CONFIG_OPTION = [
   "-c, --config <file>",
   "configuration (default: $INFERMILL_CONFIG or config/infermill.json)",
 ] as const;
+const STRICT_OPTION = [
+  "--strict",
+  "end with an error where one model can't be loaded (default: serve the others)",
+] as const;
 
 const program = new Command("infermill")
   .description(
@@ -31,7 +35,10 @@ program
   .command("start")
   .description("start everything: Redis if none is named, api, worker and coordinator")
   .option(...CONFIG_OPTION)
-  .action(async (options: { config?: string }) => (await import("./start.ts")).start(options));
+  .option(...STRICT_OPTION)
+  .action(async (options: { config?: string; strict?: boolean }) =>
+    (await import("./start.ts")).start(options),
+  );
 
 program
   .command("api")
@@ -44,7 +51,8 @@ program
   .description("start a worker only")
   .option(...CONFIG_OPTION)
   .option("-m, --models <names>", "models to serve, separated by commas (default: all that are configured)")
-  .action(async (options: { config?: string; models?: string }) =>
+  .option(...STRICT_OPTION)
+  .action(async (options: { config?: string; models?: string; strict?: boolean }) =>
     (await import("./worker.ts")).runWorker(options),
   );
 

@@ -17,7 +17,7 @@ const STOP_LIMIT_MS = 35_000;
  */
 const THREADS = "64";
 
-export async function start(options: { config?: string }): Promise<void> {
+export async function start(options: { config?: string; strict?: boolean }): Promise<void> {
   const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   const log = createLog("infermill", config.log_level);
   const redis = await openRedis(config, log);
@@ -32,7 +32,10 @@ export async function start(options: { config?: string }): Promise<void> {
     REDIS_URL: redis.url,
   };
   const api = supervise("api", script, ["api"], { env, log });
-  const worker = supervise("worker", script, ["worker"], { env, log });
+  const worker = supervise("worker", script, ["worker", ...(options.strict ? ["--strict"] : [])], {
+    env,
+    log,
+  });
   const coordinator = supervise("coordinator", script, ["coordinator"], { env, log });
   const stopAll = async () => {
     // First no new predictions, then those that run, then the word of their ends, Redis last.

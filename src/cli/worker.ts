@@ -9,7 +9,11 @@ import { openRedis } from "./redis.ts";
 
 const STOP_LIMIT_MS = 30_000;
 
-export async function runWorker(options: { config?: string; models?: string }): Promise<void> {
+export async function runWorker(options: {
+  config?: string;
+  models?: string;
+  strict?: boolean;
+}): Promise<void> {
   keepHeapSmall();
   const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   const log = createLog("worker", config.log_level);
@@ -27,14 +31,19 @@ export async function runWorker(options: { config?: string; models?: string }): 
   };
   onStopSignal(stop, () => redis.close());
   try {
-    const modelPaths = new Map<string, string[]>();
-    for (const name of models)
-      modelPaths.set(name, await resolveModelPaths(config, name, (line) => log.info(line)));
-    worker = await startWorker({ config, redisUrl: redis.url, models, modelPaths, log });
+    worker = await startWorker({
+      config,
+      redisUrl: redis.url,
+      models,
+      resolvePaths: (name) => resolveModelPaths(config, name, (line) => log.info(line)),
+      isStrict: options.strict ?? false,
+      log,
+    });
   } catch (error) {
     await stop();
     throw error;
   }
-  log.info(`serving ${models.join(", ")}`);
+  const { failed } = worker;
+  log.info(`serving ${models.filter((name) => !failed.includes(name)).join(", ")}`);
   announceReady();
 }

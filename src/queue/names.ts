@@ -11,6 +11,8 @@ export interface Names {
   output(ownerId: string, name: string): string;
   /** Slots that submissions in progress hold in a model's queue. */
   slots(model: string): string;
+  /** Channel on which the loading of a model that failed is asked for. */
+  readonly loadRequests: string;
   worker(workerId: string): string;
   /** Sorted set of worker ids by the time of their last heartbeat. */
   readonly workers: string;
@@ -41,6 +43,7 @@ export function createNames(prefix: string): Names {
     input: (id, index) => `${prefix}:input:${id}:${index}`,
     output: (id, name) => `${prefix}:output:${id}:${name}`,
     slots: (model) => `${prefix}:slots:${model}`,
+    loadRequests: `${prefix}:load-requests`,
     worker: (id) => `${prefix}:worker:${id}`,
     workers: `${prefix}:workers`,
     deliveryQueue: "_webhooks",

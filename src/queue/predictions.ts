@@ -141,6 +141,13 @@ export class Predictions {
     return reading.waitOfNext(this.#store, model);
   }
 
+  /** Asks the workers to load a model that failed again. */
+  async requestLoad(model: string): Promise<void> {
+    const { redis, names } = this.#store;
+    this.model(model);
+    await reachRedis(() => redis.publish(names.loadRequests, model));
+  }
+
   workers(): Promise<WorkerReport[]> {
     return reachRedis(() => readWorkerReports(this.#store.redis, this.#store.names));
   }

@@ -14,13 +14,11 @@ const MAX_DEFAULT_INSTANCES = 16;
  *
  * `instances` defaults to the cores divided among the models on the cpu (one single-threaded session a core beats one
  * session with many threads), and to 1 on a GPU. `intra_op_threads` defaults to the cores divided among all engines on
- * the cpu.
- * @param modelPaths the files of each model, fetched and converted
+ * the cpu. The files of the models are not known yet: `modelPaths` is empty.
  */
 export function planEngines(
   config: Config,
   models: readonly string[],
-  modelPaths: ReadonlyMap<string, string[]>,
   redisUrl: string,
   cores = availableParallelism(),
 ): Map<string, EngineSpec[]> {
@@ -39,7 +37,7 @@ export function planEngines(
           modelName,
           model,
           baseDir: dirname(config.file),
-          modelPaths: modelPaths.get(modelName) ?? [],
+          modelPaths: [],
           device,
           intraOpThreads: model.intra_op_threads ?? (usesCores(device) ? defaultThreads : 1),
           maxPicturePixels: config.max_picture_pixels,

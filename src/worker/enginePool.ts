@@ -23,6 +23,9 @@ import { fromWire, type EngineSpec, type MemberOutcome } from "../engines/protoc
 
 const RESTARTS = { firstMs: 200, maxMs: 30_000, steadyMs: 60_000 };
 
+/** Engines that die so often while they load a model for the first time are given up. */
+const MAX_LOAD_CRASHES = 3;
+
 /**
  * For so long after a prediction of more than low priority, predictions of low priority leave the engines' second place
  * free: the next one like it then waits for one batch at most. It costs them the overlap of decoding and running.
@@ -178,6 +181,7 @@ export class EnginePool {
 
   #start(index: number): void {
     const startedAt = Date.now();
+    let wasReady = false;
     const { modelName, specs, log } = this.#options;
     const id = `${modelName}-${index}`;
     const engine = new EngineProcess(
@@ -185,6 +189,7 @@ export class EnginePool {
       specs[index]!,
       {
         ready: (description, batchLimit) => {
+          wasReady = true;
           this.#description = description;
           this.#batchLimit = batchLimit;
           this.#batcher.limitBatchSize(batchLimit);
@@ -212,6 +217,12 @@ export class EnginePool {
               key,
               (task) => new EngineLostError(`the engine ${how} while it ran ${task.id} alone`),
             );
+          if (!wasReady && this.#backoffs[index]!.restarts >= MAX_LOAD_CRASHES) {
+            const error = new LoaderError(
+              `the engine ${how} while it loaded the model, ${MAX_LOAD_CRASHES} times`,
+            );
+            this.#loadFailed(error);
+          }
           this.#restartLater(index, delay);
           this.#dispatch();
         },

@@ -1,14 +1,14 @@
-/** A worker process: an engine pool and a consumer for each of its models, and the heartbeat that tells of them. */
+/** A worker process: its models, the heartbeat that reports them, the removal of what is left over. */
 import { openQueue } from "../queue/bullmq.ts";
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
-import { Queue } from "bullmq";
+import type { Queue } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { connectRedis } from "../redis/connections.ts";
 import { Deliveries } from "../queue/deliveries.ts";
-import { createInputStore } from "../queue/inputs.ts";
-import { createOutputStore } from "../queue/outputs.ts";
+import { createInputStore, type InputStore } from "../queue/inputs.ts";
+import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { createNames } from "../queue/names.ts";
 import {
   HEARTBEAT_INTERVAL_MS,
@@ -16,9 +16,8 @@ import {
   removeWorkerReport,
   type WorkerReport,
 } from "../queue/workerReports.ts";
-import { startConsumer } from "./consumer.ts";
 import { planEngines } from "./enginePlan.ts";
-import { EnginePool } from "./enginePool.ts";
+import { ServedModel } from "./servedModel.ts";
 import { createInputFetcher } from "./urlInputs.ts";
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
@@ -30,40 +29,54 @@ export interface WorkerOptions {
   redisUrl: string;
   /** Models to serve, of those in the configuration. */
   models: readonly string[];
-  /** The files of each model, fetched and converted. */
-  modelPaths: ReadonlyMap<string, string[]>;
+  /** Fetches and converts a model's files; answers their absolute paths. */
+  resolvePaths: (model: string) => Promise<string[]>;
+  /** Whether one model that can't be loaded stops the worker. */
+  isStrict: boolean;
   log: Logger;
 }
 
 export interface RunningWorker {
+  /** Names of the models that could not be loaded. They are tried again when one of their files changes, or on request. */
+  readonly failed: readonly string[];
   /** Stops fetching, gives back what was not begun, waits up to `limitMs` for what runs. */
   close(limitMs: number): Promise<void>;
 }
 
 /**
- * Loads all models, then begins to consume.
- * @throws InfermillError when a model can't be loaded; everything that was started is stopped again
+ * Loads all models, and consumes the queues of each as soon as it is loaded; resolves once every one is loaded or has
+ * failed.
+ * @throws InfermillError when no model can be loaded, or, where it is strict, one can't; everything that was started is
+ * stopped again
  */
-export async function startWorker({
-  config,
-  redisUrl,
-  models,
-  modelPaths,
-  log,
-}: WorkerOptions): Promise<RunningWorker> {
+export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
+  const { config, redisUrl, models, resolvePaths, isStrict, log } = options;
   const names = createNames(config.redis_prefix);
   const redis = await connectRedis(redisUrl, "worker");
+  const subscriber = await connectRedis(redisUrl, "worker");
   const inputs = createInputStore(config, names, redis);
   const outputs = createOutputStore(config, names, redis);
-  const fetchInputs = createInputFetcher(config, inputs);
-  const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
+  const shared = {
+    redis,
+    names,
+    inputs,
+    outputs,
+    fetchInputs: createInputFetcher(config, inputs),
+    deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
+    log,
+  };
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
   const startedAt = new Date().toISOString();
-  const pools = new Map(
-    [...planEngines(config, models, modelPaths, redisUrl)].map(([modelName, specs]) => {
-      const { max_batch_size: maxBatchSize, max_queue_delay_ms: maxQueueDelayMs } = config.models[modelName]!;
-      return [modelName, new EnginePool({ modelName, specs, maxBatchSize, maxQueueDelayMs, log })] as const;
-    }),
+  const plan = planEngines(config, models, redisUrl);
+  const served = models.map(
+    (modelName) =>
+      new ServedModel({
+        ...shared,
+        modelName,
+        model: config.models[modelName]!,
+        specs: plan.get(modelName)!,
+        resolvePaths: () => resolvePaths(modelName),
+      }),
   );
 
   const report = (): WorkerReport => ({
@@ -71,40 +84,83 @@ export async function startWorker({
     pid: process.pid,
     host: hostname(),
     started_at: startedAt,
-    models: Object.fromEntries([...pools].map(([name, pool]) => [name, pool.report()])),
+    models: Object.fromEntries(served.map((model) => [model.name, model.report()])),
   });
   const beat = () =>
     publishWorkerReport(redis, names, report()).catch((error) => log.warn(`heartbeat: ${error.message}`));
-
-  try {
-    await Promise.all([...pools.values()].map((pool) => pool.loaded));
-  } catch (error) {
-    await Promise.all([...pools.values()].map((pool) => pool.close(0)));
+  const load = async (model: ServedModel) => {
+    await model.load();
+    logLoad(model, log);
+    await beat();
+  };
+  const closeModels = (limitMs: number) => Promise.all(served.map((model) => model.close(limitMs)));
+  const disconnect = () => {
     redis.disconnect();
-    throw error;
+    subscriber.disconnect();
+  };
+
+  await Promise.all(served.map(load));
+  const failed = served.filter(({ failure }) => failure);
+  if (failed.length > 0 && (isStrict || failed.length === served.length)) {
+    await closeModels(0);
+    disconnect();
+    throw failed[0]!.failure!;
   }
-  const consumers = [...pools].flatMap(([modelName, pool]) => {
-    const shared = {
-      modelName,
-      model: config.models[modelName]!,
-      pool,
-      redis,
-      names,
-      inputs,
-      outputs,
-      fetchInputs,
-      deliveries,
-      log,
-    };
-    return [startConsumer({ ...shared, source: "queue" }), startConsumer({ ...shared, source: "bulk" })];
-  });
-  await beat();
   const heartbeat = setInterval(() => {
-    for (const consumer of consumers) consumer.adjust();
+    for (const model of served) {
+      model.adjust();
+      void model.loadIfChanged();
+    }
     void beat();
   }, HEARTBEAT_INTERVAL_MS);
-  const queues = models.map((modelName) => openQueue(modelName, redis, names.queuePrefix));
-  const sweepInputs = async () => {
+  subscriber.on("message", (_channel, name: string) => {
+    const model = served.find((each) => each.name === name);
+    if (model?.failure) void load(model);
+  });
+  await subscriber.subscribe(names.loadRequests);
+  const sweeper = startSweeper({
+    inputs,
+    outputs,
+    queues: models.map((model) => openQueue(model, redis, names.queuePrefix)),
+    config,
+    log,
+  });
+
+  return {
+    failed: failed.map(({ name }) => name),
+    async close(limitMs) {
+      clearInterval(heartbeat);
+      clearInterval(sweeper);
+      await closeModels(limitMs);
+      await removeWorkerReport(redis, names, id).catch(() => {});
+      disconnect();
+    },
+  };
+}
+
+function logLoad({ name, failure }: ServedModel, log: Logger): void {
+  if (!failure) return log.info({ model: name }, "model loaded");
+  log.error(
+    { model: name },
+    `the model can't be loaded: ${failure.message}; it is loaded again when one of its files changes, or by POST /v1/models/${name}/load`,
+  );
+}
+
+/** Removes what nobody removed in time, now and from time to time. */
+function startSweeper({
+  inputs,
+  outputs,
+  queues,
+  config,
+  log,
+}: {
+  inputs: InputStore;
+  outputs: OutputStore;
+  queues: readonly Queue[];
+  config: Config;
+  log: Logger;
+}): NodeJS.Timeout {
+  const sweepFiles = async () => {
     try {
       const count = await inputs.sweep();
       await outputs.sweep();
@@ -121,23 +177,11 @@ export async function startWorker({
     }
   };
   const sweep = () => {
-    void sweepInputs();
+    void sweepFiles();
     void sweepQueues();
   };
   sweep();
-  const sweeper = setInterval(sweep, SWEEP_INTERVAL_MS);
-
-  return {
-    async close(limitMs) {
-      clearInterval(heartbeat);
-      clearInterval(sweeper);
-      const closed = consumers.map((consumer) => consumer.close());
-      await Promise.all([...pools.values()].map((pool) => pool.close(limitMs)));
-      await Promise.all(closed);
-      await removeWorkerReport(redis, names, id).catch(() => {});
-      redis.disconnect();
-    },
-  };
+  return setInterval(sweep, SWEEP_INTERVAL_MS);
 }
 
 /**

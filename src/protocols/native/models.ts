@@ -72,6 +72,13 @@ async function modelReady(api: Api, req: Request, res: Response): Promise<void> 
   res.status(readiness.ready ? 200 : 503).json(readiness);
 }
 
+async function loadModel(api: Api, req: Request, res: Response): Promise<void> {
+  const model = pathParameter(req, "model");
+  await api.predictions.requestLoad(model);
+  const description = await describeModel(api, model, await api.predictions.workers());
+  res.status(202).set("Location", `${description.links.self}/ready`).json(description);
+}
+
 /** A model's settings, and what the live workers report of it. */
 async function describeModel(
   { predictions }: Api,
@@ -160,6 +167,24 @@ export const modelRoutes: readonly Route[] = [
             "application/problem+json": { schema: problemSchema },
           },
         },
+      },
+    },
+  },
+  {
+    method: "post",
+    path: "/v1/models/{model}/load",
+    handler: loadModel,
+    operation: {
+      operationId: "loadModel",
+      summary: "Load a model that failed to load again",
+      description: "On every worker that could not load it. One that is loaded is left as it is.",
+      tags: ["models"],
+      requestParams: { path: z.object({ model: modelParameter }) },
+      responses: {
+        202: jsonAnswer("The workers were asked.", modelSchema, {
+          Location: z.string().meta({ description: "Where to see whether it is ready." }),
+        }),
+        ...problemAnswers([404, 503]),
       },
     },
   },

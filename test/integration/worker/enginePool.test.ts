@@ -41,7 +41,7 @@ describe("an engine pool", () => {
     timeoutMs = timeout_ms;
     pool = new EnginePool({
       modelName: "Scripted",
-      specs: planEngines(config, ["Scripted"], new Map(), "").get("Scripted")!,
+      specs: planEngines(config, ["Scripted"], "").get("Scripted")!,
       maxBatchSize,
       maxQueueDelayMs: 0,
       log: pino({ level: "silent" }),
