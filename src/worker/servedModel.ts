@@ -4,7 +4,6 @@
  */
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
-import type { Logger } from "pino";
 import { toInfermillError, LoaderError, type InfermillError } from "../errors.ts";
 import type { EngineSpec } from "../engines/protocol.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
