@@ -5,6 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { z } from "zod";
+import { didYouMean } from "../closest.ts";
 import { ConfigError, type ConfigFault } from "../errors.ts";
 import { convertMilConfig, isMilConfig, type ConvertedConfig } from "../imil/milConfig.ts";
 import { configSchema, modelSchema, type Config, type ModelConfig } from "./schema.ts";
@@ -130,6 +131,9 @@ function resolvePaths(config: z.output<typeof configSchema>, folder: string): z.
   };
 }
 
+/** Settings whose values hold keys or passwords, and must not end up in a log. */
+const SECRET_KEYS: ReadonlySet<PropertyKey> = new Set(["secret", "api_keys", "redis_url"]);
+
 /** The faults that one zod issue stands for: an unknown key is one each. */
 export function faultsOf(
   issue: z.core.$ZodIssue,
@@ -141,17 +145,32 @@ export function faultsOf(
     return issue.keys.map((unknown) => ({
       source,
       key: key([...issue.path, unknown]),
-      problem: "is no setting that is known here",
+      problem: `is an unknown setting${didYouMean(unknown, knownKeys(prefix.length === 0 ? issue.path : []))}`,
     }));
   }
   return [{ source, key: key(issue.path), problem: describeIssue(issue) }];
+}
+
+/** The settings that there are at a place of the configuration; none where its loader decides. */
+function knownKeys(path: readonly PropertyKey[]): string[] {
+  let schema: unknown = configSchema;
+  for (const key of path) schema = unwrap(schema)?.shape[String(key)];
+  return Object.keys(unwrap(schema)?.shape ?? {});
+}
+
+/** The object below defaults and the like. */
+function unwrap(schema: unknown): z.ZodObject | undefined {
+  let inner = schema as { shape?: object; unwrap?: () => unknown } | undefined;
+  while (inner && !inner.shape && inner.unwrap) inner = inner.unwrap() as typeof inner;
+  return inner?.shape && (inner as z.ZodObject);
 }
 
 /** "must be a whole number, at least 1, got "8x"" */
 function describeIssue(issue: z.core.$ZodIssue): string {
   const expected = expectation(issue);
   if ("input" in issue && issue.input === undefined) return `is missing: it ${expected}`;
-  if (issue.path.includes("secret")) return `${expected}; what came is not shown, as it may be one`;
+  if (issue.path.some((key) => SECRET_KEYS.has(key)))
+    return `${expected}; what came is not shown, as it may be a secret`;
   const got = JSON.stringify(issue.input) ?? typeof issue.input;
   return `${expected}, got ${got.length > 80 ? `${got.slice(0, 80)}…` : got}`;
 }
