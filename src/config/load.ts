@@ -3,12 +3,16 @@
  * Whatever is wrong with it is reported at once, each fault with its place.
  */
 import { readFile } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { dirname, resolve, sep } from "node:path";
 import type { z } from "zod";
 import { didYouMean } from "../closest.ts";
 import { ConfigError, type ConfigFault } from "../errors.ts";
 import { convertMilConfig, isMilConfig, type ConvertedConfig } from "../imil/milConfig.ts";
 import { configSchema, modelSchema, type Config, type ModelConfig } from "./schema.ts";
+
+const DEFAULT_FILE = "config/infermill.json";
+const SMALLEST_CONFIG =
+  '{"models": {"Detector": {"loader": "YoloModelLoader", "model_path": ["../yolov8n.onnx"], "class_names": ["coco"]}}}';
 
 /** Environment variables that override a setting, and how their text is read. */
 const ENVIRONMENT = {
@@ -44,7 +48,7 @@ export async function loadConfig({
   check,
   onWarning,
 }: LoadConfigOptions = {}): Promise<Config> {
-  const path = resolve(file ?? (env["INFERMILL_CONFIG"] || "config/infermill.json"));
+  const path = resolve(file ?? (env["INFERMILL_CONFIG"] || DEFAULT_FILE));
   const { settings: content, faults, warnings, keyInFile } = await readSettings(path);
   const overrides = new Map<string, string>();
   for (const [variable, { key, read }] of Object.entries(ENVIRONMENT)) {
@@ -64,7 +68,16 @@ export async function loadConfig({
   for (const fault of (await ofModels) ?? []) faults.push({ ...fault, key: keyInFile(fault.key) });
   if (!parsed.success || faults.length > 0) throw new ConfigError(faults);
   for (const warning of warnings) onWarning?.(warning);
-  return deepFreeze({ ...resolvePaths(parsed.data, dirname(path)), file: path });
+  const config = { ...resolvePaths(parsed.data, dirname(path)), file: path };
+  refuseDataInPackage(config);
+  return deepFreeze(config);
+}
+
+/** As where the configuration of the installed package is started, which belongs to a clone. */
+function refuseDataInPackage({ data_dir, file }: Pick<Config, "data_dir" | "file">): void {
+  if (!data_dir.split(sep).includes("node_modules")) return;
+  const problem = `must not lie in node_modules, which the next npm install replaces, got ${data_dir}; start in a folder of your own that has ${DEFAULT_FILE}, or set INFERMILL_DATA_DIR`;
+  throw new ConfigError([{ source: file, key: "data_dir", problem }]);
 }
 
 /** The file as `configSchema` takes it, be it infermill's own or IMIL's. */
@@ -104,7 +117,7 @@ async function readJson(path: string): Promise<Record<string, unknown>> {
   } catch (error) {
     const problem =
       (error as NodeJS.ErrnoException).code === "ENOENT"
-        ? "there is no such file; name a configuration with --config or INFERMILL_CONFIG"
+        ? `there is no such file; name a configuration with --config or INFERMILL_CONFIG, or write one, such as ${SMALLEST_CONFIG}`
         : `can't be read: ${(error as Error).message}`;
     throw new ConfigError([{ source: path, key: "", problem }]);
   }

@@ -1,6 +1,6 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { configJsonSchema } from "../../../src/config/jsonSchema.ts";
 import { loadConfig } from "../../../src/config/load.ts";
@@ -108,6 +108,16 @@ test("a missing file and a file that is no JSON object say so", async () => {
   );
   expect(await faultsOf("{ port: 1 }")).toEqual([expect.stringMatching(/^is no configuration: /)]);
   expect(await faultsOf("[]")).toEqual(["is no configuration: it must be a JSON object, got an array"]);
+});
+
+test("data in node_modules is refused, where the configuration of an installed package would put it", async () => {
+  const file = join(folder, "node_modules/infermill/config/infermill.json");
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, JSON.stringify({ data_dir: "../data", models: { M: model } }));
+  await expect(loadConfig({ file, env: {} })).rejects.toThrow(
+    /data_dir must not lie in node_modules, .* or set INFERMILL_DATA_DIR/,
+  );
+  expect(await loadConfig({ file, env: { INFERMILL_DATA_DIR: folder } })).toMatchObject({ data_dir: folder });
 });
 
 test("the environment overrides the file, and INFERMILL_CONFIG names it", async () => {
