@@ -6,13 +6,8 @@
 import { randomUUID } from "node:crypto";
 import type { NextFunction, Request, Response } from "express";
 import type { Logger } from "pino";
-import {
-  InfermillError,
-  InvalidRequestError,
-  QueueFullError,
-  RedisUnavailableError,
-  type Fault,
-} from "../errors.ts";
+import type { Problem } from "../core/problem.ts";
+import { InfermillError, InvalidRequestError, QueueFullError, RedisUnavailableError } from "../errors.ts";
 
 const REDIS_RETRY_AFTER_SECONDS = 2;
 /** How long the rest of a refused body is read and dropped before the connection is cut. */
@@ -69,16 +64,6 @@ export class ClientGoneError extends InfermillError {
   override readonly code = "client_gone";
   override readonly title = "The client went away";
   override readonly status = 400;
-}
-
-export interface Problem {
-  type: string;
-  title: string;
-  status: number;
-  detail: string;
-  code: string;
-  errors?: readonly Fault[];
-  [extension: string]: unknown;
 }
 
 /** The one place where an error becomes a body. */

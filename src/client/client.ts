@@ -1,9 +1,9 @@
 /** A client of infermill's HTTP API for JavaScript and TypeScript. It needs nothing but `fetch`. */
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Problem } from "../api/problems.ts";
 import { splitLines } from "../bulk/lines.ts";
 import type { BulkResult, BulkRun } from "../bulk/spec.ts";
+import type { Problem } from "../core/problem.ts";
 import { InfermillError } from "../errors.ts";
 import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
 import type * as jobs from "../queue/jobs.ts";

@@ -1,6 +1,14 @@
 /** docs/custom-loaders.md, followed by somebody who has the package and nothing else. */
 import { execFile, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
@@ -86,6 +94,37 @@ describe.skipIf(whyNoRedis)("in an empty folder with the installed package", () 
     expect(providers.map((name) => [name, statSync(join(binaries, name)).size])).toEqual(
       providers.map((name) => [name, 0]),
     );
+  });
+
+  test("a strict tsc takes a loader of one's own, with no types but Node's", async () => {
+    const types = join(folder, "node_modules/@types");
+    mkdirSync(types, { recursive: true });
+    for (const name of ["@types/node", "undici-types"])
+      symlinkSync(join(ROOT, "node_modules", name), join(folder, "node_modules", name));
+    write(
+      "typed/loader.ts",
+      `import { BaseModelLoader } from "infermill";
+       import { InfermillClient } from "infermill/client";
+       export const client = new InfermillClient("http://127.0.0.1:8448");
+       export class TypedModelLoader extends BaseModelLoader {}`,
+    );
+    const compilerOptions = {
+      strict: true,
+      module: "nodenext",
+      target: "es2023",
+      types: ["node"],
+      noEmit: true,
+    };
+    write("typed/tsconfig.json", JSON.stringify({ compilerOptions }));
+    const tsc = join(ROOT, "node_modules/typescript/bin/tsc");
+    await run("node", [tsc, "-p", join(folder, "typed")]).catch(({ stdout }: { stdout: string }) =>
+      expect(stdout).toBe(""),
+    );
+  });
+
+  test("its source maps bring their sources", () => {
+    const map = readFileSync(join(folder, "node_modules/infermill/dist/index.js.map"), "utf8");
+    expect(JSON.parse(map)).toMatchObject({ sourcesContent: [expect.stringContaining("export")] });
   });
 
   test("the smallest loader of the document is served", async () => {
