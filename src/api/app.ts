@@ -45,7 +45,7 @@ export function createApp(options: AppOptions): Express {
     log,
     metrics: createMetrics(config, predictions),
     recentReports: rememberBriefly(() => predictions.workers(), HEARTBEAT_INTERVAL_MS),
-    openapi: createOpenApi(table, config.api_keys.length > 0),
+    openapi: createOpenApi(table, config),
     closing,
   };
   const app = express();
