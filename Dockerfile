@@ -13,7 +13,7 @@ RUN mkdir -p /demo/models \
   && cp node_modules/@vladmandic/human/package.json node_modules/@vladmandic/human/LICENSE /demo/ \
   && cp node_modules/@vladmandic/human/models/centernet.* /demo/models/ \
   && npm prune --omit=dev --ignore-scripts \
-  && rm -rf node_modules/onnxruntime-node/bin/napi-v6/darwin node_modules/onnxruntime-node/bin/napi-v6/win32
+  && find node_modules/onnxruntime-node/bin/napi-v6 -mindepth 2 -maxdepth 2 ! -path "*/linux/$(node -p process.arch)" -exec rm -r {} +
 
 FROM node:22-bookworm-slim
 # The cache is in the volume, or each new container would fetch its models again.

@@ -15,7 +15,7 @@ import { HEARTBEAT_INTERVAL_MS } from "../queue/workerReports.ts";
 import type { Api, Protocol, Route } from "./api.ts";
 import { authorize } from "./authorize.ts";
 import { createDashboard } from "./dashboard.ts";
-import { getDocsScript, siteRoutes } from "./site.ts";
+import { getDocsScript, getIcon, ICON_PATH, siteRoutes } from "./site.ts";
 import { createMetrics } from "./metrics.ts";
 import { createOpenApi } from "./openapi.ts";
 import { createProblemHandler, MethodNotAllowedError } from "./problems.ts";
@@ -45,7 +45,7 @@ export function createApp(options: AppOptions): Express {
     log,
     metrics: createMetrics(config, predictions),
     recentReports: rememberBriefly(() => predictions.workers(), HEARTBEAT_INTERVAL_MS),
-    openapi: createOpenApi(table, config.api_keys.length > 0),
+    openapi: createOpenApi(table, config),
     closing,
   };
   const app = express();
@@ -82,7 +82,8 @@ export function createApp(options: AppOptions): Express {
   }
 
   app.get("/docs/start.js", getDocsScript);
-  for (const file of ["swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"]) {
+  app.get(ICON_PATH, getIcon);
+  for (const file of ["swagger-ui.css", "swagger-ui-bundle.js"]) {
     app.get(`/docs/${file}`, (_req, res) => res.sendFile(join(packageFolder("swagger-ui-dist"), file)));
   }
   app.use((req) => {

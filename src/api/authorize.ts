@@ -13,7 +13,8 @@ export function authorize(keys: readonly string[]): RequestHandler {
     if (keys.length === 0 || OPEN_PATHS.has(req.path)) return next();
     const key = keyOf(req.headers.authorization ?? "");
     if (key !== undefined && known.some((each) => timingSafeEqual(each, digest(key)))) return next();
-    res.set("WWW-Authenticate", 'Bearer realm="infermill", Basic realm="infermill"');
+    // A header line each: browsers ask for no password where both stand in one.
+    res.set("WWW-Authenticate", ['Bearer realm="infermill"', 'Basic realm="infermill"']);
     throw new UnauthorizedError(
       key === undefined
         ? "send one of the api_keys: Authorization: Bearer <key>"

@@ -3,9 +3,10 @@ import { bulkRunLinks, deliveryLinks, predictionLinks } from "../core/links.ts";
 import { createBullBoard } from "@bull-board/api";
 import { BullMQAdapter } from "@bull-board/api/bullMQAdapter";
 import { ExpressAdapter } from "@bull-board/express";
-import type { RequestHandler } from "express";
+import type { Express, RequestHandler } from "express";
 import type { BulkRuns } from "../bulk/runs.ts";
 import type { Predictions } from "../queue/predictions.ts";
+import { ICON_PATH } from "./site.ts";
 
 /** Longer texts in job data are shown shortened: masks in a request dictionary can be megabytes. */
 const MAX_TEXT = 500;
@@ -53,11 +54,26 @@ export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePa
     queues: [...queues, runs, deliveries],
     serverAdapter,
     options: {
-      uiConfig: { boardTitle: "infermill", hideDocsLink: true, miscLinks: [{ text: "API", url: "/docs" }] },
+      uiConfig: {
+        boardTitle: "infermill",
+        favIcon: { default: ICON_PATH, alternative: ICON_PATH },
+        hideDocsLink: true,
+        miscLinks: [{ text: "API", url: "/docs" }],
+      },
     },
   });
-  return serverAdapter.getRouter() as RequestHandler;
+  const app = serverAdapter.getRouter() as Express & { engines: { ".ejs": Engine } };
+  const render = app.engines[".ejs"];
+  app.engine("ejs", (file, options, done) =>
+    render(file, options, (error, html) => done(error, html?.replaceAll(FOREIGN_LINK, ""))),
+  );
+  return app;
 }
+
+type Engine = Parameters<Express["engine"]>[1];
+
+/** The page asks Google for its fonts, which this api's pages must not; it looks well without. */
+const FOREIGN_LINK = /<link [^>]*href="https?:[^>]*>/g;
 
 function shorten(value: unknown): unknown {
   if (typeof value === "string") {

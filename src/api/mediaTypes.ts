@@ -18,10 +18,12 @@ const BYTES = /^((image|audio|video)\/|application\/octet-stream$)/;
  * @throws UnsupportedMediaTypeError naming what the model takes
  */
 export function labelInput(
-  given: string,
+  claimed: string,
   field: string | undefined,
   description: LoaderDescription | undefined,
 ): InputLabel {
+  // A range, which some clients send for "any picture", says nothing of these bytes.
+  const given = claimed.endsWith("/*") ? UNKNOWN_MEDIA_TYPE : claimed;
   const known = description ? inputsOfDescription(description) : undefined;
   const mediaType = field === undefined ? given : mediaTypeOfPart(given, known);
   const role = roleOf(field, mediaType, known);

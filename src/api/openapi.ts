@@ -1,5 +1,6 @@
 /** The OpenAPI 3.1 document, made from the table of routes and the schemas that check requests. */
 import { createDocument, type ZodOpenApiPathsObject } from "zod-openapi";
+import type { Config } from "../config/schema.ts";
 import { version } from "../version.ts";
 import type { Route } from "./api.ts";
 import { problemSchema } from "./operations.ts";
@@ -9,8 +10,8 @@ const UNAUTHORIZED = {
   content: { "application/problem+json": { schema: problemSchema } },
 };
 
-/** @param needsKey whether the configuration names `api_keys` */
-export function createOpenApi(routes: readonly Route[], needsKey: boolean): object {
+export function createOpenApi(routes: readonly Route[], { api_keys, models }: Config): object {
+  const needsKey = api_keys.length > 0;
   const paths: ZodOpenApiPathsObject = {};
   for (const { method, path, operation } of routes) {
     const isOpen = !needsKey || path.startsWith("/health/");
@@ -19,7 +20,7 @@ export function createOpenApi(routes: readonly Route[], needsKey: boolean): obje
       : { ...operation, responses: { ...operation.responses, 401: UNAUTHORIZED } };
     paths[path] = { ...paths[path], [method]: described };
   }
-  return createDocument({
+  const document = createDocument({
     openapi: "3.1.1",
     info: {
       title: "infermill",
@@ -35,4 +36,14 @@ export function createOpenApi(routes: readonly Route[], needsKey: boolean): obje
       security: [{ apiKey: [] }],
     }),
   });
+  nameModel(document, Object.keys(models)[0]!);
+  return document;
+}
+
+/** The page of the document fills in the examples, so that its calls work with the models that are served. */
+function nameModel({ paths }: ReturnType<typeof createDocument>, model: string): void {
+  for (const { parameters } of Object.values(paths ?? {}).flatMap((path) => Object.values(path ?? {}))) {
+    for (const { name, schema } of (parameters ?? []) as { name?: string; schema?: { example?: string } }[])
+      if (/^model$/i.test(name ?? "") && schema) schema.example = model;
+  }
 }

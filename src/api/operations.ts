@@ -2,9 +2,7 @@
 import { z } from "zod";
 import type { ZodOpenApiResponsesObject } from "zod-openapi";
 
-export const modelParameter = z
-  .string()
-  .meta({ description: "Name of a configured model.", example: "CocoObjectDetection" });
+export const modelParameter = z.string().meta({ description: "Name of a configured model." });
 
 export const problemSchema = z
   .looseObject({

@@ -4,11 +4,23 @@ import { z } from "zod";
 import type { Api, Route } from "./api.ts";
 import { jsonAnswer } from "./operations.ts";
 
+/** Browsers that find no link to an icon ask here. */
+export const ICON_PATH = "/favicon.ico";
+
+/** A box that was found in a picture. */
+const ICON = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#10243e"/><rect x="3.5" y="4.5" width="9" height="7" fill="none" stroke="#4fc3f7" stroke-width="1.5"/></svg>`;
+
+export function getIcon(_req: Request, res: Response): void {
+  res.type("svg").set("Cache-Control", "public, max-age=86400").send(ICON);
+}
+
 function getIndex(_api: Api, _req: Request, res: Response): void {
   res.json({
     name: "infermill",
     links: {
       models: "/v1/models",
+      bulk: "/v1/bulk",
+      webhook_deliveries: "/v1/webhooks/deliveries",
       docs: "/docs",
       openapi: "/openapi.json",
       dashboard: "/dashboard",
@@ -34,7 +46,7 @@ function getDocs(_api: Api, _req: Request, res: Response): void {
     <meta charset="utf-8">
     <meta name="viewport" content="width=device-width, initial-scale=1">
     <title>infermill API</title>
-    <link rel="icon" href="/docs/favicon-32x32.png">
+    <link rel="icon" href="${ICON_PATH}">
     <link rel="stylesheet" href="/docs/swagger-ui.css">
   </head>
   <body>

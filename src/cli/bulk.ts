@@ -13,7 +13,7 @@ import { checkRequest } from "../imil/requestSchema.ts";
 import { newBulkRunId } from "../queue/names.ts";
 import { workHere } from "./bulkHere.ts";
 import { followOnServer, resumeOnServer, startOnServer } from "./bulkServer.ts";
-import { EXIT_FAILED, EXIT_INTERRUPTED, exitWith, UsageError } from "./exit.ts";
+import { EXIT_FAILED, EXIT_INTERRUPTED, exitWith, surviveClosedTerminal, UsageError } from "./exit.ts";
 import { printWarning } from "./log.ts";
 import { parseRequest } from "./predict.ts";
 
@@ -196,7 +196,7 @@ async function createResultsFile(named: string | undefined): Promise<string> {
   }
 }
 
-/** The first SIGINT or SIGTERM aborts, a second SIGINT ends the process at once. */
+/** The first SIGINT, SIGTERM or SIGHUP aborts, a second SIGINT ends the process at once. */
 function interruptible(): AbortSignal {
   const interruption = new AbortController();
   process.on("SIGINT", () => {
@@ -204,6 +204,8 @@ function interruptible(): AbortSignal {
     interruption.abort();
   });
   process.on("SIGTERM", () => interruption.abort());
+  process.on("SIGHUP", () => interruption.abort());
+  surviveClosedTerminal();
   return interruption.signal;
 }
 

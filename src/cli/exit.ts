@@ -34,7 +34,7 @@ export function exitWith(error: unknown): void {
 }
 
 /**
- * Runs `stop` at the first SIGINT or SIGTERM, or when the supervising process has gone. A second SIGINT runs `hurry`,
+ * Runs `stop` at the first SIGINT, SIGTERM or SIGHUP, or when the supervising process has gone. A second SIGINT runs `hurry`,
  * which waits for no prediction, and ends the process; a third ends it at once.
  */
 export function onStopSignal(stop: (reason: string) => Promise<void>, hurry: () => Promise<void>): void {
@@ -58,15 +58,26 @@ export function onStopSignal(stop: (reason: string) => Promise<void>, hurry: () 
     process.exitCode = EXIT_INTERRUPTED;
     void hurry().finally(() => process.exit());
   };
-  // Ctrl-C reaches the whole process group; below a supervisor it is the one who stops everything in order.
+  // Ctrl-C and a closed terminal reach the whole process group; below a supervisor it is the one who stops everything in order.
   process.on("SIGINT", () => isSupervised || stopOnce("SIGINT"));
+  process.on("SIGHUP", () => isSupervised || stopOnce("SIGHUP"));
   process.on("SIGTERM", () => stopOnce("SIGTERM"));
+  surviveClosedTerminal();
   if (!isSupervised) return;
   process.on("disconnect", () => {
     stopOnce("the supervisor's end");
     // Redis may have gone with it, and stopping in order would wait for that for ever.
     setTimeout(() => process.exit(EXIT_FAILED), ORPHAN_LIMIT_MS).unref();
   });
+}
+
+/** What is written after the terminal was closed is lost; it must not end the process before it has stopped in order. */
+export function surviveClosedTerminal(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EIO" && error.code !== "EPIPE") throw error;
+    });
+  }
 }
 
 /** Tells the supervisor, if there is one, that this process does its work now. */

@@ -4,10 +4,14 @@ import pretty from "pino-pretty";
 import { isSupervised } from "./supervisor.ts";
 
 export function createLog(name: string, level: string): Logger {
-  if (!process.stderr.isTTY) return pino({ name, level }, pino.destination(2));
+  const stderr = pino.destination(2);
+  // A closed terminal ends no process before it has stopped in order.
+  stderr.on("error", () => {});
+  const options = { name, level, timestamp: pino.stdTimeFunctions.isoTime };
+  if (!process.stderr.isTTY) return pino(options, stderr);
   return pino(
-    { name, level },
-    pretty({ destination: 2, sync: true, ignore: "pid,hostname", translateTime: "HH:MM:ss" }),
+    options,
+    pretty({ destination: stderr, ignore: "pid,hostname", translateTime: "SYS:HH:MM:ss" }),
   );
 }
 

@@ -3,11 +3,16 @@
  * Whatever is wrong with it is reported at once, each fault with its place.
  */
 import { readFile } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { dirname, resolve, sep } from "node:path";
 import type { z } from "zod";
+import { didYouMean } from "../closest.ts";
 import { ConfigError, type ConfigFault } from "../errors.ts";
 import { convertMilConfig, isMilConfig, type ConvertedConfig } from "../imil/milConfig.ts";
 import { configSchema, modelSchema, type Config, type ModelConfig } from "./schema.ts";
+
+const DEFAULT_FILE = "config/infermill.json";
+const SMALLEST_CONFIG =
+  '{"models": {"Detector": {"loader": "YoloModelLoader", "model_path": ["../yolov8n.onnx"], "class_names": ["coco"]}}}';
 
 /** Environment variables that override a setting, and how their text is read. */
 const ENVIRONMENT = {
@@ -43,7 +48,7 @@ export async function loadConfig({
   check,
   onWarning,
 }: LoadConfigOptions = {}): Promise<Config> {
-  const path = resolve(file ?? (env["INFERMILL_CONFIG"] || "config/infermill.json"));
+  const path = resolve(file ?? (env["INFERMILL_CONFIG"] || DEFAULT_FILE));
   const { settings: content, faults, warnings, keyInFile } = await readSettings(path);
   const overrides = new Map<string, string>();
   for (const [variable, { key, read }] of Object.entries(ENVIRONMENT)) {
@@ -63,7 +68,16 @@ export async function loadConfig({
   for (const fault of (await ofModels) ?? []) faults.push({ ...fault, key: keyInFile(fault.key) });
   if (!parsed.success || faults.length > 0) throw new ConfigError(faults);
   for (const warning of warnings) onWarning?.(warning);
-  return deepFreeze({ ...resolvePaths(parsed.data, dirname(path)), file: path });
+  const config = { ...resolvePaths(parsed.data, dirname(path)), file: path };
+  refuseDataInPackage(config);
+  return deepFreeze(config);
+}
+
+/** As where the configuration of the installed package is started, which belongs to a clone. */
+function refuseDataInPackage({ data_dir, file }: Pick<Config, "data_dir" | "file">): void {
+  if (!data_dir.split(sep).includes("node_modules")) return;
+  const problem = `must not lie in node_modules, which the next npm install replaces, got ${data_dir}; start in a folder of your own that has ${DEFAULT_FILE}, or set INFERMILL_DATA_DIR`;
+  throw new ConfigError([{ source: file, key: "data_dir", problem }]);
 }
 
 /** The file as `configSchema` takes it, be it infermill's own or IMIL's. */
@@ -103,7 +117,7 @@ async function readJson(path: string): Promise<Record<string, unknown>> {
   } catch (error) {
     const problem =
       (error as NodeJS.ErrnoException).code === "ENOENT"
-        ? "there is no such file; name a configuration with --config or INFERMILL_CONFIG"
+        ? `there is no such file; name a configuration with --config or INFERMILL_CONFIG, or write one, such as ${SMALLEST_CONFIG}`
         : `can't be read: ${(error as Error).message}`;
     throw new ConfigError([{ source: path, key: "", problem }]);
   }
@@ -130,6 +144,9 @@ function resolvePaths(config: z.output<typeof configSchema>, folder: string): z.
   };
 }
 
+/** Settings whose values hold keys or passwords, and must not end up in a log. */
+const SECRET_KEYS: ReadonlySet<PropertyKey> = new Set(["secret", "api_keys", "redis_url"]);
+
 /** The faults that one zod issue stands for: an unknown key is one each. */
 export function faultsOf(
   issue: z.core.$ZodIssue,
@@ -141,17 +158,32 @@ export function faultsOf(
     return issue.keys.map((unknown) => ({
       source,
       key: key([...issue.path, unknown]),
-      problem: "is no setting that is known here",
+      problem: `is an unknown setting${didYouMean(unknown, knownKeys(prefix.length === 0 ? issue.path : []))}`,
     }));
   }
   return [{ source, key: key(issue.path), problem: describeIssue(issue) }];
+}
+
+/** The settings that there are at a place of the configuration; none where its loader decides. */
+function knownKeys(path: readonly PropertyKey[]): string[] {
+  let schema: unknown = configSchema;
+  for (const key of path) schema = unwrap(schema)?.shape[String(key)];
+  return Object.keys(unwrap(schema)?.shape ?? {});
+}
+
+/** The object below defaults and the like. */
+function unwrap(schema: unknown): z.ZodObject | undefined {
+  let inner = schema as { shape?: object; unwrap?: () => unknown } | undefined;
+  while (inner && !inner.shape && inner.unwrap) inner = inner.unwrap() as typeof inner;
+  return inner?.shape && (inner as z.ZodObject);
 }
 
 /** "must be a whole number, at least 1, got "8x"" */
 function describeIssue(issue: z.core.$ZodIssue): string {
   const expected = expectation(issue);
   if ("input" in issue && issue.input === undefined) return `is missing: it ${expected}`;
-  if (issue.path.includes("secret")) return `${expected}; what came is not shown, as it may be one`;
+  if (issue.path.some((key) => SECRET_KEYS.has(key)))
+    return `${expected}; what came is not shown, as it may be a secret`;
   const got = JSON.stringify(issue.input) ?? typeof issue.input;
   return `${expected}, got ${got.length > 80 ? `${got.slice(0, 80)}…` : got}`;
 }

@@ -24,6 +24,10 @@ const listOrText = (description: string) =>
 const anything = (description: string) => z.unknown().optional().meta({ description });
 const threshold = "must be a number from 0 to 1 (or one in a string)";
 
+/** A picture of one grey pixel (PNG), so that the example can be sent as it stands. */
+const GREY_PIXEL =
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==";
+
 /** IMIL's request dictionary. Its real clients send null, " " and numbers in strings, so we take them. */
 export const requestSchema = z
   .looseObject({
@@ -86,7 +90,7 @@ export const requestSchema = z
     id: "PredictionRequest",
     description:
       "The request dictionary. No key is required unless the model's loader needs it; others are handed to the loader as they came.",
-    example: { Tid: "1", Did: "camera-7", Fid: "42", C_threshold: 0.5, Base_64: "/9j/4AAQSkZJRg…" },
+    example: { Tid: "1", Did: "camera-7", Fid: "42", C_threshold: 0.5, Base_64: GREY_PIXEL },
   });
 
 /** "" and blanks are what IMIL's clients send for "none". */

@@ -1,7 +1,7 @@
 /** Reads the labels that a model's `class_names` names, and turns its `classes` into a filter. */
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { didYouMean } from "./closest.ts";
+import { didYouMean } from "../closest.ts";
 import { coco91Labels, cocoLabels } from "./labels/coco.ts";
 import { ferLabels } from "./labels/fer.ts";
 import { imagenetLabels } from "./labels/imagenet.ts";

@@ -10,7 +10,7 @@ import { ConfigError } from "../errors.ts";
 import { BaseModelLoader, type LoaderClass } from "./BaseModelLoader.ts";
 import { CenterNetModelLoader } from "./vision/CenterNetModelLoader.ts";
 import { ClipModelLoader } from "./vision/ClipModelLoader.ts";
-import { didYouMean } from "./closest.ts";
+import { didYouMean } from "../closest.ts";
 import { DetectoModelLoader } from "./vision/DetectoModelLoader.ts";
 import { FacialExpressionRecognitionModelLoader } from "./vision/FacialExpressionRecognitionModelLoader.ts";
 import { ImageClassificationModelLoader } from "./vision/ImageClassificationModelLoader.ts";

@@ -3,7 +3,7 @@ import { faultsOf } from "../config/load.ts";
 import { modelSchema, type ModelConfig } from "../config/schema.ts";
 import { ConfigError, type ConfigFault } from "../errors.ts";
 import type { LoaderClass, ModelSection } from "./BaseModelLoader.ts";
-import { didYouMean } from "./closest.ts";
+import { didYouMean } from "../closest.ts";
 import { keepClasses, readClassNames } from "./labels.ts";
 
 export interface SectionPlace {

@@ -21,6 +21,8 @@ const ABANDONED_AFTER_MS = 60 * 60_000;
  * init scripts) is for installing it as a service.
  */
 const NEEDED_DEPENDENCY = /^(lib|lua-)|^(redis|valkey)-/;
+/** Unpacked even where it is installed: the server is a link into the -tools package beside it. */
+const SERVER_PACKAGE = /^(redis|valkey)-/;
 
 interface Unpacked {
   /** A script that sets the library path and becomes the server. */
@@ -142,7 +144,8 @@ async function downloadBy(
   for (let level = [server]; level.length > 0;) {
     const missing = level
       .flatMap(({ dependencies }) => dependencies)
-      .filter((name) => NEEDED_DEPENDENCY.test(name) && !installed.has(name) && !wanted.has(name));
+      .filter((name) => NEEDED_DEPENDENCY.test(name) && !wanted.has(name))
+      .filter((name) => SERVER_PACKAGE.test(name) || !installed.has(name));
     for (const name of missing) wanted.add(name);
     level = missing.length > 0 ? await apt.show(configuration, missing) : [];
   }
@@ -231,17 +234,21 @@ async function findApt(env: NodeJS.ProcessEnv): Promise<Apt> {
 }
 
 function parsePackages(stanzas: string): Package[] {
-  return stanzas
-    .split("\n\n")
-    .map((stanza) => {
-      const field = (name: string) => new RegExp(`^${name}: (.*)$`, "m").exec(stanza)?.[1] ?? "";
-      return {
-        name: field("Package"),
-        version: /^(?:\d+:)?(\d+(?:\.\d+)*)/.exec(field("Version"))?.[1] ?? "",
-        dependencies: [field("Pre-Depends"), field("Depends")].flatMap(dependencyNames),
-      };
-    })
-    .filter(({ name }) => name !== "");
+  return (
+    stanzas
+      .split("\n\n")
+      // What is installed but in no list has no Filename, and can't be downloaded.
+      .filter((stanza) => /^Filename: /m.test(stanza))
+      .map((stanza) => {
+        const field = (name: string) => new RegExp(`^${name}: (.*)$`, "m").exec(stanza)?.[1] ?? "";
+        return {
+          name: field("Package"),
+          version: /^(?:\d+:)?(\d+(?:\.\d+)*)/.exec(field("Version"))?.[1] ?? "",
+          dependencies: [field("Pre-Depends"), field("Depends")].flatMap(dependencyNames),
+        };
+      })
+      .filter(({ name }) => name !== "")
+  );
 }
 
 /** "libc6 (>= 2.34), liba:any | libb" → libc6, liba: the first alternative is the distribution's choice. */

@@ -8,7 +8,8 @@ import { fileURLToPath } from "node:url";
 import type { Prediction } from "./answers.ts";
 import { testRedisEnv } from "./redis.ts";
 
-const MAIN = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+/** The command as it is shipped. */
+export const MAIN = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
 export const SCRIPTED_LOADER = fileURLToPath(new URL("../loaders/scripted.ts", import.meta.url));
 
 export interface InfermillProcess {

@@ -55,6 +55,7 @@ process.on("message", (message: ToEngine) => {
 process.on("disconnect", () => process.exit(0));
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
+process.on("SIGHUP", () => {});
 
 async function load(spec: EngineSpec): Promise<void> {
   try {

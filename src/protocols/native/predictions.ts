@@ -80,17 +80,27 @@ function eventId({ attempts, status }: Prediction): string {
 const id = z.string().meta({ description: "Id of the prediction." });
 const onePath = z.object({ model: modelParameter, id });
 const binary = z.string().meta({ override: { type: "string", format: "binary" } });
+/** Beside the files of a form, which are its pictures. */
+const requestOfForm = requestSchema
+  .omit({ Base_64: true, image: true })
+  .meta({ id: undefined, description: "Keys of the request dictionary.", example: { C_threshold: 0.4 } });
 const requestBody: ZodOpenApiOperationObject["requestBody"] = {
   required: true,
   content: {
-    "image/*": { schema: binary },
+    // Ranges such as image/* would be sent as they stand by pages that read this document.
+    "image/jpeg": { schema: binary },
+    "image/png": { schema: binary },
+    "image/webp": { schema: binary },
+    "application/octet-stream": { schema: binary },
     "multipart/form-data": {
       schema: z.object({
         image: z.array(binary).optional().meta({ description: "The pictures, as files." }),
-        request: requestSchema.optional(),
+        request: requestOfForm.optional(),
       }),
     },
-    "application/json": { schema: z.union([requestSchema, z.array(requestSchema)]) },
+    "application/json": {
+      schema: z.union([requestSchema, z.array(requestSchema)]),
+    },
     "application/x-ndjson": { schema: z.string().meta({ description: "A request dictionary a line." }) },
   },
 };
@@ -104,7 +114,7 @@ const preferHeader = z
   });
 
 const submitDescription =
-  "The body is the picture itself (`image/*`, keys of the dictionary as further query parameters), a form, a request dictionary, or many of them. " +
+  "The body is the picture itself (`image/jpeg`, or `application/octet-stream` for one to be recognised by its bytes; keys of the dictionary as further query parameters), a form, a request dictionary, or many of them. " +
   "Many are answered with 202 when at least one was accepted, each with its prediction or its problem; `Prefer` is ignored for them.";
 
 export const predictionRoutes: readonly Route[] = [

@@ -39,7 +39,6 @@ export const submissionQuerySchema = z.object({
     .optional()
     .meta({
       description: `Ends to tell of, separated by commas: ${PREDICTION_EVENTS.join(", ")}. Default: all.`,
-      example: "prediction.succeeded,prediction.failed",
     }),
 });
 

@@ -63,6 +63,10 @@ describe.skipIf(whyNoRedis)("the dashboard", () => {
     for (const [, path] of html.matchAll(/(?:src|href)="(static\/[^"]+)"/g)) {
       expect([path, (await fetch(`${api.url}/dashboard/${path}`)).status]).toEqual([path, 200]);
     }
+    expect(html).not.toMatch(/(src|href)="(https?:)?\/\//);
+    expect(html).toContain('href="/favicon.ico"');
+    const icon = await fetch(`${api.url}/favicon.ico`);
+    expect([icon.status, icon.headers.get("Content-Type")]).toEqual([200, "image/svg+xml; charset=utf-8"]);
   });
 
   test("it shows every queue, and pages through 100,000 finished jobs quickly", async () => {

@@ -58,7 +58,10 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
     expect(body.openapi).toMatch(/^3\.1\./);
     for (const { method, path } of routes) expect(body.paths).toHaveProperty([path, method]);
     expect(Object.keys(body.paths["/v1/models/{model}/predictions"].post.requestBody.content)).toEqual([
-      "image/*",
+      "image/jpeg",
+      "image/png",
+      "image/webp",
+      "application/octet-stream",
       "multipart/form-data",
       "application/json",
       "application/x-ndjson",

@@ -231,6 +231,21 @@ describe.skipIf(whyNoRedis)("submitting", () => {
     expect((await jobData((await postForm({ image })).body.id)).request).toEqual({});
   });
 
+  test.each(["image/*", "application/octet-stream"])(
+    "a body of type %s is a picture to be recognised by its bytes",
+    async (type) => {
+      const body = new Uint8Array(picture);
+      const answer = await fetch(api.predictions(), {
+        method: "POST",
+        headers: { "Content-Type": type },
+        body,
+      });
+      expect(answer.status).toBe(202);
+      const { id } = (await answer.json()) as Json;
+      expect((await jobData(id)).inputs).toEqual([{ file: expect.any(String) }]);
+    },
+  );
+
   test.each<[string, Record<string, (string | Blob)[]>, number, string]>([
     ["an unknown field", { image: [new Blob(["x"])], photo: ["x"] }, 422, '"photo"'],
     [

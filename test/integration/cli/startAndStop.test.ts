@@ -1,15 +1,18 @@
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { createServer as createHttpServer } from "node:http";
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { stripVTControlCharacters } from "node:util";
 import { pino } from "pino";
 import { afterAll, describe, expect, test } from "vitest";
 import { supervise } from "../../../src/cli/supervisor.ts";
 import type { Prediction } from "../../support/answers.ts";
 import { isListening } from "../../../src/redis/serverProcess.ts";
 import {
+  MAIN,
   runInfermill,
   SCRIPTED_LOADER,
   submit,
@@ -17,7 +20,7 @@ import {
   type InfermillProcess,
 } from "../../support/infermill.ts";
 import { commandOf, processesBelow, processNamed } from "../../support/processes.ts";
-import { whyNoRedis } from "../../support/redis.ts";
+import { isOnPath, testRedisEnv, whyNoRedis } from "../../support/redis.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "infermill-start-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -89,16 +92,49 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
     }
   });
 
-  test.each(["SIGINT", "SIGTERM"] as const)("%s stops everything and leaves no process", async (signal) => {
-    const infermill = runInfermill(["start", "--config", writeConfig(signal, {})]);
-    await urlOf(infermill);
-    // Redis, api, worker and two engines at least.
-    const processes = processesBelow(infermill.child.pid!);
-    expect(processes.length).toBeGreaterThanOrEqual(5);
-    infermill.child.kill(signal);
-    expect(await infermill.exited).toEqual({ code: 0, signal: null });
-    expect(processes.filter(isAlive)).toEqual([]);
-  });
+  test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)(
+    "%s stops everything and leaves no process",
+    async (signal) => {
+      const infermill = runInfermill(["start", "--config", writeConfig(signal, {})]);
+      await urlOf(infermill);
+      // Redis, api, worker and two engines at least.
+      const processes = processesBelow(infermill.child.pid!);
+      expect(processes.length).toBeGreaterThanOrEqual(5);
+      infermill.child.kill(signal);
+      expect(await infermill.exited).toEqual({ code: 0, signal: null });
+      expect(processes.filter(isAlive)).toEqual([]);
+    },
+  );
+
+  test.skipIf(!isOnPath("script"))(
+    "a terminal that is closed stops everything in order, and what runs is finished",
+    async () => {
+      const file = writeConfig("terminal", { log_level: "info" });
+      const command = `exec '${process.execPath}' '${MAIN}' start --config '${file}'`;
+      // A terminal of its own, which ends with the process that made it.
+      const terminal = spawn("script", ["-qfec", command, "/dev/null"], { env: testRedisEnv });
+      let output = "";
+      terminal.stdout.on("data", (chunk) => (output += chunk));
+      const url = await until(
+        () => /is ready at (\S+)/.exec(stripVTControlCharacters(output))?.[1],
+        "the start",
+      );
+      const { links } = await submit(url, "Scripted", { Fid: "running", Ms: 2000 }, 0);
+      await until(
+        async () => ((await (await fetch(url + links.self)).json()) as Prediction).status === "running",
+        "the prediction's start",
+      );
+      const processes = processesBelow(terminal.pid!);
+      terminal.kill("SIGKILL");
+      await until(() => !processes.some(isAlive), "the end of all processes");
+
+      const again = runInfermill(["start", "--config", file]);
+      const prediction = (await (await fetch((await urlOf(again)) + links.self)).json()) as Prediction;
+      again.child.kill("SIGINT");
+      await again.exited;
+      expect(prediction).toMatchObject({ status: "succeeded", attempts: 1 });
+    },
+  );
 
   test("an input that can't be removed keeps neither the others nor the worker from going on", async () => {
     const file = writeConfig("swept", {});

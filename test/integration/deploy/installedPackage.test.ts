@@ -1,6 +1,14 @@
 /** docs/custom-loaders.md, followed by somebody who has the package and nothing else. */
 import { execFile, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
@@ -17,13 +25,23 @@ import { testRedisEnv, whyNoRedis } from "../../support/redis.ts";
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const run = promisify(execFile);
 
+test("npm ci in the clone runs no install script of onnxruntime-node", () => {
+  // npm writes this flag again when its version changes; without the flag the script isn't run, and .npmrc needs no setting for it.
+  const { packages } = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")) as {
+    packages: Record<string, { hasInstallScript?: boolean }>;
+  };
+  expect(
+    packages["node_modules/onnxruntime-node"],
+    "remove its hasInstallScript from package-lock.json",
+  ).not.toHaveProperty("hasInstallScript");
+});
+
 describe.skipIf(whyNoRedis)("in an empty folder with the installed package", () => {
   let folder: string;
   let picture: Buffer;
   const env = {
     ...process.env,
     ...testRedisEnv,
-    ONNXRUNTIME_NODE_INSTALL: "skip",
     INFERMILL_CONFIG: "",
     PORT: "0",
     NO_COLOR: "1",
@@ -63,6 +81,51 @@ describe.skipIf(whyNoRedis)("in an empty folder with the installed package", () 
     const { stdout } = await run("npx", ["--no-install", ...command], { cwd: folder, env });
     return JSON.parse(stdout.split("\n")[0]!) as { Rc: string; Fs: { Lb: string; Cs: number }[] };
   }
+
+  test("the plain command installs it, and fetches no CUDA libraries", () => {
+    // Empty files stand for them, where there are any for this platform.
+    const binaries = join(
+      folder,
+      "node_modules/onnxruntime-node/bin/napi-v6",
+      process.platform,
+      process.arch,
+    );
+    const providers = readdirSync(binaries).filter((name) => name.includes("_providers_"));
+    expect(providers.map((name) => [name, statSync(join(binaries, name)).size])).toEqual(
+      providers.map((name) => [name, 0]),
+    );
+  });
+
+  test("a strict tsc takes a loader of one's own, with no types but Node's", async () => {
+    const types = join(folder, "node_modules/@types");
+    mkdirSync(types, { recursive: true });
+    for (const name of ["@types/node", "undici-types"])
+      symlinkSync(join(ROOT, "node_modules", name), join(folder, "node_modules", name));
+    write(
+      "typed/loader.ts",
+      `import { BaseModelLoader } from "infermill";
+       import { InfermillClient } from "infermill/client";
+       export const client = new InfermillClient("http://127.0.0.1:8448");
+       export class TypedModelLoader extends BaseModelLoader {}`,
+    );
+    const compilerOptions = {
+      strict: true,
+      module: "nodenext",
+      target: "es2023",
+      types: ["node"],
+      noEmit: true,
+    };
+    write("typed/tsconfig.json", JSON.stringify({ compilerOptions }));
+    const tsc = join(ROOT, "node_modules/typescript/bin/tsc");
+    await run("node", [tsc, "-p", join(folder, "typed")]).catch(({ stdout }: { stdout: string }) =>
+      expect(stdout).toBe(""),
+    );
+  });
+
+  test("its source maps bring their sources", () => {
+    const map = readFileSync(join(folder, "node_modules/infermill/dist/index.js.map"), "utf8");
+    expect(JSON.parse(map)).toMatchObject({ sourcesContent: [expect.stringContaining("export")] });
+  });
 
   test("the smallest loader of the document is served", async () => {
     const files = filesOfDocument();

@@ -39,6 +39,9 @@ const DOCUMENTS = [
 const NOT_RUN: Readonly<Record<string, string>> = {
   "npm ci && npm start": "replaces the node_modules that this test runs from; .ci/run runs npm ci",
   "npm ci": "replaces the node_modules that this test runs from; .ci/run runs it",
+  "npm install infermill": "is not in the registry yet; installedPackage.test.ts installs the packed clone",
+  'find node_modules/onnxruntime-node/bin/napi-v6 -mindepth 2 -maxdepth 2 ! -path "*/$(node -p \'process.platform + "/" + process.arch\')" -exec rm -r {} +':
+    "removes files of the node_modules that this test runs from",
   "npm test": "runs this test",
   "ONNXRUNTIME_NODE_INSTALL=cuda12 node node_modules/onnxruntime-node/script/install.js":
     "downloads libraries for a GPU",

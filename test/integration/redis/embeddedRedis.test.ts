@@ -12,6 +12,7 @@ import { RedisUnavailableError } from "../../../src/errors.ts";
 import { connectRedis } from "../../../src/redis/connections.ts";
 import { checkRedis, parseInfo } from "../../../src/redis/check.ts";
 import { findRedisProgram } from "../../../src/redis/findRedisProgram.ts";
+import { SERVER_NAMES } from "../../../src/redis/programs.ts";
 import { provideRedis, type RedisServer } from "../../../src/redis/provideRedis.ts";
 import { withFileLock } from "../../../src/fileLock.ts";
 import { isOnPath, startTestRedis, testRedisEnv, whyNoRedis } from "../../support/redis.ts";
@@ -140,6 +141,26 @@ describe("where Redis comes from", () => {
       ).toHaveLength(1);
       const server = await provide(await makeFolder(), env);
       expect(await (await connect(server)).ping()).toBe("PONG");
+    },
+  );
+
+  test.skipIf(!hasApt)(
+    "the server is unpacked whole where redis-tools is installed without redis-server",
+    { timeout: DOWNLOAD_TIMEOUT_MS },
+    async () => {
+      const dpkgQuery = (await promisify(execFile)("which", ["dpkg-query"])).stdout.trim();
+      const folder = await makeProgram(
+        "dpkg-query",
+        `'${dpkgQuery}' "$@"; printf 'ii redis-tools\\nii valkey-tools\\n'`,
+      );
+      const { PATH, ...env } = await withoutRedisOnPath({
+        ...testRedisEnv,
+        XDG_CACHE_HOME: await makeFolder(),
+      });
+
+      const program = await findRedisProgram({ env: { ...env, PATH: [folder, PATH].join(delimiter) } });
+
+      expect(program.source).toMatch(/from the packages of/);
     },
   );
 
@@ -395,29 +416,23 @@ describe("the start lock", () => {
 });
 
 function holdsRedis(folder: string): boolean {
-  return ["redis-server", "valkey-server"].some((name) => existsSync(join(folder, name)));
+  return SERVER_NAMES.some((name) => existsSync(join(folder, name)));
 }
 
-/** The PATH without the folders that hold a Redis server, but with apt. */
+/** The PATH with all of its programs but the Redis servers: apt runs many others, such as gpgv. */
 async function withoutRedisOnPath(env: NodeJS.ProcessEnv): Promise<NodeJS.ProcessEnv> {
-  const folders = (env.PATH ?? "").split(delimiter);
-  if (!folders.some(holdsRedis)) return env;
-  const instead = await makeFolder();
-  for (const program of [
-    "apt-get",
-    "apt-cache",
-    "dpkg",
-    "dpkg-deb",
-    "dpkg-query",
-    "tar",
-    "xz",
-    "zstd",
-    "rm",
-  ]) {
-    const folder = folders.find((path) => existsSync(join(path, program)));
-    if (folder) await symlink(join(folder, program), join(instead, program));
-  }
-  return { ...env, PATH: [instead, ...folders.filter((folder) => !holdsRedis(folder))].join(delimiter) };
+  const folders = (env.PATH ?? "").split(delimiter).filter(Boolean);
+  const path: string[] = [];
+  for (const folder of folders)
+    path.push(holdsRedis(folder) ? await linkProgramsBut(SERVER_NAMES, folder) : folder);
+  return { ...env, PATH: path.join(delimiter) };
+}
+
+async function linkProgramsBut(left: readonly string[], folder: string): Promise<string> {
+  const links = await makeFolder();
+  const names = (await readdir(folder)).filter((name) => !left.includes(name));
+  await Promise.all(names.map((name) => symlink(join(folder, name), join(links, name))));
+  return links;
 }
 
 /** Servers whose command line or title names this data folder. */

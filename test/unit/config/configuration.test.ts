@@ -1,6 +1,6 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { configJsonSchema } from "../../../src/config/jsonSchema.ts";
 import { loadConfig } from "../../../src/config/load.ts";
@@ -50,8 +50,32 @@ test("every fault is reported at once, with its key, what was expected and what 
     'models.PyTorch.max_batch_size must be a whole number, got "8x"',
     "models.PyTorch.attempts must be ≥ 1, got 0",
     "models.Empty.loader is missing: it must be a string",
-    "prot is no setting that is known here",
+    'prot is an unknown setting; did you mean "port"?',
   ]);
+});
+
+test("an unknown setting brings the one that was probably meant", async () => {
+  const models = { M: model };
+  expect(await faultsOf({ models, keys: [], webhooks: { retry_delays: [] }, xyz: 1 })).toEqual([
+    'webhooks.retry_delays is an unknown setting; did you mean "retry_delays_ms"?',
+    'keys is an unknown setting; did you mean "api_keys"?',
+    "xyz is an unknown setting",
+  ]);
+});
+
+test("a value that may be a secret is not shown", async () => {
+  const models = { M: model };
+  const secret = "spaces in my secret key";
+  const ofFile = { models, api_keys: [secret], redis_url: `rediss//:${secret}@redis`, webhooks: { secret } };
+  const faults = [
+    ...(await faultsOf(ofFile)),
+    ...(await faultsOf({ models }, { INFERMILL_API_KEYS: secret, REDIS_URL: `http://:${secret}@redis` })),
+  ];
+  expect(faults).toHaveLength(5);
+  for (const fault of faults) {
+    expect(fault).not.toContain(secret);
+    expect(fault).toContain("must b");
+  }
 });
 
 test("a time that timers can't count is a fault: they would fire at once", async () => {
@@ -84,6 +108,16 @@ test("a missing file and a file that is no JSON object say so", async () => {
   );
   expect(await faultsOf("{ port: 1 }")).toEqual([expect.stringMatching(/^is no configuration: /)]);
   expect(await faultsOf("[]")).toEqual(["is no configuration: it must be a JSON object, got an array"]);
+});
+
+test("data in node_modules is refused, where the configuration of an installed package would put it", async () => {
+  const file = join(folder, "node_modules/infermill/config/infermill.json");
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, JSON.stringify({ data_dir: "../data", models: { M: model } }));
+  await expect(loadConfig({ file, env: {} })).rejects.toThrow(
+    /data_dir must not lie in node_modules, .* or set INFERMILL_DATA_DIR/,
+  );
+  expect(await loadConfig({ file, env: { INFERMILL_DATA_DIR: folder } })).toMatchObject({ data_dir: folder });
 });
 
 test("the environment overrides the file, and INFERMILL_CONFIG names it", async () => {

@@ -240,18 +240,21 @@ describe("the section of a model", () => {
       classes: ["dgo"],
       conf_thres: 2,
       iou_tres: 0.5,
+      confidence: 0.5,
     });
     expect(faults.map(({ source, key }) => `${source}: ${key}`)).toEqual([
       "infermill.json: models.M.classes",
       "infermill.json: models.M.model_path",
       "infermill.json: models.M.conf_thres",
       "infermill.json: models.M.iou_tres",
+      "infermill.json: models.M.confidence",
     ]);
     expect(faults.map(({ problem }) => problem)).toEqual([
       '"dgo" is no label of the model; did you mean "dog"?',
       "must name the model's .onnx file, got []",
       "must be ≤ 1, got 2",
       'is no setting of CenterNetModelLoader; did you mean "iou_thres"?',
+      'is no setting of CenterNetModelLoader; did you mean "conf_thres"?',
     ]);
   });
 
