@@ -138,8 +138,14 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   };
 }
 
-function logLoad({ name, failure }: ServedModel, log: Logger): void {
-  if (!failure) return log.info({ model: name }, "model loaded");
+function logLoad(model: ServedModel, log: Logger): void {
+  const { name, failure } = model;
+  if (!failure) {
+    const { description, batch_limit } = model.report();
+    log.info({ model: name, batch_limit, ...description?.facts }, "model loaded");
+    for (const note of description?.notes ?? []) log.warn({ model: name }, `model: ${note}`);
+    return;
+  }
   log.error(
     { model: name },
     `the model can't be loaded: ${failure.message}; it is loaded again when one of its files changes, or by POST /v1/models/${name}/load`,

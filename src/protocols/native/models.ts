@@ -1,4 +1,5 @@
 /** `GET /v1/models`, `GET /v1/models/{model}` and `…/ready`: what is served, and how it stands. */
+import { inputsOfDescription } from "../../core/description.ts";
 import { modelLinks } from "../../core/links.ts";
 import type { Request, Response } from "express";
 import { z } from "zod";
@@ -16,7 +17,35 @@ const modelSchema = z
     ready: z.boolean().meta({ description: "Whether an engine of a live worker is ready." }),
     labels: z.array(z.string()).nullable().meta({ description: "null until a worker has told." }),
     picture: z.enum(["required", "optional", "none"]).nullable(),
+    inputs: z
+      .array(
+        z.object({
+          name: z.string(),
+          media_types: z.array(z.string()),
+          required: z.boolean(),
+          multiple: z.boolean(),
+        }),
+      )
+      .nullable()
+      .meta({ description: "Bytes that a request may bring: form fields by name, with their media types." }),
     tensors: z.unknown(),
+    takes_tensors: z
+      .boolean()
+      .nullable()
+      .meta({
+        description: "Whether a request may bring inputs as the Open Inference Protocol writes them.",
+      }),
+    facts: z
+      .record(z.string(), z.string())
+      .nullable()
+      .meta({ description: "What was read from the model's file and the files beside it." }),
+    notes: z
+      .array(z.string())
+      .nullable()
+      .meta({
+        description:
+          "What was found when it was loaded and decided for it, with the setting that changes it.",
+      }),
     batch: z.object({
       max_batch_size: count,
       max_queue_delay_ms: z.number(),
@@ -88,6 +117,7 @@ async function describeModel(
   const model = predictions.model(name);
   const served = reportsOf(reports, name);
   const loaded = served.find(({ description }) => description !== null);
+  const description = loaded?.description;
   const engines = served.flatMap(({ worker, engines: own }) => own.map((engine) => ({ ...engine, worker })));
   const sum = (key: "batches" | "predictions" | "succeeded" | "failed") =>
     served.reduce((total, { totals }) => total + totals[key], 0);
@@ -96,9 +126,20 @@ async function describeModel(
     loader: model.loader,
     device: [model.device].flat(),
     ready: engines.some(({ state }) => state === "ready"),
-    labels: loaded?.description?.labels.slice() ?? null,
-    picture: loaded?.description?.picture ?? null,
-    tensors: loaded?.description?.tensors ?? null,
+    labels: description?.labels.slice() ?? null,
+    picture: description?.picture ?? null,
+    inputs: description
+      ? inputsOfDescription(description).map(({ name: input, mediaTypes, required, multiple }) => ({
+          name: input,
+          media_types: [...mediaTypes],
+          required,
+          multiple,
+        }))
+      : null,
+    tensors: description?.tensors ?? null,
+    takes_tensors: description ? description.takesTensors === true : null,
+    facts: description ? { ...description.facts } : null,
+    notes: description ? [...(description.notes ?? [])] : null,
     batch: {
       max_batch_size: model.max_batch_size,
       max_queue_delay_ms: model.max_queue_delay_ms,
