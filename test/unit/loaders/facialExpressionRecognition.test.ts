@@ -351,7 +351,7 @@ describe("UltraFace and the classifiers of ../shared", () => {
     expect(scores.find(({ Lb }) => Lb === "sad")!.Cs).toBeCloseTo(0.65, 1);
   });
 
-  it("take a cat for a face, unless face_thres is above what UltraFace gives it", async (context) => {
+  it("take a cat for a face only where face_thres is below what UltraFace gives it", async (context) => {
     if (!sharedModels || !sharedPhotos) context.skip(noSharedModels);
     const files = [model("ultraface/version-RFB-640_dynbatch.onnx"), model(classifiers[0]!)];
     const pictures = await Promise.all(["chelsea.png", "imil_people.jpg", "astronaut.png"].map(photo));
@@ -364,7 +364,9 @@ describe("UltraFace and the classifiers of ../shared", () => {
         )
       ).map((findings) => (findings as Finding[]).length);
     };
-    expect(await faces({})).toEqual([1, 5, 1]);
-    expect(await faces({ face_thres: 0.975 })).toEqual([0, 5, 1]);
+    // UltraFace in Python gives the cat 0.643, resized by Pillow (BILINEAR).
+    expect(await faces({})).toEqual([0, 5, 1]);
+    expect(await faces({ face_thres: 0.63 })).toEqual([1, 5, 1]);
+    expect(await faces({ face_thres: 0.66 })).toEqual([0, 5, 1]);
   });
 });
