@@ -21,7 +21,6 @@ export function planEngines(
   config: Config,
   models: readonly string[],
   modelPaths: ReadonlyMap<string, string[]>,
-  redisUrl: string,
   cores = availableParallelism(),
 ): Map<string, EngineSpec[]> {
   const onCpu = models.filter((name) => devicesOf(config.models[name]!.device).some(usesCores));
@@ -38,6 +37,7 @@ export function planEngines(
         Array.from({ length: instances(model, device) }, (): EngineSpec => ({
           modelName,
           model,
+          configFile: config.file,
           baseDir: dirname(config.file),
           modelPaths: modelPaths.get(modelName) ?? [],
           device,
@@ -46,7 +46,6 @@ export function planEngines(
           inputs: {
             folder: inputFolder(config),
             roots: config.bulk_roots,
-            ...(config.inputs === "redis" && { redisUrl }),
           },
         })),
       );

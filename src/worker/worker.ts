@@ -19,6 +19,7 @@ import {
 import { startConsumer } from "./consumer.ts";
 import { planEngines } from "./enginePlan.ts";
 import { EnginePool } from "./enginePool.ts";
+import { createStoredInputReader } from "./storedInputs.ts";
 import { createInputFetcher } from "./urlInputs.ts";
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
@@ -59,10 +60,14 @@ export async function startWorker({
   const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
   const startedAt = new Date().toISOString();
+  const readStored = createStoredInputReader(redis);
   const pools = new Map(
-    [...planEngines(config, models, modelPaths, redisUrl)].map(([modelName, specs]) => {
+    [...planEngines(config, models, modelPaths)].map(([modelName, specs]) => {
       const { max_batch_size: maxBatchSize, max_queue_delay_ms: maxQueueDelayMs } = config.models[modelName]!;
-      return [modelName, new EnginePool({ modelName, specs, maxBatchSize, maxQueueDelayMs, log })] as const;
+      return [
+        modelName,
+        new EnginePool({ modelName, specs, maxBatchSize, maxQueueDelayMs, readStored, log }),
+      ] as const;
     }),
   );
 
