@@ -18,6 +18,7 @@ import {
 } from "../queue/workerReports.ts";
 import { planEngines } from "./enginePlan.ts";
 import { ServedModel } from "./servedModel.ts";
+import { createStoredInputReader } from "./storedInputs.ts";
 import { createInputFetcher } from "./urlInputs.ts";
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
@@ -61,13 +62,14 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     names,
     inputs,
     outputs,
+    readStored: createStoredInputReader(redis),
     fetchInputs: createInputFetcher(config, inputs),
     deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
     log,
   };
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
   const startedAt = new Date().toISOString();
-  const plan = planEngines(config, models, redisUrl);
+  const plan = planEngines(config, models);
   const served = models.map(
     (modelName) =>
       new ServedModel({
