@@ -4,6 +4,7 @@
  * follows the picture's.
  */
 import type { Box, Finding } from "../imil/dictionaries.ts";
+import { labelColour } from "./labelColour.ts";
 
 interface Size {
   width: number;
@@ -15,8 +16,6 @@ interface Rect extends Size {
   y: number;
 }
 
-/** Strong, told apart also by most of those who see red and green alike (after Okabe and Ito). */
-const COLOURS = ["#e69f00", "#56b4e9", "#00b386", "#f0e442", "#3d8bff", "#ff6f3c", "#e07bb5", "#b3e05a"];
 /** Findings without a box are listed in the corner, the best ones. */
 const MAX_LISTED = 5;
 const MAX_LABEL = 40;
@@ -30,7 +29,7 @@ export function drawOverlay(findings: readonly Finding[], size: Size): string | 
   const shortSide = Math.min(size.width, size.height);
   const fontSize = Math.round(Math.min(64, Math.max(13, shortSide * 0.034)));
   const stroke = Math.max(2, Math.round(fontSize / 7));
-  const colourOf = assignColours(findings);
+  const colourOf = ({ Lb }: Finding) => labelColour(Lb);
   const boxed = findings.filter(hasBox);
   const boxes = boxed.map((finding) => drawBox(toPixels(finding.Dm, size), colourOf(finding), stroke));
   const points = findings.map((finding) => drawKeyPoints(finding, size, colourOf(finding), stroke));
@@ -53,25 +52,6 @@ export function drawOverlay(findings: readonly Finding[], size: Size): string | 
 
 function hasBox(finding: Finding): finding is Finding & { Dm: Box } {
   return "W" in finding.Dm;
-}
-
-/** A label has the same colour in every picture, unless another label of this picture has it already. */
-function assignColours(findings: readonly Finding[]): (finding: Finding) => string {
-  const taken = new Map<string, number>();
-  for (const { Lb } of findings) {
-    if (taken.has(Lb)) continue;
-    let colour = hash(Lb) % COLOURS.length;
-    for (let tries = 1; tries < COLOURS.length && [...taken.values()].includes(colour); tries++)
-      colour = (colour + 1) % COLOURS.length;
-    taken.set(Lb, colour);
-  }
-  return ({ Lb }) => COLOURS[taken.get(Lb)!]!;
-}
-
-function hash(text: string): number {
-  let sum = 0;
-  for (const letter of text) sum = (31 * sum + letter.codePointAt(0)!) % 65_521;
-  return sum;
 }
 
 function toPixels({ X, Y, W, H }: Box, { width, height }: Size): Rect {

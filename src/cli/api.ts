@@ -18,7 +18,7 @@ export async function runApi(options: { config?: string }): Promise<void> {
     await api?.close(STOP_LIMIT_MS);
     await redis.close();
   };
-  onStopSignal(stop, () => redis.close());
+  onStopSignal(log, stop, () => redis.close());
   try {
     api = await startApi({ config, redisUrl: redis.url, log, protocols });
   } catch (error) {

@@ -24,7 +24,7 @@ export async function runCoordinator(options: { config?: string }): Promise<void
     await Promise.all(services.map((service) => service.close(STOP_LIMIT_MS)));
     await redis.close();
   };
-  onStopSignal(stop, () => redis.close());
+  onStopSignal(log, stop, () => redis.close());
   try {
     services.push(await startWebhookDelivery({ config, redisUrl: redis.url, log }));
     services.push(await startBulkCoordinator({ config, redisUrl: redis.url, log }));

@@ -1,4 +1,5 @@
 /** How commands end: exit codes, faults as text, signals. */
+import type { Logger } from "pino";
 import { ConfigError, InfermillError, ModelNotFoundError } from "../errors.ts";
 import { isSupervised } from "./supervisor.ts";
 
@@ -37,7 +38,9 @@ export function exitWith(error: unknown): void {
  * Runs `stop` at the first SIGINT, SIGTERM or SIGHUP, or when the supervising process has gone. A second SIGINT runs `hurry`,
  * which waits for no prediction, and ends the process; a third ends it at once.
  */
-export function onStopSignal(stop: (reason: string) => Promise<void>, hurry: () => Promise<void>): void {
+export function onStopSignal(log: Logger, stop: () => Promise<void>, hurry: () => Promise<void>): void {
+  // Below a supervisor, it says so for all.
+  const level = isSupervised ? "debug" : "info";
   let isStopping = false;
   const stopOnce = (reason: string) => {
     if (isStopping) {
@@ -45,8 +48,12 @@ export function onStopSignal(stop: (reason: string) => Promise<void>, hurry: () 
       return;
     }
     isStopping = true;
-    stop(reason).then(
-      () => process.exit(),
+    log[level](`stopping (${reason}): accepting no more, finishing what runs`);
+    stop().then(
+      () => {
+        log[level]("stopped");
+        process.exit();
+      },
       (error) => {
         exitWith(error);
         process.exit();

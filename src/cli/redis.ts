@@ -9,9 +9,9 @@ export async function openRedis(config: Config, log: Logger): Promise<RedisServe
     redisUrl: config.redis_url,
     dataDir: config.data_dir,
     onProgress: (line) => log.info(line),
-    log,
+    // Below `infermill start` the supervisor says it once for all.
+    ...(!isSupervised && { log }),
   });
-  // Below `infermill start` the supervisor has told it already.
   if (!isSupervised) for (const warning of redis.warnings) log.warn(warning);
   return redis;
 }

@@ -44,17 +44,10 @@ export async function start(options: { config?: string; strict?: boolean }): Pro
     await coordinator.stop(STOP_LIMIT_MS);
     await redis.close();
   };
-  onStopSignal(
-    async (reason) => {
-      log.info(`stopping (${reason})`);
-      await stopAll();
-      log.info("stopped");
-    },
-    async () => {
-      await Promise.all([api, worker, coordinator].map((each) => each.stop(0)));
-      await redis.close();
-    },
-  );
+  onStopSignal(log, stopAll, async () => {
+    await Promise.all([api, worker, coordinator].map((each) => each.stop(0)));
+    await redis.close();
+  });
   try {
     const [{ url }] = await Promise.all([api.ready, worker.ready, coordinator.ready]);
     await printBanner(String(url), redis, config.api_keys[0]);

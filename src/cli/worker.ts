@@ -29,7 +29,7 @@ export async function runWorker(options: {
     await worker?.close(STOP_LIMIT_MS);
     await redis.close();
   };
-  onStopSignal(stop, () => redis.close());
+  onStopSignal(log, stop, () => redis.close());
   try {
     worker = await startWorker({
       config,

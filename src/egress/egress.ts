@@ -101,6 +101,19 @@ export function parseOutsideUrl(text: string, key: string): URL {
   return url;
 }
 
+/**
+ * Refuses a URL whose address can be judged without a look-up: one that is written in it. What a name stands for is
+ * checked when it is connected to.
+ * @throws BlockedAddressError
+ */
+export function refuseForbiddenAddress(
+  url: URL,
+  { allow, allowKey }: Pick<EgressOptions, "allow" | "allowKey">,
+): void {
+  const address = url.hostname.replace(/^\[|\]$/g, "");
+  if (isIP(address) && !createAddressFilter(allow).allowsAddress(address)) throw blocked(address, allowKey);
+}
+
 function checkedLookup(filter: AddressFilter, allowKey: string, resolve: Resolve): LookupFunction {
   const resolveChecked = callbackify(async (hostname: string, family: number): Promise<LookupAddress[]> => {
     const addresses = (await resolve(hostname)).filter((address) => !family || address.family === family);

@@ -8,6 +8,8 @@ import { InfermillError, RedisUnavailableError } from "../errors.ts";
 /** How long a producer's command may take before the queue counts as unreachable. */
 const COMMAND_TIMEOUT_MS = 5000;
 const MAX_RECONNECT_DELAY_MS = 1000;
+/** A Redis on this machine or next to it answers in milliseconds. */
+const SLOW_AFTER_MS = 1000;
 
 const shared: RedisOptions = {
   lazyConnect: true,
@@ -30,9 +32,14 @@ const roles: Record<ConnectionRole, RedisOptions> = {
 /**
  * Opens a connection and waits until it is ready.
  * @param url `redis://`, `rediss://` or `unix:///path`
+ * @param onWait is told once when Redis doesn't answer within a second
  * @throws RedisUnavailableError when it isn't ready within `timeoutMs`.
  */
-export async function connectRedis(url: string, role: ConnectionRole, timeoutMs = 15_000): Promise<Redis> {
+export async function connectRedis(
+  url: string,
+  role: ConnectionRole,
+  { timeoutMs = 15_000, onWait }: { timeoutMs?: number; onWait?: (line: string) => void } = {},
+): Promise<Redis> {
   const options = roles[role];
   const redis = url.startsWith("unix://")
     ? new Redis({ ...options, path: unixPath(url) })
@@ -44,16 +51,28 @@ export async function connectRedis(url: string, role: ConnectionRole, timeoutMs 
   redis.connect().catch(() => {});
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<"late">((resolve) => (timer = setTimeout(resolve, timeoutMs, "late")));
+  const notice = setTimeout(
+    () =>
+      onWait?.(
+        `Redis at ${withoutPassword(url)} doesn't answer yet${reasonOf(lastError)}; waiting for it for ${timeoutMs / 1000} s`,
+      ),
+    SLOW_AFTER_MS,
+  );
   const first = await Promise.race([ready, late]);
   clearTimeout(timer);
+  clearTimeout(notice);
   if (first === "late") {
     redis.disconnect();
     throw new RedisUnavailableError(
-      `Redis at ${withoutPassword(url)} did not answer within ${timeoutMs / 1000} s${lastError ? ` (${lastError.message})` : ""}; start it or set REDIS_URL`,
+      `Redis at ${withoutPassword(url)} did not answer within ${timeoutMs / 1000} s${reasonOf(lastError)}; start it or set REDIS_URL`,
       { cause: lastError },
     );
   }
   return redis;
+}
+
+function reasonOf(error: Error | undefined): string {
+  return error ? ` (${error.message})` : "";
 }
 
 /**

@@ -2,7 +2,8 @@
  * Where Redis comes from: the one that the user named, or else an embedded
  * server for the data folder, run from whatever Redis this machine has or can get.
  */
-import { connectRedis } from "./connections.ts";
+import type { Redis } from "ioredis";
+import { connectRedis, withoutPassword } from "./connections.ts";
 import { checkRedis } from "./check.ts";
 import { startEmbeddedRedis, type RedisLog } from "./embeddedServer.ts";
 import { findRedisProgram } from "./findRedisProgram.ts";
@@ -28,7 +29,7 @@ export interface ProvideRedisOptions {
   dataDir: string;
   /** Is told what takes longer, such as a download. */
   onProgress?: (line: string) => void;
-  /** Is told when the embedded server died and runs again. */
+  /** Is told when the server is away, and when it is back. */
   log?: RedisLog;
   /** Default: `process.env`. */
   env?: NodeJS.ProcessEnv;
@@ -43,7 +44,7 @@ export async function provideRedis(options: ProvideRedisOptions): Promise<RedisS
   const namedUrl = options.redisUrl ?? (env.REDIS_URL || undefined);
   if (namedUrl !== undefined) {
     const source = namedUrl === env.REDIS_URL ? "REDIS_URL" : "redis_url in the configuration";
-    return await useNamedRedis(namedUrl, source);
+    return await useNamedRedis(namedUrl, source, log);
   }
   return await startEmbeddedRedis({
     dataDir,
@@ -52,12 +53,30 @@ export async function provideRedis(options: ProvideRedisOptions): Promise<RedisS
   });
 }
 
-async function useNamedRedis(url: string, source: string): Promise<RedisServer> {
-  const connection = await connectRedis(url, "worker");
+async function useNamedRedis(url: string, source: string, log?: RedisLog): Promise<RedisServer> {
+  const connection = await connectRedis(url, "worker", { onWait: (line) => log?.warn(line) });
   try {
     const { version, warnings } = await checkRedis(connection);
-    return { url, source, version, warnings, close: async () => {} };
-  } finally {
+    const place = `Redis at ${withoutPassword(url)}`;
+    if (log) logAbsence(connection, place, log);
+    return { url, source, version, warnings, close: async () => connection.disconnect() };
+  } catch (error) {
     connection.disconnect();
+    throw error;
   }
+}
+
+/** Everything waits for Redis to come back, each part by itself; this is the one place that says so. */
+function logAbsence(connection: Redis, place: string, log: RedisLog): void {
+  let isAway = false;
+  connection.on("close", () => {
+    // ioredis says "end" for a connection that was closed on purpose.
+    if (isAway || connection.status === "end") return;
+    isAway = true;
+    log.warn(`${place} can't be reached; waiting for it to come back`);
+  });
+  connection.on("ready", () => {
+    if (isAway) log.info(`${place} is reached again`);
+    isAway = false;
+  });
 }

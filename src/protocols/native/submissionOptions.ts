@@ -3,7 +3,7 @@ import type { Request } from "express";
 import { z } from "zod";
 import type { Config } from "../../config/schema.ts";
 import { MAX_DURATION_MS, PREDICTION_EVENTS, type WebhookEventType } from "../../config/webhooks.ts";
-import { parseOutsideUrl } from "../../egress/egress.ts";
+import { parseOutsideUrl, refuseForbiddenAddress } from "../../egress/egress.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
 import { faultOf } from "../../core/faults.ts";
 import type { SubmissionOptions } from "../../api/service.ts";
@@ -115,7 +115,11 @@ export function readWebhook(
   const url = given.webhook ?? webhooks.url;
   if (given.webhook !== undefined) {
     try {
-      parseOutsideUrl(given.webhook, "webhook");
+      const { allow } = webhooks;
+      refuseForbiddenAddress(parseOutsideUrl(given.webhook, "webhook"), {
+        allow,
+        allowKey: "webhooks.allow",
+      });
     } catch (error) {
       faults.push({ key: "webhook", problem: (error as Error).message.replace(/^webhook /, "") });
     }

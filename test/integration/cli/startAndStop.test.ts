@@ -20,7 +20,7 @@ import {
   type InfermillProcess,
 } from "../../support/infermill.ts";
 import { commandOf, processesBelow, processNamed } from "../../support/processes.ts";
-import { isOnPath, testRedisEnv, whyNoRedis } from "../../support/redis.ts";
+import { isOnPath, startTestRedis, testRedisEnv, whyNoRedis } from "../../support/redis.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "infermill-start-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -284,6 +284,28 @@ describe.skipIf(whyNoRedis)("a process with an embedded Redis of its own", () =>
     infermill.child.kill("SIGINT");
     expect(await infermill.exited).toEqual({ code: 0, signal: null });
     expect(await redisRuns("managed")).toBe(false);
+  });
+
+  test("an api says at once that Redis is away, and that it stops, with a readable time", async () => {
+    const redis = await startTestRedis();
+    const args = ["api", "--config", writeConfig("told", { log_level: "info" })];
+    const infermill = runInfermill(args, { env: { REDIS_URL: redis.url } });
+    await infermill.printed(/listening on/);
+    await redis.close();
+    await infermill.printed(/Redis at unix:.* can't be reached/, 5000);
+    infermill.child.kill("SIGTERM");
+    expect(await infermill.exited).toEqual({ code: 0, signal: null });
+    expect(infermill.output()).toMatch(
+      /"time":"\d{4}-\d\d-\d\dT.*"stopping \(SIGTERM\): [^]*"msg":"stopped"/,
+    );
+  });
+
+  test("an api that waits for a Redis says so within seconds", async () => {
+    const args = ["api", "--config", writeConfig("waiting", {})];
+    const infermill = runInfermill(args, { env: { REDIS_URL: "redis://127.0.0.1:1" } });
+    await infermill.printed(/Redis at redis:\/\/127.0.0.1:1 doesn't answer yet/, 8000);
+    infermill.child.kill("SIGTERM");
+    await infermill.exited;
   });
 
   test("a worker whose model can't be fetched ends, and its Redis with it", async () => {

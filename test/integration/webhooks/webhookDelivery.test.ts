@@ -335,18 +335,31 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     for (const end of stop) end();
   });
 
-  test("addresses that aren't public are refused at delivery, with what to do, and not tried again", async () => {
-    for (const url of [
-      "http://0.0.0.0:9/",
-      "http://[::1]:9/",
-      "http://169.254.169.254/x",
-      "http://2130706434/",
-    ]) {
-      const its = await untilIts("failed", await submit(url));
-      expect([url, its.error]).toEqual([url, expect.stringContaining("add it to webhooks.allow")]);
-      expect(its.attempts).toHaveLength(1);
-    }
+  test("an address that isn't public is refused at delivery, with what to do, and not tried again", async () => {
+    const { redis_prefix, webhooks } = api.config;
+    const other = await startTestApi(redis.url, {
+      redis_prefix,
+      webhooks: { ...webhooks, url: "http://169.254.169.254/x" },
+    });
+    const { body: prediction } = await send("POST", other.predictions(), {});
+    await other.close();
+    const its = await untilIts("failed", prediction);
+    expect(its.error).toContain("add it to webhooks.allow");
+    expect(its.attempts).toHaveLength(1);
   });
+
+  test.each(["http://0.0.0.0:9/", "http://[::1]:9/", "http://169.254.169.254/x", "http://2130706434/"])(
+    "the address of %s isn't public, and is refused at submission",
+    async (url) => {
+      const { status, body } = await send(
+        "POST",
+        `${api.predictions()}?webhook=${encodeURIComponent(url)}`,
+        {},
+      );
+      expect([status, body.errors.map((fault: Json) => fault.key)]).toEqual([422, ["webhook"]]);
+      expect(body.detail).toContain("add it to webhooks.allow");
+    },
+  );
 
   test.each([
     ["webhook=ftp://example.org/x", "webhook", "http:// or https://"],

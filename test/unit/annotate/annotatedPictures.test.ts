@@ -5,7 +5,9 @@ import fc from "fast-check";
 import sharp from "sharp";
 import { afterAll, expect, test } from "vitest";
 import { annotatePicture } from "../../../src/annotate/annotate.ts";
+import { labelColour } from "../../../src/annotate/labelColour.ts";
 import { drawOverlay } from "../../../src/annotate/overlay.ts";
+import { cocoLabels } from "../../../src/loaders/labels/coco.ts";
 import type { Finding } from "../../../src/imil/dictionaries.ts";
 import { plainPicture } from "../../support/pictures.ts";
 
@@ -65,6 +67,17 @@ test("labels of boxes that lie on each other don't hide each other", () => {
   expect(tags).toHaveLength(5);
   for (const [index, tag] of tags.entries())
     for (const other of tags.slice(index + 1)) expect(overlap(tag, other)).toBe(false);
+});
+
+test("a label has one colour, whatever else is in its picture, and few labels share one", () => {
+  const colourIn = (findings: Finding[]) =>
+    /fill="none" stroke="(#\w{6})"/.exec(drawOverlay(findings, { width: 500, height: 500 })!)![1];
+  const sheep = box(0, 0, 0.5, 0.5, "sheep");
+  const others = cocoLabels.map((label) => box(0, 0, 0.5, 0.5, label));
+  expect(colourIn([sheep])).toBe(labelColour("sheep"));
+  expect(colourIn([sheep, ...others])).toBe(labelColour("sheep"));
+  // Of 72 colours, 80 labels drawn at random have about 48.
+  expect(new Set(cocoLabels.map(labelColour)).size).toBeGreaterThan(40);
 });
 
 test("a label is text, whatever a model calls things, and findings without a box are listed", () => {
