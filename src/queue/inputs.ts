@@ -35,6 +35,8 @@ export type InputRef =
 export type LocalInputRef = LocalPlace & InputLabel;
 
 type LocalPlace =
+  /** Few bytes, as base64, that need no store. */
+  | { data: string }
   /** A file of the input store, relative to its folder. */
   | { file: string }
   /** A key of the input store. */
@@ -43,6 +45,9 @@ type LocalPlace =
   | { root: string; path: string }
   /** A file by its absolute path: of a bulk run that was started on this machine's command line. */
   | { path: string };
+
+/** An input of at most so many bytes may travel in the job itself. */
+export const MAX_INLINE_INPUT_BYTES = 4096;
 
 /** An input that was stored. */
 export interface StoredInput {
@@ -218,6 +223,7 @@ export async function readInputs(
   const byKey = new Map(keys.map((key, index) => [key, values[index]]));
   return Promise.all(
     refs.map(async (ref) => {
+      if ("data" in ref) return Buffer.from(ref.data, "base64");
       if ("redis" in ref) return byKey.get(ref.redis) ?? lostInput();
       try {
         return await readWhole(await pathOf(ref, sources), nameOf(ref));
@@ -260,7 +266,7 @@ function lostInput(cause?: unknown): BadInputError {
   );
 }
 
-type FileRef = Exclude<LocalPlace, { redis: string }>;
+type FileRef = Exclude<LocalPlace, { redis: string } | { data: string }>;
 
 async function pathOf(ref: FileRef, { folder, roots }: InputSources): Promise<string> {
   if ("file" in ref) return join(folder, ref.file);
