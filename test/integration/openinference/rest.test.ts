@@ -33,7 +33,7 @@ describe.skipIf(whyNoRedis)("the Open Inference Protocol over HTTP", () => {
     return {
       status: answer.status,
       header: answer.headers.get(HEADER),
-      body: JSON.parse(body.subarray(0, length).toString()) as Json,
+      body: JSON.parse(body.subarray(0, length).toString()),
       bytes: body.subarray(length),
     };
   }
