@@ -7,6 +7,7 @@ import type { Config } from "../config/schema.ts";
 import type { Predictions } from "../queue/predictions.ts";
 import type { WorkerReport } from "../queue/workerReports.ts";
 import type { Metrics } from "./metrics.ts";
+import type { EncodeError } from "./problems.ts";
 
 export interface Api {
   readonly config: Config;
@@ -35,12 +36,24 @@ export interface Protocol {
   name: string;
   /** Its routes over HTTP. */
   routes(config: Config): readonly Route[];
+  /** Where every error is written as this protocol does, also of paths that are no route. */
+  errors?: { below: string; encode: EncodeError };
+  /** Opens what it listens on beside HTTP; undefined where the configuration names nothing. */
+  listen?(api: Api): Promise<Listener | undefined>;
+}
+
+/** What a protocol listens on beside HTTP. */
+export interface Listener {
+  /** Such as `grpc://127.0.0.1:8001`. */
+  readonly url: string;
+  /** Accepts no more, and lets what runs finish for up to `limitMs`. */
+  close(limitMs: number): Promise<void>;
 }
 
 /** A parameter of a route's path; the table says that it is there. */
 export function pathParameter(
   req: Request,
-  name: "model" | "id" | "run" | "delivery" | "name" | "index",
+  name: "model" | "id" | "run" | "delivery" | "name" | "index" | "version",
 ): string {
   return String(req.params[name]);
 }

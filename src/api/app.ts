@@ -1,4 +1,4 @@
-/** The api as an Express app that doesn't listen: headers, the table of routes, the pages, the errors. */
+/** The api, and its Express app that doesn't listen: headers, the table of routes, the pages, the errors. */
 import { rememberBriefly } from "../core/remember.ts";
 import { setMaxListeners } from "node:events";
 import { createRequire } from "node:module";
@@ -18,7 +18,7 @@ import { createDashboard } from "./dashboard.ts";
 import { getDocsScript, getIcon, ICON_PATH, siteRoutes } from "./site.ts";
 import { createMetrics } from "./metrics.ts";
 import { createOpenApi } from "./openapi.ts";
-import { createProblemHandler, MethodNotAllowedError } from "./problems.ts";
+import { createProblemHandler, encodeErrors, MethodNotAllowedError } from "./problems.ts";
 import { healthRoutes } from "./health.ts";
 
 const DASHBOARD_PATH = "/dashboard";
@@ -33,12 +33,13 @@ export interface AppOptions {
   closing?: AbortSignal;
 }
 
-export function createApp(options: AppOptions): Express {
+/** What handlers and protocols share. */
+export function createApi(options: AppOptions): Api {
   const { config, predictions, bulk, log, closing = new AbortController().signal } = options;
   // Everyone who waits listens to it.
   setMaxListeners(0, closing);
   const table = tableOfRoutes(config, options.protocols);
-  const api: Api = {
+  return {
     config,
     predictions,
     bulk,
@@ -48,12 +49,24 @@ export function createApp(options: AppOptions): Express {
     openapi: createOpenApi(table, config),
     closing,
   };
+}
+
+export function createApp(api: Api, protocols: readonly Protocol[]): Express {
+  const { config, predictions, bulk, log } = api;
+  const table = tableOfRoutes(config, protocols);
   const app = express();
   app.disable("x-powered-by");
   // Nobody polls with If-None-Match, and a digest of every answer costs.
   app.disable("etag");
   app.use(securityHeaders());
   app.use(measureRequests(api));
+  for (const { errors } of protocols) {
+    if (!errors) continue;
+    app.use(errors.below, (_req, res, next) => {
+      encodeErrors(res, errors.encode);
+      next();
+    });
+  }
   app.use(authorize(config.api_keys));
 
   app.param("model", (_req, _res, next, name: string) => {

@@ -4,17 +4,40 @@ import type { RequestHandler } from "express";
 import { UnauthorizedError } from "./problems.ts";
 
 /** Orchestrators probe these without a key. */
-const OPEN_PATHS: ReadonlySet<string> = new Set(["/health/live", "/health/ready"]);
+export const OPEN_PATHS: ReadonlySet<string> = new Set([
+  "/health/live",
+  "/health/ready",
+  "/v2/health/live",
+  "/v2/health/ready",
+]);
 
-/** Lets everyone in where there are no keys, else who brings one: as a bearer token, or as a browser's password. */
+/** Lets everyone in where there are no keys, else who brings one. */
 export function authorize(keys: readonly string[]): RequestHandler {
-  const known = keys.map(digest);
+  const check = createKeyCheck(keys);
   return (req, res, next) => {
-    if (keys.length === 0 || OPEN_PATHS.has(req.path)) return next();
-    const key = keyOf(req.headers.authorization ?? "");
-    if (key !== undefined && known.some((each) => timingSafeEqual(each, digest(key)))) return next();
-    // A header line each: browsers ask for no password where both stand in one.
-    res.set("WWW-Authenticate", ['Bearer realm="infermill"', 'Basic realm="infermill"']);
+    if (OPEN_PATHS.has(req.path)) return next();
+    try {
+      check(req.headers.authorization);
+    } catch (error) {
+      // A header line each: browsers ask for no password where both stand in one.
+      res.set("WWW-Authenticate", ['Bearer realm="infermill"', 'Basic realm="infermill"']);
+      throw error;
+    }
+    next();
+  };
+}
+
+/**
+ * Checks the value of an Authorization header: one of the keys as a bearer token, or as a browser's password. Without
+ * keys, everything passes.
+ * @throws UnauthorizedError
+ */
+export function createKeyCheck(keys: readonly string[]): (authorization: string | undefined) => void {
+  const known = keys.map(digest);
+  return (authorization) => {
+    if (keys.length === 0) return;
+    const key = keyOf(authorization ?? "");
+    if (key !== undefined && known.some((each) => timingSafeEqual(each, digest(key)))) return;
     throw new UnauthorizedError(
       key === undefined
         ? "send one of the api_keys: Authorization: Bearer <key>"

@@ -3,6 +3,7 @@ import { createDocument, type ZodOpenApiPathsObject } from "zod-openapi";
 import type { Config } from "../config/schema.ts";
 import { version } from "../version.ts";
 import type { Route } from "./api.ts";
+import { OPEN_PATHS } from "./authorize.ts";
 import { problemSchema } from "./operations.ts";
 
 const UNAUTHORIZED = {
@@ -14,10 +15,10 @@ export function createOpenApi(routes: readonly Route[], { api_keys, models }: Co
   const needsKey = api_keys.length > 0;
   const paths: ZodOpenApiPathsObject = {};
   for (const { method, path, operation } of routes) {
-    const isOpen = !needsKey || path.startsWith("/health/");
+    const isOpen = !needsKey || OPEN_PATHS.has(path);
     const described = isOpen
       ? { ...operation, security: [] }
-      : { ...operation, responses: { ...operation.responses, 401: UNAUTHORIZED } };
+      : { ...operation, responses: { 401: UNAUTHORIZED, ...operation.responses } };
     paths[path] = { ...paths[path], [method]: described };
   }
   const document = createDocument({
@@ -29,7 +30,13 @@ export function createOpenApi(routes: readonly Route[], { api_keys, models }: Co
         "Batch inference through a job queue. Errors are application/problem+json with a stable code.",
       license: { name: "Apache-2.0", identifier: "Apache-2.0" },
     },
-    tags: [{ name: "predictions" }, { name: "webhooks" }, { name: "models" }, { name: "operations" }],
+    tags: [
+      { name: "predictions" },
+      { name: "webhooks" },
+      { name: "models" },
+      { name: "open inference protocol" },
+      { name: "operations" },
+    ],
     paths,
     ...(needsKey && {
       components: { securitySchemes: { apiKey: { type: "http" as const, scheme: "bearer" } } },

@@ -66,7 +66,7 @@ export class ClientGoneError extends InfermillError {
   override readonly status = 400;
 }
 
-/** The one place where an error becomes a body. */
+/** The problem that an error is. */
 export function problemOf(error: InfermillError, extensions: Record<string, unknown> = {}): Problem {
   const { code, title, detail } = error.toSummary();
   return {
@@ -80,19 +80,36 @@ export function problemOf(error: InfermillError, extensions: Record<string, unkn
   };
 }
 
-export function sendProblem(res: Response, problem: Problem, error?: InfermillError): void {
+/** An error as a protocol writes it. */
+export interface EncodedError {
+  status: number;
+  /** Default: `application/json`. */
+  mediaType?: string;
+  body: object;
+}
+
+export type EncodeError = (error: InfermillError, problem: Problem) => EncodedError;
+
+const encodeProblem: EncodeError = (_error, problem) => ({
+  status: problem.status,
+  mediaType: "application/problem+json",
+  body: problem,
+});
+
+/** From now on, whatever error this answer becomes is written so. Default: as a problem. */
+export function encodeErrors(res: Response, encode: EncodeError): void {
+  res.locals["encodeError"] = encode;
+}
+
+/** The one place where an error becomes an answer. */
+export function sendError(res: Response, error: InfermillError, extensions?: Record<string, unknown>): void {
   if (error instanceof QueueFullError) res.set("Retry-After", String(error.retryAfterSeconds));
   if (error instanceof RedisUnavailableError) res.set("Retry-After", String(REDIS_RETRY_AFTER_SECONDS));
   // What is missing now may be there a moment later.
   res.set("Cache-Control", "no-store");
-  res.status(problem.status).type("application/problem+json").send(JSON.stringify(problem));
-}
-
-type Extensions = (error: InfermillError) => Record<string, unknown>;
-
-/** Adds members to the body of whatever error this answer may become. */
-export function extendProblems(res: Response, extensions: Extensions): void {
-  res.locals["problemExtensions"] = extensions;
+  const encode = (res.locals["encodeError"] as EncodeError | undefined) ?? encodeProblem;
+  const { status, mediaType = "application/json", body } = encode(error, problemOf(error, extensions));
+  res.status(status).type(mediaType).send(JSON.stringify(body));
 }
 
 /** Express's error handler: everything that a route throws ends here. */
@@ -105,14 +122,22 @@ export function createProblemHandler(log: Logger) {
       return;
     }
     dropRestOfBody(req, res);
-    const extend = (res.locals["problemExtensions"] ?? (() => ({}))) as Extensions;
     const error = knownError(thrown);
-    if (error) return sendProblem(res, problemOf(error, extend(error)), error);
-    const id = randomUUID();
-    log.error({ err: thrown, id, method: req.method, path: req.path }, "unexpected error");
-    const unexpected = new InfermillError(`something went wrong here; the log has more under ${id}`);
-    sendProblem(res, problemOf(unexpected, { ...extend(unexpected), id }));
+    if (error) return sendError(res, error);
+    const { error: unexpected, id } = hideUnexpected(thrown, log, { method: req.method, path: req.path });
+    sendError(res, unexpected, { id });
   };
+}
+
+/** What clients see of an error that nobody expected: an id, under which the log has the rest. */
+export function hideUnexpected(
+  thrown: unknown,
+  log: Logger,
+  where: Record<string, string>,
+): { error: InfermillError; id: string } {
+  const id = randomUUID();
+  log.error({ err: thrown, id, ...where }, "unexpected error");
+  return { error: new InfermillError(`something went wrong here; the log has more under ${id}`), id };
 }
 
 function knownError(thrown: unknown): InfermillError | undefined {

@@ -8,8 +8,8 @@ import { notifyBulkRunEnded } from "../bulk/webhook.ts";
 import type { Config } from "../config/schema.ts";
 import { ConfigError } from "../errors.ts";
 import { openPredictions } from "../queue/predictions.ts";
-import type { Protocol } from "./api.ts";
-import { createApp } from "./app.ts";
+import type { Listener, Protocol } from "./api.ts";
+import { createApi, createApp } from "./app.ts";
 
 const IDLE_CHECK_MS = 50;
 /** Longer than load balancers keep an idle connection (60 s), or they would send a request on one that just closed. */
@@ -17,6 +17,8 @@ const KEEP_ALIVE_MS = 65_000;
 
 export interface RunningApi {
   readonly url: string;
+  /** Of what its protocols listen on beside HTTP. */
+  readonly urls: readonly string[];
   /** Accepts no more, ends the waits, lets the other requests finish for up to `limitMs`. */
   close(limitMs: number): Promise<void>;
 }
@@ -35,19 +37,26 @@ export async function startApi(options: {
     await predictions.close();
   };
   const closing = new AbortController();
-  const server = createServer(
-    createApp({ config, predictions, bulk, protocols, log, closing: closing.signal }),
-  );
+  const api = createApi({ config, predictions, bulk, protocols, log, closing: closing.signal });
+  const server = createServer(createApp(api, protocols));
   server.keepAliveTimeout = KEEP_ALIVE_MS;
   server.headersTimeout = KEEP_ALIVE_MS + 1000;
+  const listeners: Listener[] = [];
+  const closeListeners = (limitMs: number) => Promise.all(listeners.map((each) => each.close(limitMs)));
   try {
+    for (const protocol of protocols) {
+      const listener = await protocol.listen?.(api);
+      if (listener) listeners.push(listener);
+    }
     await listen(server, config);
   } catch (error) {
+    await closeListeners(0);
     await closeQueues();
     throw error;
   }
   return {
-    url: urlOf(server, config.host),
+    url: urlOf(config.host, (server.address() as AddressInfo).port),
+    urls: listeners.map(({ url }) => url),
     async close(limitMs) {
       const closed = once(server, "close");
       server.close();
@@ -55,7 +64,7 @@ export async function startApi(options: {
       // A connection that is kept alive turns idle when its request is done, which nobody tells.
       const idle = setInterval(() => server.closeIdleConnections(), IDLE_CHECK_MS);
       const limit = setTimeout(() => server.closeAllConnections(), limitMs);
-      await closed;
+      await Promise.all([closed, closeListeners(limitMs)]);
       clearInterval(idle);
       clearTimeout(limit);
       await closeQueues();
@@ -78,8 +87,7 @@ async function listen(server: Server, { host, port, file }: Config): Promise<voi
 }
 
 /** A URL that works on this machine, for an address that stands for every one too. */
-function urlOf(server: Server, host: string): string {
-  const { port } = server.address() as AddressInfo;
+export function urlOf(host: string, port: number, scheme = "http"): string {
   const name = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host;
-  return `http://${name.includes(":") ? `[${name}]` : name}:${port}`;
+  return `${scheme}://${name.includes(":") ? `[${name}]` : name}:${port}`;
 }

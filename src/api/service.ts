@@ -7,7 +7,6 @@
  */
 import { createHash } from "node:crypto";
 import type { Readable } from "node:stream";
-import type { Response } from "express";
 import type { LoaderDescription } from "../core/description.ts";
 import type { RequestDictionary } from "../core/request.ts";
 import {
@@ -15,6 +14,7 @@ import {
   BadInputError,
   IdempotencyConflictError,
   InfermillError,
+  PredictionCancelledError,
   PredictionTimeoutError,
   RedisUnavailableError,
   RetryableError,
@@ -128,6 +128,7 @@ export async function acceptPredictions(
 
 /**
  * Accepts a prediction and waits for its end, up to `waitMs`: what comes back may not have ended.
+ * @param client aborted when the client is gone
  * @throws whatever it is refused with
  */
 export async function submitAndWait(
@@ -135,30 +136,58 @@ export async function submitAndWait(
   model: string,
   draft: Draft,
   options: SubmissionOptions,
-  { waitMs, res }: { waitMs: number; res: Response },
+  { waitMs, client }: { waitMs: number; client: AbortSignal },
 ): Promise<Prediction> {
-  // The watch begins before the job is added, so that its end can't be missed and one look at the end is enough.
-  const watch = waitMs > 0 ? api.predictions.watch(model, draft.id) : undefined;
-  const gone = abortWhenGone(res, api.closing);
+  const [outcome] = await submitAllAndWait(api, model, [draft], options, { waitMs, client });
+  if (outcome instanceof InfermillError) throw outcome;
+  return outcome!;
+}
+
+/** @returns for each draft its prediction, or the error that it alone was refused with */
+async function submitAllAndWait(
+  api: Api,
+  model: string,
+  drafts: readonly Draft[],
+  options: SubmissionOptions,
+  { waitMs, client }: { waitMs: number; client: AbortSignal },
+): Promise<(Prediction | InfermillError)[]> {
+  // The watches begin before the jobs are added, so that no end can be missed and one look at the end is enough.
+  const watches = waitMs > 0 ? drafts.map(({ id }) => api.predictions.watch(model, id)) : [];
+  const gone = abortWhenGone(client, api.closing);
   try {
-    const [outcome] = await acceptPredictions(api, model, [draft], options);
-    if (outcome instanceof InfermillError) throw outcome;
-    const accepted = outcome!;
-    if (!watch || isFinal(accepted.status)) return accepted;
-    // What was accepted is accepted, also where Redis goes away while its end is waited for.
-    return await api.predictions.wait(model, draft.id, waitMs, gone.signal, watch).catch((error: unknown) => {
-      if (error instanceof RedisUnavailableError) return accepted;
-      throw error;
-    });
+    const outcomes = await acceptPredictions(api, model, drafts, options);
+    // They belong together, so the others are not worth a wait.
+    if (outcomes.some((outcome) => outcome instanceof InfermillError)) return outcomes;
+    return await Promise.all(
+      outcomes.map(async (accepted, index) => {
+        const watch = watches[index];
+        if (!watch || accepted instanceof InfermillError || isFinal(accepted.status)) return accepted;
+        try {
+          return await api.predictions.wait(model, accepted.id, waitMs, gone.signal, watch);
+        } catch (error) {
+          // What was accepted is accepted, also where Redis goes away while its end is waited for.
+          if (error instanceof RedisUnavailableError) return accepted;
+          throw error;
+        }
+      }),
+    );
   } finally {
-    watch?.stop();
+    for (const watch of watches) watch.stop();
     gone.stop();
   }
 }
 
+/** Who waits for the end of what is run, and for how long. */
+export interface SyncClient {
+  /** Aborted when the client is gone. */
+  client: AbortSignal;
+  /** Default: `sync_timeout_ms`. */
+  limitMs?: number | undefined;
+}
+
 /**
  * Runs a prediction to its end for a client that waits for it and knows no id: it is cancelled where the client leaves,
- * and after `limitMs` (default `sync_timeout_ms`).
+ * and after `limitMs`.
  * @throws what the prediction failed with, PredictionTimeoutError after the limit
  */
 export async function runToEnd(
@@ -166,27 +195,50 @@ export async function runToEnd(
   model: string,
   draft: Draft,
   options: SubmissionOptions,
-  res: Response,
-  limitMs: number = api.config.sync_timeout_ms,
+  waiting: SyncClient,
 ): Promise<Prediction> {
-  let prediction = await submitAndWait(
+  const [outcome] = await runAllToEnd(api, model, [draft], options, waiting);
+  if (outcome instanceof InfermillError) throw outcome;
+  return outcome!;
+}
+
+/**
+ * The same for several predictions of one request, which the queue batches like all others.
+ * @returns for each draft its prediction, which succeeded, or the error that it failed with
+ */
+export async function runAllToEnd(
+  api: Api,
+  model: string,
+  drafts: readonly Draft[],
+  options: SubmissionOptions,
+  { client, limitMs = api.config.sync_timeout_ms }: SyncClient,
+): Promise<(Prediction | InfermillError)[]> {
+  const outcomes = await submitAllAndWait(
     api,
     model,
-    draft,
+    drafts,
     { ttlMs: limitMs, ...options },
-    { waitMs: limitMs, res },
+    { waitMs: limitMs, client },
   );
-  const isGivenUp = !isFinal(prediction.status);
-  if (isGivenUp) prediction = await giveUp(api, model, draft.id);
-  if (prediction.result) return prediction;
-  if (isGivenUp && res.destroyed) throw new ClientGoneError("the client went away");
-  if (isGivenUp && api.closing.aborted) throw new RetryableError("the api shuts down: send it again");
-  if (isGivenUp || prediction.status === "expired") {
-    throw new PredictionTimeoutError(
-      `no response within ${limitMs} ms (sync_timeout_ms); POST /v1/models/${model}/predictions doesn't wait`,
-    );
-  }
-  throw errorOfSummary(prediction.error as ErrorSummary);
+  const refused = outcomes.some((outcome) => outcome instanceof InfermillError);
+  return Promise.all(
+    outcomes.map(async (outcome) => {
+      if (outcome instanceof InfermillError) return outcome;
+      const isGivenUp = !isFinal(outcome.status);
+      const prediction = isGivenUp ? await giveUp(api, model, outcome.id) : outcome;
+      if (prediction.result) return prediction;
+      if (isGivenUp && refused)
+        return new PredictionCancelledError("another prediction of the same request was refused");
+      if (isGivenUp && client.aborted) return new ClientGoneError("the client went away");
+      if (isGivenUp && api.closing.aborted) return new RetryableError("the api shuts down: send it again");
+      if (isGivenUp || prediction.status === "expired") {
+        return new PredictionTimeoutError(
+          `no response within ${limitMs} ms (sync_timeout_ms); POST /v1/models/${model}/predictions doesn't wait`,
+        );
+      }
+      return errorOfSummary(prediction.error as ErrorSummary);
+    }),
+  );
 }
 
 /** Its id was told to nobody, so nobody could ask for its response later. */

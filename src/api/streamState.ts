@@ -1,6 +1,6 @@
 /** Server-sent events of something that changes until it ends. */
 import type { Request, Response } from "express";
-import { abortWhenGone } from "./waiting.ts";
+import { abortWhenGone, clientOf } from "./waiting.ts";
 
 const HEARTBEAT_MS = 15_000;
 
@@ -36,7 +36,7 @@ export async function streamState<T>(
   res.set({ "Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no" });
   res.flushHeaders();
   const heartbeat = setInterval(() => res.write(": still here\n\n"), HEARTBEAT_MS);
-  const gone = abortWhenGone(res, closing);
+  const gone = abortWhenGone(clientOf(res), closing);
   try {
     for (;;) {
       const id = idOf(state);

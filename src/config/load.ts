@@ -18,6 +18,10 @@ const SMALLEST_CONFIG =
 const ENVIRONMENT = {
   HOST: { key: "host", read: (text: string): unknown => text },
   PORT: { key: "port", read: (text: string): unknown => (/^\d+$/.test(text) ? Number(text) : text) },
+  GRPC_PORT: {
+    key: "grpc_port",
+    read: (text: string): unknown => (/^\d+$/.test(text) ? Number(text) : text),
+  },
   INFERMILL_DATA_DIR: { key: "data_dir", read: (text: string): unknown => resolve(text) },
   REDIS_URL: { key: "redis_url", read: (text: string): unknown => text },
   LOG_LEVEL: { key: "log_level", read: (text: string): unknown => text },

@@ -16,6 +16,7 @@ export const MODEL_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
 /** First parts of the api's own paths. `POST /{Model}` would never reach a model of such a name. */
 const RESERVED_NAMES: ReadonlySet<string> = new Set([
   "v1",
+  "v2",
   "health",
   "docs",
   "dashboard",
@@ -140,6 +141,10 @@ const settings = z.strictObject({
     .max(65_535)
     .default(8448)
     .meta({ description: "Port to listen on; 0 picks a free one. Environment: PORT." }),
+  grpc_port: wholeNumber(0).max(65_535).optional().meta({
+    description:
+      "Port on which the Open Inference Protocol is served over gRPC, on the same host; 0 picks a free one. Default: none, there is no gRPC. Environment: GRPC_PORT.",
+  }),
   public_url: z
     .string()
     .refine(isPublicUrl, {
@@ -194,6 +199,12 @@ const settings = z.strictObject({
     .meta({
       description:
         "Largest request dictionary without its pictures (Base_64, image), in bytes of JSON. Masks and replacement pictures (Msk_img, Rep_img) count.",
+    }),
+  max_inline_output_bytes: wholeNumber(0)
+    .default(1024 * 1024)
+    .meta({
+      description:
+        "Largest tensor, in bytes of its raw form, that an answer of one prediction carries as JSON numbers; a larger one has the URL of its raw bytes instead.",
     }),
   max_picture_pixels: wholeNumber(1)
     .default(64_000_000)

@@ -34,6 +34,8 @@ export type InputRef =
 export type LocalInputRef = LocalPlace & InputLabel;
 
 type LocalPlace =
+  /** Few bytes, as base64, that need no store. */
+  | { data: string }
   /** A file of the input store, relative to its folder. */
   | { file: string }
   /** A key of the input store. */
@@ -42,6 +44,9 @@ type LocalPlace =
   | { root: string; path: string }
   /** A file by its absolute path: of a bulk run that was started on this machine's command line. */
   | { path: string };
+
+/** An input of at most so many bytes may travel in the job itself. */
+export const MAX_INLINE_INPUT_BYTES = 4096;
 
 /** An input that was stored. */
 export interface StoredInput {

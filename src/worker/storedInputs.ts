@@ -1,4 +1,4 @@
-/** Inputs that wait in Redis: the worker reads them and sends their bytes, so that an engine needs no Redis. */
+/** Inputs that an engine can't reach: those that wait in Redis or came in the job itself travel to it as bytes. */
 import type { Redis } from "ioredis";
 import {
   lostInput,
@@ -20,36 +20,41 @@ export type ReadStoredInputs = (members: StoredMember[]) => Member[] | Promise<(
 
 export function createStoredInputReader(redis: Redis): ReadStoredInputs {
   return (members) => {
-    const keys = members.flatMap(({ inputs }) =>
-      inputs.flatMap((ref) => ("redis" in ref ? [ref.redis] : [])),
-    );
-    return keys.length === 0 ? (members as Member[]) : read(redis, members, keys);
+    const refs = members.flatMap(({ inputs }) => inputs);
+    const keys = refs.flatMap((ref) => ("redis" in ref ? [ref.redis] : []));
+    if (keys.length > 0) return readFromRedis(redis, members, keys);
+    if (!refs.some((ref) => "data" in ref)) return members as Member[];
+    return members.map((member) => ({ ...member, inputs: member.inputs.map((ref) => toInput(ref)!) }));
   };
 }
 
-async function read(
+async function readFromRedis(
   redis: Redis,
   members: StoredMember[],
   keys: readonly string[],
 ): Promise<(Member | MemberOutcome)[]> {
   const startedAt = performance.now();
   const values = await redis.mgetBuffer([...keys]);
-  const byKey = new Map(keys.map((key, index) => [key, values[index]]));
+  const byKey = new Map(keys.map((key, index) => [key, values[index] ?? undefined]));
   return members.map((member) => {
-    const inputs: MemberInput[] = [];
-    for (const ref of member.inputs) {
-      if (!("redis" in ref)) {
-        inputs.push(ref);
-        continue;
-      }
-      const { redis: key, ...label } = ref;
-      const bytes = byKey.get(key);
-      if (!bytes) {
-        const timings = { ...noTimings(), read_ms: performance.now() - startedAt };
-        return { key: member.key, error: toWire(lostInput()), timings, batchSize: 0 };
-      }
-      inputs.push({ ...label, bytes });
-    }
-    return { ...member, inputs };
+    const inputs = member.inputs.map((ref) => toInput(ref, byKey));
+    if (inputs.every((input) => input !== undefined)) return { ...member, inputs };
+    const timings = { ...noTimings(), read_ms: performance.now() - startedAt };
+    return { key: member.key, error: toWire(lostInput()), timings, batchSize: 0 };
   });
+}
+
+/** @returns undefined where its key is gone */
+function toInput(
+  ref: LocalInputRef,
+  byKey?: ReadonlyMap<string, Buffer | undefined>,
+): MemberInput | undefined {
+  if ("data" in ref) {
+    const { data, ...label } = ref;
+    return { ...label, bytes: Buffer.from(data, "base64") };
+  }
+  if (!("redis" in ref)) return ref;
+  const { redis: key, ...label } = ref;
+  const bytes = byKey?.get(key);
+  return bytes && { ...label, bytes };
 }

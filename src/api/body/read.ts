@@ -57,7 +57,8 @@ export function unsupportedType(header: string): UnsupportedMediaTypeError {
   );
 }
 
-function checkTransfer(
+/** @throws UnsupportedMediaTypeError, BodyTooLargeError */
+export function checkTransfer(
   req: Request,
   maxBytes: number,
   setting?: ConstructorParameters<typeof BodyTooLargeError>[1],
@@ -127,11 +128,20 @@ export function limitBody(
   return req.pipe(limited);
 }
 
-export async function readText(body: Readable): Promise<string> {
+export async function readBytes(body: Readable): Promise<Buffer> {
   const chunks: Buffer[] = [];
   for await (const chunk of body) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}
+
+export async function readText(body: Readable): Promise<string> {
+  return textOf(await readBytes(body));
+}
+
+/** @throws MalformedBodyError where the bytes are no UTF-8 */
+export function textOf(bytes: Uint8Array): string {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(Buffer.concat(chunks));
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
     throw new MalformedBodyError("JSON must be UTF-8, and this is not", { cause: error });
   }

@@ -13,7 +13,8 @@ import { buildErrorResponse, toImilResponse } from "../../imil/response.ts";
 import { descriptionOf, draftOf, runToEnd } from "../../api/service.ts";
 import type { Api, Protocol, Route } from "../../api/api.ts";
 import { readJson } from "../../api/body/read.ts";
-import { extendProblems } from "../../api/problems.ts";
+import { encodeErrors } from "../../api/problems.ts";
+import { clientOf } from "../../api/waiting.ts";
 import { readDictionary } from "../../api/requestDictionary.ts";
 
 async function answerImil(api: Api, modelName: string, req: Request, res: Response): Promise<void> {
@@ -21,13 +22,17 @@ async function answerImil(api: Api, modelName: string, req: Request, res: Respon
   const run = { model: modelName, startedAt: new Date() };
   let request: PredictionRequest = {};
   // IMIL's clients look for Rc and Rm, so an error's body is a response dictionary as well as a problem.
-  extendProblems(res, (error) => buildErrorResponse(request, error, run));
+  encodeErrors(res, (error, problem) => ({
+    status: problem.status,
+    mediaType: "application/problem+json",
+    body: { ...problem, ...buildErrorResponse(request, error, run) },
+  }));
 
   predictions.model(modelName);
   const body = await readJson(req, config.max_body_bytes);
   if (typeof body === "object" && body !== null) request = body as PredictionRequest;
   const parts = readDictionary(body, config, modelName, await descriptionOf(api, modelName));
-  const prediction = await runToEnd(api, modelName, draftOf(parts), {}, res);
+  const prediction = await runToEnd(api, modelName, draftOf(parts), {}, { client: clientOf(res) });
   const outputs = await predictions.readOutputs(prediction);
   res.json(toImilResponse(parts.request, prediction.result!, outputs, run));
 }

@@ -9,7 +9,7 @@ import { hasEnded, type BulkRun } from "../../core/bulkRun.ts";
 import { parseWith } from "../../core/faults.ts";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
 import { streamState } from "../../api/streamState.ts";
-import { abortWhenGone } from "../../api/waiting.ts";
+import { abortWhenGone, clientOf } from "../../api/waiting.ts";
 
 /** A run's progress is told about once a second. */
 const LOOK_INTERVAL_MS = 1000;
@@ -38,7 +38,7 @@ async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Resp
   const spec = await bulk.readSpec(id);
   res.set({ "Content-Type": "application/x-ndjson", "Cache-Control": "no-store", "X-Accel-Buffering": "no" });
   res.flushHeaders();
-  const gone = abortWhenGone(res, closing);
+  const gone = abortWhenGone(clientOf(res), closing);
   try {
     const lines = followResults(bulk.resultsFile(spec), {
       after,

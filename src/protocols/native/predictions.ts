@@ -12,7 +12,7 @@ import {
   problemAnswers,
 } from "../../api/operations.ts";
 import { streamState } from "../../api/streamState.ts";
-import { abortWhenGone } from "../../api/waiting.ts";
+import { abortWhenGone, clientOf } from "../../api/waiting.ts";
 import { parseWith } from "../../core/faults.ts";
 import { requestSchema } from "../../imil/requestSchema.ts";
 import { isFinal, STATUSES, type Prediction } from "../../core/prediction.ts";
@@ -45,7 +45,7 @@ async function listPredictions({ predictions }: Api, req: Request, res: Response
 
 async function getPrediction(api: Api, req: Request, res: Response): Promise<void> {
   const checked = parseWith(waitQuerySchema, req.query);
-  const gone = abortWhenGone(res, api.closing);
+  const gone = abortWhenGone(clientOf(res), api.closing);
   try {
     const waitMs = (checked.wait ?? 0) * 1000;
     const [model, id] = [pathParameter(req, "model"), pathParameter(req, "id")];

@@ -6,6 +6,7 @@ import { MAX_DURATION_MS, PREDICTION_EVENTS, type WebhookEventType } from "../..
 import { parseOutsideUrl, refuseForbiddenAddress } from "../../egress/egress.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
 import { faultOf } from "../../core/faults.ts";
+import { promptOfText } from "../../imil/prompt.ts";
 import type { SubmissionOptions } from "../../api/service.ts";
 import type { Webhook } from "../../queue/deliveries.ts";
 import { PRIORITIES, type Priority } from "../../core/prediction.ts";
@@ -163,17 +164,5 @@ function dictionaryOfQuery(query: Record<string, unknown>): Record<string, unkno
     if (key in query)
       throw new BadInputError(`${key} can't be a query parameter here, where the body is the picture`);
   }
-  return "Prompt" in query ? { ...query, Prompt: promptOfQuery(query["Prompt"]) } : query;
-}
-
-/** `Prompt=a&Prompt=b` or a JSON list, as the list of lists that loaders know. */
-function promptOfQuery(value: unknown): unknown {
-  if (typeof value === "string" && value.trimStart().startsWith("[")) {
-    try {
-      return JSON.parse(value);
-    } catch {
-      // Then it is a prompt that begins with a bracket.
-    }
-  }
-  return [Array.isArray(value) ? value : [value]];
+  return "Prompt" in query ? { ...query, Prompt: promptOfText(query["Prompt"]) } : query;
 }

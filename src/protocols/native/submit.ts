@@ -13,6 +13,7 @@ import {
   type RequestParts,
   type StoreInput,
 } from "../../api/service.ts";
+import { clientOf } from "../../api/waiting.ts";
 import { inputsOfDescription, type LoaderDescription } from "../../core/description.ts";
 import { BadInputError } from "../../errors.ts";
 import { isFinal, type Prediction } from "../../core/prediction.ts";
@@ -29,7 +30,7 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
   const draft = await draftOfBody();
   if (!draft) return;
   const waitMs = (options.waitSeconds ?? 0) * 1000;
-  const prediction = await submitAndWait(api, model, draft, options, { waitMs, res });
+  const prediction = await submitAndWait(api, model, draft, options, { waitMs, client: clientOf(res) });
   if (options.waitSeconds !== undefined) res.set("Preference-Applied", `wait=${options.waitSeconds}`);
   sendPrediction(res, prediction, isFinal(prediction.status) ? 200 : 202);
 

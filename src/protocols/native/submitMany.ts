@@ -4,7 +4,7 @@ import { BadInputError, InfermillError, QueueFullError } from "../../errors.ts";
 import { acceptPredictions, draftOf, descriptionOf, type Draft } from "../../api/service.ts";
 import { pathParameter, type Api } from "../../api/api.ts";
 import { parseJson } from "../../api/body/read.ts";
-import { problemOf, sendProblem } from "../../api/problems.ts";
+import { problemOf, sendError } from "../../api/problems.ts";
 import { readDictionary } from "../../api/requestDictionary.ts";
 import { clientIdOf, type NativeOptions } from "./submissionOptions.ts";
 
@@ -55,7 +55,7 @@ export async function submitMany(
   const error =
     full ??
     new BadInputError(`none of the ${outcomes.length} requests can be used; predictions says why for each`);
-  sendProblem(res, problemOf(error, { predictions }), error);
+  sendError(res, error, { predictions });
 
   async function toDraft(entry: unknown, index: number, place: number): Promise<Draft> {
     const value = countedBy === "line" ? parseJson(String(entry), `line ${placeOf(place)}`) : entry;
