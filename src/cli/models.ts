@@ -1,5 +1,6 @@
 /** `infermill models`: what the configuration serves. */
 import { loadConfig } from "../config/load.ts";
+import { DEFAULT_MAX_BATCH_SIZE } from "../config/schema.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
 import { printWarning } from "./log.ts";
 
@@ -13,7 +14,7 @@ export async function listModels(options: { config?: string; json?: boolean }): 
     name,
     model.loader,
     String(model.device),
-    `${model.max_batch_size}`,
+    `${model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE}`,
     model.model_path.join(", ") || "-",
   ]);
   printTable([["MODEL", "LOADER", "DEVICE", "BATCH", "FILES"], ...rows]);

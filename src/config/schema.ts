@@ -43,6 +43,9 @@ const endpoint = z
 
 const device = z.string().regex(DEVICE, { error: `must be ${DEVICE_NAMES}` });
 
+/** Of `max_batch_size`. */
+export const DEFAULT_MAX_BATCH_SIZE = 8;
+
 export const modelSchema = z
   .looseObject({
     loader: z
@@ -105,8 +108,10 @@ export const modelSchema = z
     }),
     max_batch_size: wholeNumber(1)
       .max(1024)
-      .default(8)
-      .meta({ description: "Most predictions that run together. 1 turns batching off." }),
+      .optional()
+      .meta({
+        description: `Most predictions that run together. 1 turns batching off. Default: ${DEFAULT_MAX_BATCH_SIZE}; an ONNX model on the CPU is measured at its start and takes the number up to ${DEFAULT_MAX_BATCH_SIZE} that is fastest for each prediction.`,
+      }),
     max_queue_delay_ms: z.number().min(0).max(60_000).default(0).meta({
       description:
         "Longest time in milliseconds that a free engine waits for a batch to fill, counted from its first prediction. A full batch goes at once.",

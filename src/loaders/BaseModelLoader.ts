@@ -26,6 +26,8 @@ export interface ModelSection {
   /** Threads that one run of the model uses (onnxruntime's intraOpNumThreads). */
   readonly intra_op_threads: number;
   readonly max_batch_size: number;
+  /** Whether the configuration leaves `max_batch_size` to the loader, which may take less than it. */
+  readonly measures_batch_size?: boolean;
   /** Most pixels (width × height) that a picture may decode to. */
   readonly max_picture_pixels: number;
   readonly [key: string]: unknown;

@@ -14,6 +14,7 @@ import { didYouMean } from "../closest.ts";
 import { DetectoModelLoader } from "./vision/DetectoModelLoader.ts";
 import { FacialExpressionRecognitionModelLoader } from "./vision/FacialExpressionRecognitionModelLoader.ts";
 import { ImageClassificationModelLoader } from "./vision/ImageClassificationModelLoader.ts";
+import { OnnxTensorModelLoader } from "./onnx/OnnxTensorModelLoader.ts";
 import { PoseEstimationModelLoader } from "./vision/PoseEstimationModelLoader.ts";
 import { YoloModelLoader } from "./vision/YoloModelLoader.ts";
 import { YoloxModelLoader } from "./vision/YoloxModelLoader.ts";
@@ -25,6 +26,7 @@ export const BUILT_IN_LOADERS: Readonly<Record<string, LoaderClass>> = {
   DetectoModelLoader,
   FacialExpressionRecognitionModelLoader,
   ImageClassificationModelLoader,
+  OnnxTensorModelLoader,
   PoseEstimationModelLoader,
   YoloModelLoader,
   YoloxModelLoader,

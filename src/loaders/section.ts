@@ -1,6 +1,6 @@
 /** Turns one model's part of the configuration into what its loader gets: options checked, labels read, paths resolved. */
 import { faultsOf } from "../config/load.ts";
-import { modelSchema, type ModelConfig } from "../config/schema.ts";
+import { DEFAULT_MAX_BATCH_SIZE, modelSchema, type ModelConfig } from "../config/schema.ts";
 import { ConfigError, type ConfigFault } from "../errors.ts";
 import type { LoaderClass, ModelSection } from "./BaseModelLoader.ts";
 import { didYouMean } from "../closest.ts";
@@ -40,6 +40,8 @@ export async function buildModelSection(
     model_path: context.modelPaths,
     class_names: classNames,
     device: context.device,
+    max_batch_size: model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE,
+    measures_batch_size: model.max_batch_size === undefined,
     intra_op_threads: context.intraOpThreads,
     max_picture_pixels: context.maxPicturePixels,
   };

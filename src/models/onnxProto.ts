@@ -41,7 +41,16 @@ message TensorTypeProto {
   optional int32 elem_type = 1;
   optional TensorShapeProto shape = 2;
 }
-message TypeProto { optional TensorTypeProto tensor_type = 1; }
+message SequenceTypeProto { optional TypeProto elem_type = 1; }
+message MapTypeProto {
+  optional int32 key_type = 1;
+  optional TypeProto value_type = 2;
+}
+message TypeProto {
+  optional TensorTypeProto tensor_type = 1;
+  optional SequenceTypeProto sequence_type = 4;
+  optional MapTypeProto map_type = 5;
+}
 message ValueInfoProto {
   optional string name = 1;
   optional TypeProto type = 2;
@@ -66,10 +75,30 @@ message ModelProto {
 }
 `;
 
-const modelType = protobuf.parse(SCHEMA).root.lookupType("onnx.ModelProto");
+const { root } = protobuf.parse(SCHEMA);
+const modelType = root.lookupType("onnx.ModelProto");
+
+/** How a NodeProto, a ValueInfoProto or an OperatorSetIdProto is written and read alone, for changes of a file's parts. */
+export const NODE_PROTO = root.lookupType("onnx.NodeProto");
+export const VALUE_INFO_PROTO = root.lookupType("onnx.ValueInfoProto");
+export const OPSET_PROTO = root.lookupType("onnx.OperatorSetIdProto");
 
 /** Element types, as TensorProto.DataType numbers them. */
-export const DATA_TYPE = { float32: 1, uint8: 2, int32: 6, int64: 7, bool: 9 } as const;
+export const DATA_TYPE = {
+  float32: 1,
+  uint8: 2,
+  int8: 3,
+  uint16: 4,
+  int16: 5,
+  int32: 6,
+  int64: 7,
+  string: 8,
+  bool: 9,
+  float16: 10,
+  float64: 11,
+  uint32: 12,
+  uint64: 13,
+} as const;
 export type DataType = keyof typeof DATA_TYPE;
 
 /** Numbers of a tensor. A Uint8Array is `uint8` unless `bool` is said. */
@@ -92,11 +121,14 @@ export interface OnnxAttribute {
   s?: Uint8Array;
   floats?: number[];
   ints?: number[];
+  strings?: Uint8Array[];
 }
 
 /** A NodeProto: one operator of the graph. An input of "" is one that is left out. */
 export interface OnnxNode {
   opType: string;
+  /** "" is ONNX's own. */
+  domain?: string;
   name: string;
   input: string[];
   output: string[];
@@ -114,6 +146,8 @@ export interface OnnxValueInfo {
 /** A graph with the opset that its operators are taken from. */
 export interface OnnxModel {
   opset: number;
+  /** Version of the operators of domain ai.onnx.ml, where it has such. */
+  mlOpset?: number;
   name: string;
   inputs: OnnxValueInfo[];
   outputs: OnnxValueInfo[];
@@ -123,10 +157,12 @@ export interface OnnxModel {
 }
 
 /** A bare number or list of numbers is an int attribute; `{ float }` and `{ floats }` are floats. */
-export type AttributeValue = number | number[] | string | { float: number } | { floats: number[] };
+export type AttributeValue = number | number[] | string | string[] | { float: number } | { floats: number[] };
 
 function attribute(name: string, value: AttributeValue): OnnxAttribute {
   if (typeof value === "string") return { name, type: 3, s: new TextEncoder().encode(value) };
+  if (Array.isArray(value) && typeof value[0] === "string")
+    return { name, type: 8, strings: (value as string[]).map((text) => new TextEncoder().encode(text)) };
   if (typeof value === "object" && "float" in value) return { name, type: 1, f: value.float };
   if (typeof value === "object" && "floats" in value) {
     return { name, type: 6, floats: value.floats };
@@ -136,7 +172,7 @@ function attribute(name: string, value: AttributeValue): OnnxAttribute {
       `ONNX attribute ${name} must be whole numbers, got ${JSON.stringify(value)}; write { float: … } for a float`,
     );
   }
-  return Array.isArray(value) ? { name, type: 7, ints: value } : { name, type: 2, i: value };
+  return Array.isArray(value) ? { name, type: 7, ints: value as number[] } : { name, type: 2, i: value };
 }
 
 /** One operator, named after its first output. */
@@ -193,7 +229,10 @@ export function encodeModel(model: OnnxModel): Uint8Array {
     .encode({
       irVersion: 8,
       producerName: "infermill",
-      opsetImport: [{ domain: "", version: model.opset }],
+      opsetImport: [
+        { domain: "", version: model.opset },
+        ...(model.mlOpset === undefined ? [] : [{ domain: "ai.onnx.ml", version: model.mlOpset }]),
+      ],
       graph: {
         name: model.name,
         node: model.nodes,

@@ -18,7 +18,17 @@ export const TENSOR_ARRAYS = {
 
 export type NumberType = keyof typeof TENSOR_ARRAYS;
 export type ElementType = NumberType | "string";
-export type NumberArray = InstanceType<(typeof TENSOR_ARRAYS)[NumberType]>;
+export type NumberArray =
+  | Float32Array
+  | Float64Array
+  | Int8Array
+  | Uint8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | BigUint64Array;
 
 /** A tensor of numbers. */
 export interface NumberTensor {

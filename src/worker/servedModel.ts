@@ -4,6 +4,7 @@
  */
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
+import { DEFAULT_MAX_BATCH_SIZE } from "../config/schema.ts";
 import { toInfermillError, LoaderError, type InfermillError } from "../errors.ts";
 import type { EngineSpec } from "../engines/protocol.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
@@ -79,7 +80,7 @@ export class ServedModel {
       this.#pool = new EnginePool({
         modelName,
         specs: specs.map((spec) => ({ ...spec, modelPaths })),
-        maxBatchSize: model.max_batch_size,
+        maxBatchSize: model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE,
         maxQueueDelayMs: model.max_queue_delay_ms,
         readStored,
         log,

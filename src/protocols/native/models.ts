@@ -6,6 +6,7 @@ import { z } from "zod";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
 import { jsonAnswer, modelParameter, problemAnswers, problemSchema } from "../../api/operations.ts";
 import { checkModel, modelReadinessSchema, reportsOf } from "../../api/readiness.ts";
+import { DEFAULT_MAX_BATCH_SIZE } from "../../config/schema.ts";
 import type { WorkerReport } from "../../queue/workerReports.ts";
 import { count } from "./schemas.ts";
 
@@ -134,7 +135,7 @@ async function describeModel(
     facts: description ? { ...description.facts } : null,
     notes: description ? [...(description.notes ?? [])] : null,
     batch: {
-      max_batch_size: model.max_batch_size,
+      max_batch_size: model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE,
       max_queue_delay_ms: model.max_queue_delay_ms,
       batch_limit: loaded?.batch_limit ?? null,
     },

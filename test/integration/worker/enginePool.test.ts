@@ -38,7 +38,7 @@ describe("an engine pool", () => {
       ...settings,
     };
     const config = { ...configSchema.parse({ models: { Scripted: model } }), file: join(folder, "c.json") };
-    const { max_batch_size: maxBatchSize, timeout_ms } = config.models["Scripted"]!;
+    const { max_batch_size: maxBatchSize = 8, timeout_ms } = config.models["Scripted"]!;
     timeoutMs = timeout_ms;
     pool = new EnginePool({
       modelName: "Scripted",
