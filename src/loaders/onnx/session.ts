@@ -1,6 +1,7 @@
 /** Opens ONNX files on a device, and turns tensors into onnxruntime's and back. */
 import { access } from "node:fs/promises";
 import type { InferenceSession, Tensor } from "onnxruntime-node";
+import { deviceAdvice, executionProvider } from "../../core/devices.ts";
 import type { TensorDescription } from "../../core/description.ts";
 import { BadInputError } from "../../errors.ts";
 import { isElementType, type NumberTensor, type TensorValue } from "../../tensors/tensor.ts";
@@ -70,24 +71,6 @@ export function reasonOf(error: unknown): string {
   const ofOperator =
     /while running (\w+) node\..* Status Message: (?:\/onnxruntime_src\S+ .*?\) )?(.*)$/.exec(line);
   return ofOperator ? `while running ${ofOperator[1]} node: ${ofOperator[2]}` : line;
-}
-
-function executionProvider(device: string): InferenceSession.ExecutionProviderConfig {
-  const [name, number] = device.split(":");
-  return name === "cuda" ? { name: "cuda", deviceId: Number(number ?? 0) } : name!;
-}
-
-function deviceAdvice(device: string): string {
-  if (device.startsWith("cuda")) {
-    return (
-      "CUDA needs Linux on x64, an NVIDIA driver, CUDA 12, cuDNN 9 and onnxruntime's provider libraries, which are not in " +
-      "the npm package: fetch them once with `ONNXRUNTIME_NODE_INSTALL=cuda12 node node_modules/onnxruntime-node/script/install.js`. " +
-      'Or set device to "cpu".'
-    );
-  }
-  if (device === "webgpu")
-    return 'WebGPU needs a GPU with a Vulkan, Metal or Direct3D 12 driver. Or set device to "cpu".';
-  return 'Set device to "cpu", "cuda:0" or "webgpu".';
 }
 
 /** Names, element types and shapes of a model's inputs or outputs. */

@@ -1,21 +1,26 @@
 /**
- * Base of the loaders that run an ONNX model on pictures. It opens the model on
- * its device, stacks pictures into batches, runs them and splits the output; a
- * subclass says how one picture becomes one tensor and one row of output findings.
+ * Base of the loaders that run an ONNX model on pictures: it decodes the pictures of a batch, runs the model on all of
+ * them and splits the output. A subclass says how one picture becomes one tensor, and what one row of output means.
  */
-import { deviceAdvice, executionProvider } from "../../core/devices.ts";
-import { access } from "node:fs/promises";
-import type { InferenceSession, Tensor } from "onnxruntime-node";
-import { BadInputError } from "../../errors.ts";
-import { BaseModelLoader, type BatchTrace } from "../BaseModelLoader.ts";
 import type { LoaderDescription, TensorDescription } from "../../core/description.ts";
+import { BadInputError, LoaderError } from "../../errors.ts";
 import type { Finding, PredictionRequest, PredictionResponse } from "../../imil/dictionaries.ts";
+import { attachPictures, picturesOf } from "../../imil/requestPictures.ts";
+import { buildResponse } from "../../imil/response.ts";
+import { writeTensors } from "../../tensors/dialect.ts";
+import { toNumbers, type PlainNumbers } from "../../tensors/numbers.ts";
+import { TENSOR_ARRAYS, type NumberType, type TensorValue, type Tensors } from "../../tensors/tensor.ts";
+import type { BatchTrace } from "../BaseModelLoader.ts";
 import { keepClasses } from "../labels.ts";
+import type { BatchOption } from "../onnx/batchPlan.ts";
+import type { OnnxGraph } from "../onnx/OnnxGraph.ts";
+import { OnnxModelLoader } from "../onnx/OnnxModelLoader.ts";
+import { stackRows, type InputTensors, type UnwrittenTensor } from "../onnx/rows.ts";
+import { seeded } from "../onnx/samples.ts";
+import { listTensors } from "../onnx/session.ts";
 import {
   createTensorWriter,
   decodePicture,
-  fromHalf,
-  TENSOR_ARRAYS,
   writeTensor,
   type DecodedPicture,
   type DecodeOptions,
@@ -25,8 +30,6 @@ import {
   type TensorFormat,
   type TensorWriter,
 } from "./picture.ts";
-import { attachPictures, picturesOf } from "../../imil/requestPictures.ts";
-import { buildResponse } from "../../imil/response.ts";
 
 /** The picture input of a model, as its metadata describes it. */
 export interface PictureInput {
@@ -47,15 +50,7 @@ export type NormalisationFormat = Omit<TensorFormat, "layout" | "channels"> & { 
 /** One output of the model for one picture. */
 export interface RowOutput {
   /** float16 as float32, 64-bit integers as float64 (exact up to 2⁵³), everything else as it is. */
-  data:
-    | Float32Array
-    | Float64Array
-    | Int8Array
-    | Uint8Array
-    | Int16Array
-    | Uint16Array
-    | Int32Array
-    | Uint32Array;
+  data: PlainNumbers;
   /** Shape without the batch axis. */
   dims: readonly number[];
 }
@@ -66,7 +61,11 @@ export type OutputRow = Readonly<Record<string, RowOutput>>;
 /** A picture on its way through the model, and what became of it. */
 interface Row {
   request: PredictionRequest;
+  /** Which of the request's pictures it is, or a part of. */
+  index: number;
   picture: DecodedPicture;
+  inputs: InputTensors;
+  outputs?: Tensors;
   findings?: Finding[];
   error?: Error;
 }
@@ -76,25 +75,22 @@ const PICTURE_TYPES: readonly string[] = ["float32", "float16", "uint8"] satisfi
 /** What became of one request: its response dictionary, or the error that it failed with. */
 export type PictureOutcome = PredictionResponse | Error;
 
-export abstract class OnnxPictureModelLoader extends BaseModelLoader {
+export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
   /** Whether the findings of this class index are wanted (`classes`); ready after `load()`. */
   protected keepsClass: (classIndex: number) => boolean = () => true;
-  #sessions: InferenceSession[] = [];
-  #ort!: typeof import("onnxruntime-node");
   #input!: PictureInput;
   #inputSize!: PictureSize;
-  #outputs!: readonly TensorDescription[];
-  #wantedOutputs!: readonly string[];
   #writer!: TensorWriter;
-  /** Reused by every run. Runs take turns, so that no run overwrites what another still reads. */
-  #batchBuffer: TensorData | undefined;
-  #lastTurn: Promise<unknown> = Promise.resolve();
 
   /**
-   * How one picture becomes one tensor; usually `return this.decode(picture, "letterbox")`.
+   * How one picture becomes one tensor; usually `return this.decode(picture, "letterbox")`. Several, such as its tiles,
+   * become a row each, and `postprocessing` is called for each of them.
    * @throws BadInputError for a picture that can't be used; it fails its own request only.
    */
-  abstract override preprocessing(picture: Buffer, request: PredictionRequest): Promise<DecodedPicture>;
+  abstract override preprocessing(
+    picture: Buffer,
+    request: PredictionRequest,
+  ): Promise<DecodedPicture | readonly DecodedPicture[]>;
 
   /** What one row of the model's output means; `picture` is what `preprocessing` returned for it. */
   abstract override postprocessing(
@@ -113,9 +109,12 @@ export abstract class OnnxPictureModelLoader extends BaseModelLoader {
     return { width: 224, height: 224 };
   }
 
-  /** Names of the outputs that `postprocessing` reads; the others are not even copied out of the model. Default: all. */
-  protected wantedOutputs(outputs: readonly TensorDescription[]): readonly string[] {
-    return outputs.map(({ name }) => name);
+  /**
+   * The tensor of a further input of the graph for one picture, such as its original size: one row, batch axis included.
+   * @returns undefined where this loader doesn't know such an input; the model is refused then
+   */
+  protected extraInput(_input: TensorDescription, _picture: DecodedPicture): TensorValue | undefined {
+    return undefined;
   }
 
   /** Width and height of the tensor: `input_image_size`, else the model's own, else `defaultInputSize`. Ready after `load()`. */
@@ -155,70 +154,26 @@ export abstract class OnnxPictureModelLoader extends BaseModelLoader {
     this.keepsClass = this.#naming("classes", () =>
       keepClasses(this.settings.classes, this.settings.class_names),
     );
-    const session = await this.openSession(this.settings.model_path[0]);
-    this.#input = this.#naming("model_path[0]", () =>
-      readPictureInput(describeTensors(session.inputMetadata)),
-    );
+    await super.load();
     this.#inputSize = this.#naming("input_image_size", () => this.#resolveInputSize());
     const given = this.tensorFormat(this.#input);
     const channels = this.#input.channels === 1 ? "grey" : (given.channels ?? "rgb");
     const format: TensorFormat = { ...given, channels, layout: this.#input.layout };
     this.#writer = this.#naming("", () => createTensorWriter(format, this.#input.type));
-    this.#outputs = describeTensors(session.outputMetadata);
-    this.#wantedOutputs = this.#naming("model_path[0]", () => this.wantedOutputs(this.#outputs));
   }
 
-  /**
-   * Opens a further model on the device of this engine; `close()` releases it.
-   * @throws Error where there is no such file, or where the device was asked for and can't be used: a model never
-   * falls back to the CPU without a word.
-   */
-  protected async openSession(file: string | undefined): Promise<InferenceSession> {
-    if (file === undefined)
-      throw new Error(`models.${this.modelName}.model_path must name an .onnx file, got an empty list`);
-    await access(file).catch((error: unknown) => {
-      throw new Error(`models.${this.modelName}.model_path names ${file}, which can't be read`, {
-        cause: error,
-      });
-    });
-    // Imported only here: a process that only lists or checks loaders must not load 46 MB of native code.
-    this.#ort = await import("onnxruntime-node");
-    const { device } = this.settings;
-    try {
-      const session = await this.#ort.InferenceSession.create(file, {
-        executionProviders: [executionProvider(device)],
-        intraOpNumThreads: this.settings.intra_op_threads,
-        interOpNumThreads: 1,
-        logSeverityLevel: 3,
-      });
-      this.#sessions.push(session);
-      return session;
-    } catch (error) {
-      const reason = (error as Error).message.trim().split("\n")[0];
-      if (device === "cpu") {
-        throw new Error(`models.${this.modelName}.model_path: onnxruntime can't open ${file}: ${reason}`, {
-          cause: error,
-        });
-      }
-      const offered = this.#ort
-        .listSupportedBackends()
-        .map(({ name, bundled }) => (bundled ? name : `${name} (extra libraries)`));
-      throw new Error(
-        `models.${this.modelName}.device is "${device}", but onnxruntime can't open ${file} on it: ${reason}. ` +
-          `This onnxruntime-node is built for ${offered.join(", ")}. ${deviceAdvice(device)}`,
-        { cause: error },
-      );
-    }
+  protected override describeGraph(): Parameters<OnnxModelLoader["openGraph"]>[1] {
+    return {
+      batch: (inputs) => {
+        this.#input = this.#naming("model_path[0]", () => readPictureInput(inputs));
+        return pictureBatch(this.#input);
+      },
+      wantedOutputs: (outputs) => this.#naming("model_path[0]", () => this.wantedOutputs(outputs)),
+    };
   }
 
   override async predictRequest(request: PredictionRequest): Promise<PredictionResponse> {
-    const [outcome] = await this.predictRequests([request], {
-      preprocess_ms: 0,
-      infer_ms: 0,
-      postprocess_ms: 0,
-    });
-    if (outcome instanceof Error) throw outcome;
-    return outcome!;
+    return (await super.predictRequest(request)) as PredictionResponse;
   }
 
   /** The findings of one picture; `confidenceThreshold` (0..1) takes the place of the request's `C_threshold`. */
@@ -235,6 +190,7 @@ export abstract class OnnxPictureModelLoader extends BaseModelLoader {
    * Decodes the pictures of all requests at once, runs them in as few runs as the model and the shapes of the tensors
    * allow, and turns each row into findings. The findings of a request with several pictures come in the order of the
    * pictures, marked with the picture's index in `Info`. A picture or row that fails, fails its own request only.
+   * `parameters: {"raw": true}` in a request adds all outputs of the model, as they are, as `outputs`.
    */
   override async predictRequests(
     requests: readonly PredictionRequest[],
@@ -242,188 +198,175 @@ export abstract class OnnxPictureModelLoader extends BaseModelLoader {
   ): Promise<PictureOutcome[]> {
     const startedAt = new Date();
     const decodingStartedAt = performance.now();
-    const decoded = await Promise.all(requests.map((request) => this.#decodePictures(request)));
+    const prepared = await Promise.all(requests.map((request) => this.#prepareRows(request)));
     trace.preprocess_ms += performance.now() - decodingStartedAt;
 
-    const rows = decoded.map((pictures, index): Row[] | Error =>
-      pictures instanceof Error
-        ? pictures
-        : pictures.map((picture) => ({ request: requests[index]!, picture })),
+    const rows = prepared.flatMap((own) => (own instanceof Error ? [] : own));
+    await this.#runRows(rows, trace);
+    const finishingStartedAt = performance.now();
+    for (const row of rows) await this.#finishRow(row);
+    const outcomes = prepared.map((own, index) =>
+      own instanceof Error ? own : this.#answer(requests[index]!, own, startedAt),
     );
-    await this.#inTurn(() =>
-      this.#runRows(
-        rows.flatMap((own) => (own instanceof Error ? [] : own)),
-        trace,
-      ),
-    );
-
-    return rows.map((own, index) => {
-      if (own instanceof Error) return own;
-      const failed = own.find((row) => row.error)?.error;
-      if (failed) return failed;
-      const findings = own.flatMap((row, picture) =>
-        own.length === 1
-          ? row.findings!
-          : row.findings!.map((finding) => ({ ...finding, Info: String(picture) })),
-      );
-      return buildResponse(requests[index]!, findings, { model: this.modelName, startedAt });
-    });
+    trace.postprocess_ms += performance.now() - finishingStartedAt;
+    return outcomes;
   }
 
-  async #decodePictures(request: PredictionRequest): Promise<DecodedPicture[] | Error> {
+  async #prepareRows(request: PredictionRequest): Promise<Row[] | Error> {
     try {
       const pictures = picturesOf(request);
       if (pictures.length === 0)
         throw new BadInputError(`the model "${this.modelName}" needs a picture, the request has none`);
-      return await Promise.all(pictures.map((picture) => this.preprocessing(picture, request)));
+      const decoded = await Promise.all(pictures.map((picture) => this.preprocessing(picture, request)));
+      return decoded.flatMap((parts, index) =>
+        [parts].flat().map((picture) => ({ request, index, picture, inputs: this.#toInputs(picture) })),
+      );
     } catch (error) {
-      return error instanceof Error ? error : new Error(String(error));
+      return toError(error);
     }
+  }
+
+  /** One row of every input of the graph. */
+  #toInputs(picture: DecodedPicture): InputTensors {
+    return Object.fromEntries(
+      this.graph.inputs.map((input) => {
+        if (input.name === this.#input.name)
+          return [input.name, toTensor(picture, this.#input, this.#writer)];
+        const extra = this.extraInput(input, picture);
+        if (extra) return [input.name, extra];
+        throw new LoaderError(
+          `${this.constructor.name} doesn't know what the model's input "${input.name}" is to hold; it takes ${listTensors(this.graph.inputs)}`,
+        );
+      }),
+    );
   }
 
   async #runRows(rows: readonly Row[], trace: BatchTrace): Promise<void> {
-    const byShape = new Map<string, Row[]>();
-    for (const row of rows) {
-      const { width, height } = row.picture.canvas;
-      const group = byShape.get(`${width}×${height}`);
-      if (group) group.push(row);
-      else byShape.set(`${width}×${height}`, [row]);
-    }
-    for (const group of byShape.values()) {
-      for (let start = 0; start < group.length; start += this.#rowsPerRun) {
-        await this.#runBatch(group.slice(start, start + this.#rowsPerRun), trace);
-      }
-    }
-  }
-
-  /** Runs rows of one shape and gives each its findings or its error. */
-  async #runBatch(rows: readonly Row[], trace: BatchTrace): Promise<void> {
-    const stackingStartedAt = performance.now();
-    const input = this.#stack(rows);
-    const runStartedAt = performance.now();
-    const outputs = await this.#sessions[0]!.run({ [this.#input.name]: input }, [...this.#wantedOutputs]);
-    const runEndedAt = performance.now();
-    const splitRow = this.#splitOutputs(outputs, input.dims[0]!);
-    for (const [index, row] of rows.entries()) {
-      try {
-        row.findings = await this.postprocessing(splitRow(index), row.picture, row.request);
-      } catch (error) {
-        row.error = error instanceof Error ? error : new Error(String(error));
-      }
-    }
-    trace.preprocess_ms += runStartedAt - stackingStartedAt;
-    trace.infer_ms += runEndedAt - runStartedAt;
-    trace.postprocess_ms += performance.now() - runEndedAt;
-  }
-
-  /** Writes the rows into the batch buffer. A model of a fixed batch gets the last row again until it is full. */
-  #stack(rows: readonly Row[]): Tensor {
-    const { batch, channels, layout, type } = this.#input;
-    const { width, height } = rows[0]!.picture.canvas;
-    const elements = channels * width * height;
-    const count = typeof batch === "number" ? batch : rows.length;
-    if (this.#batchBuffer === undefined || this.#batchBuffer.length < count * elements) {
-      this.#batchBuffer = new TENSOR_ARRAYS[type](count * elements);
-    }
-    const buffer = this.#batchBuffer;
-    for (let row = 0; row < count; row++) {
-      if (row < rows.length) writeTensor(rows[row]!.picture, this.#writer, buffer, row * elements);
-      else buffer.copyWithin(row * elements, (row - 1) * elements, row * elements);
-    }
-    const shape = layout === "nchw" ? [channels, height, width] : [height, width, channels];
-    const dims = batch === "none" ? shape : [count, ...shape];
-    return new this.#ort.Tensor(type, buffer.subarray(0, count * elements), dims);
-  }
-
-  /** Divides the outputs of a run along the batch axis; an output that has none goes whole to the only row. */
-  #splitOutputs(outputs: InferenceSession.OnnxValueMapType, batch: number): (row: number) => OutputRow {
-    const whole = Object.entries(outputs).map(([name, tensor]) => {
-      const declared = this.#outputs.find((output) => output.name === name)!.shape[0];
-      // In a model of a fixed batch, a free first dimension counts something else, such as the boxes that were found.
-      const hasBatchAxis =
-        typeof this.#input.batch === "number" ? typeof declared === "number" : this.#input.batch === "any";
-      const isBatched = hasBatchAxis && tensor.dims[0] === batch;
-      if (!isBatched && this.#rowsPerRun > 1 && batch > 1) {
-        throw new Error(
-          `the output "${name}" of shape [${tensor.dims.join(", ")}] can't be divided among a batch of ${batch}; set max_batch_size to 1`,
-        );
-      }
-      const rows = isBatched ? batch : 1;
-      const data = toNumbers(name, tensor);
-      return {
-        name,
-        data,
-        dims: isBatched ? tensor.dims.slice(1) : tensor.dims,
-        rows,
-        length: data.length / rows,
-      };
-    });
-    return (row) =>
-      Object.fromEntries(
-        whole.map(({ name, data, dims, rows, length }) => {
-          const start = rows === 1 ? 0 : row * length;
-          return [name, { data: data.subarray(start, start + length), dims }];
-        }),
+    const all = this.graph.outputs.map(({ name }) => name);
+    const wanted = this.graph.wantedOutputs;
+    const needsAll = (row: Row) => wantsRaw(row.request) && all.length > wanted.length;
+    for (const [own, outputs] of [
+      [rows.filter((row) => !needsAll(row)), wanted],
+      [rows.filter(needsAll), all],
+    ] as const) {
+      if (own.length === 0) continue;
+      const answers = await this.graph.run(
+        own.map(({ inputs }) => inputs),
+        trace,
+        outputs,
       );
+      for (const [index, row] of own.entries()) {
+        const answer = answers[index]!;
+        if (answer instanceof Error) row.error = answer;
+        else row.outputs = answer;
+      }
+    }
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#lastTurn.then(work);
-    this.#lastTurn = turn.catch(() => {});
-    return turn;
+  async #finishRow(row: Row): Promise<void> {
+    if (!row.outputs) return;
+    try {
+      row.findings = await this.postprocessing(
+        toOutputRow(this.graph, row.outputs),
+        row.picture,
+        row.request,
+      );
+    } catch (error) {
+      row.error = toError(error);
+    }
   }
 
-  get #rowsPerRun(): number {
-    const { batch } = this.#input;
-    if (batch === "none") return 1;
-    return batch === "any" ? this.settings.max_batch_size : batch;
+  #answer(request: PredictionRequest, rows: readonly Row[], startedAt: Date): PictureOutcome {
+    const failed = rows.find(({ error }) => error)?.error;
+    if (failed) return failed;
+    const hasSeveral = rows.at(-1)!.index > 0;
+    const findings = rows.flatMap(({ findings: own, index }) =>
+      hasSeveral ? own!.map((finding) => ({ ...finding, Info: String(index) })) : own!,
+    );
+    const response = buildResponse(request, findings, { model: this.modelName, startedAt });
+    if (!wantsRaw(request)) return response;
+    try {
+      return writeTensors(this.#joinOutputs(rows), response) as PredictionResponse;
+    } catch (error) {
+      return toError(error);
+    }
   }
 
-  /** True: the pictures of the next batch are decoded while one runs; the runs themselves take turns. */
-  override get overlaps(): boolean {
-    return true;
-  }
-
-  override get batchLimit(): number {
-    return Math.min(this.#rowsPerRun, this.settings.max_batch_size);
+  /** The outputs of all pictures of a request, one row behind the other. */
+  #joinOutputs(rows: readonly Row[]): Tensors {
+    return Object.fromEntries(
+      Object.entries(rows[0]!.outputs!).map(([name, first]) => {
+        if (rows.length === 1) return [name, first];
+        const axis = this.graph.outputAxis(name);
+        const parts = rows.map(({ outputs }) => outputs![name]!);
+        const isAlike = parts.every(({ dims }) =>
+          dims.every((dim, at) => at === axis || dim === first.dims[at]),
+        );
+        if (axis === undefined || !isAlike)
+          throw new BadInputError(
+            `the output "${name}" can't be joined for several pictures; send them in requests of their own for raw outputs`,
+          );
+        const count = parts.reduce((sum, { dims }) => sum + dims[axis]!, 0);
+        const newArray = (length: number) => new TENSOR_ARRAYS[first.type as NumberType](length);
+        return [name, stackRows(parts, axis, count, newArray)];
+      }),
+    );
   }
 
   /**
-   * Sends a plain picture through the whole way, alone and as a full batch, so that lazy initialisation is paid for
-   * and a model that doesn't fit its configuration is found out at start.
+   * Sends plain pictures through the whole way, so that lazy initialisation is paid for and a model that doesn't fit its
+   * configuration is found out at start; then tries what batches it can run. A graph that fails on what these pictures
+   * show serves nevertheless.
+   * @throws Error where what comes out of the model can't be read, whatever the picture
    */
   override async warmUp(): Promise<void> {
-    const { default: sharp } = await import("sharp");
-    const grey = { ...this.inputSize, channels: 3, background: "#808080" } as const;
-    const picture = await sharp({ create: grey }).png().toBuffer();
-    for (const count of new Set([1, this.batchLimit])) {
-      const requests = Array.from({ length: count }, () =>
-        attachPictures({ ...this.warmUpRequest }, [picture]),
-      );
-      const outcomes = await this.predictRequests(requests, {
-        preprocess_ms: 0,
-        infer_ms: 0,
-        postprocess_ms: 0,
-      });
+    const faults: { picture: string; error: Error }[] = [];
+    let passed: string | undefined;
+    for (const name of ["grey", "noise", "black", "white"] as const) {
+      const picture = await madeUpPicture(name, this.inputSize);
+      const request = attachPictures({ ...this.warmUpRequest }, [picture]);
+      const trace = { preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
+      const [outcome] = await this.predictRequests([request], trace);
       // A BadInputError only says that this loader wants more of a request than a picture.
-      const failed = outcomes.find(
-        (outcome) => outcome instanceof Error && !(outcome instanceof BadInputError),
-      );
-      if (failed) throw failed;
+      if (!(outcome instanceof Error) || outcome instanceof BadInputError) {
+        passed = name;
+        break;
+      }
+      faults.push({ picture: name, error: outcome });
     }
+    const [first] = faults;
+    if (passed === undefined) {
+      const notOfTheData = faults.find(({ error }) => !isFaultOfData(error));
+      if (notOfTheData) throw notOfTheData.error;
+    }
+    if (first) {
+      const others = passed ? `, not on ${passed}` : ", and on every other that was made up";
+      this.notes.push(`the model fails on a ${first.picture} picture${others}: ${first.error.message}`);
+    }
+    await this.tuneBatches(await this.#samples());
   }
 
-  override async close(): Promise<void> {
-    await this.#lastTurn;
-    await Promise.all(this.#sessions.splice(0).map((session) => session.release()));
-    this.#batchBuffer = undefined;
+  /** Rows as different as the rows of a batch can be. */
+  async #samples(): Promise<InputTensors[]> {
+    const request = { ...this.warmUpRequest };
+    try {
+      return await Promise.all(
+        (["noise", "dark", "light"] as const).map(async (name) => {
+          const decoded = await this.preprocessing(await madeUpPicture(name, this.inputSize), request);
+          return this.#toInputs([decoded].flat()[0]!);
+        }),
+      );
+    } catch (error) {
+      if (error instanceof BadInputError) return [];
+      throw error;
+    }
   }
 
   override describe(): LoaderDescription {
     return {
+      ...super.describe(),
       labels: this.settings.class_names.filter((_label, index) => this.keepsClass(index)),
       picture: "required",
-      tensors: { inputs: describeTensors(this.#sessions[0]!.inputMetadata), outputs: this.#outputs },
     };
   }
 
@@ -451,57 +394,120 @@ export abstract class OnnxPictureModelLoader extends BaseModelLoader {
   }
 }
 
-/** Names, element types and shapes of a model's inputs or outputs. */
-export function describeTensors(metadata: readonly InferenceSession.ValueMetadata[]): TensorDescription[] {
-  return metadata.map((value) =>
-    value.isTensor
-      ? { name: value.name, type: value.type, shape: value.shape }
-      : { name: value.name, type: "not a tensor", shape: [] },
+/** What onnxruntime says where an operator can't work with what it gets, unlike where the inputs don't fit the model. */
+function isFaultOfData(error: Error): boolean {
+  return / while running \w+ node/.test(error.message);
+}
+
+function toError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}
+
+function wantsRaw({ parameters }: PredictionRequest): boolean {
+  return (parameters as { raw?: unknown } | null | undefined)?.raw === true;
+}
+
+/** How pictures share a run of a model with this input. */
+export function pictureBatch({ batch }: PictureInput): BatchOption {
+  return batch === "none" ? "none" : { axis: 0 };
+}
+
+/** A picture as one row of a model's input. */
+export function toTensor(
+  picture: DecodedPicture,
+  input: PictureInput,
+  writer: TensorWriter,
+): UnwrittenTensor {
+  const { width, height } = picture.canvas;
+  const { channels, layout, type, batch } = input;
+  const shape = layout === "nchw" ? [channels, height, width] : [height, width, channels];
+  return {
+    type,
+    dims: batch === "none" ? shape : [1, ...shape],
+    write: (into, offset) => writeTensor(picture, writer, into as TensorData, offset),
+  };
+}
+
+/** The outputs of one row as numbers, without the batch axis. */
+export function toOutputRow(graph: OnnxGraph, outputs: Tensors): OutputRow {
+  return Object.fromEntries(
+    Object.entries(outputs).map(([name, tensor]) => {
+      const axis = graph.outputAxis(name);
+      const dims =
+        axis !== undefined && tensor.dims[axis] === 1 ? tensor.dims.toSpliced(axis, 1) : tensor.dims;
+      return [name, { data: readNumbers(name, tensor), dims }];
+    }),
   );
+}
+
+function readNumbers(name: string, tensor: TensorValue): PlainNumbers {
+  try {
+    return toNumbers(tensor);
+  } catch (error) {
+    throw new Error(`the output "${name}" ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Range of brightness (0..255) of made-up pictures; noise where it is a range. */
+const MADE_UP_PICTURES = {
+  grey: [128, 128],
+  black: [0, 0],
+  white: [255, 255],
+  noise: [0, 255],
+  dark: [0, 60],
+  light: [180, 255],
+} as const;
+
+/** A PNG in squares of 8×8 pixels. */
+async function madeUpPicture(
+  kind: keyof typeof MADE_UP_PICTURES,
+  { width, height }: PictureSize,
+): Promise<Buffer> {
+  const { default: sharp } = await import("sharp");
+  const [lowest, highest] = MADE_UP_PICTURES[kind];
+  const raw = { width: Math.ceil(width / 8), height: Math.ceil(height / 8), channels: 3 } as const;
+  const random = seeded(lowest + 1);
+  const pixels = Uint8Array.from(
+    { length: raw.width * raw.height * 3 },
+    () => lowest + Math.round(random() * (highest - lowest)),
+  );
+  return sharp(pixels, { raw }).resize(width, height, { fit: "fill", kernel: "nearest" }).png().toBuffer();
 }
 
 /**
  * Reads how a model takes pictures: [N, C, H, W], [N, H, W, C], or one of them without N; C is 1 or 3, and where it is
- * free, 3 and first as PyTorch exports it.
+ * free, 3 and first as PyTorch exports it. Of several inputs, the first of such a type and shape is the picture.
  * @throws Error where the model takes something else.
  */
 export function readPictureInput(inputs: readonly TensorDescription[]): PictureInput {
-  const [input] = inputs;
-  const shape = input?.shape ?? [];
-  const text = inputs.map((each) => `${each.name}: ${each.type} [${each.shape.join(", ")}]`).join("; ");
-  const fault = new Error(
-    `OnnxPictureModelLoader runs models with one picture input, float32, float16 or uint8, of shape [N, 3, height, width] or ` +
-      `[N, height, width, 3] (or 1 channel for grey, or without N), this one takes ${text || "nothing"}`,
+  for (const rank of [4, 3]) {
+    for (const input of inputs) {
+      const found = input.shape.length === rank ? asPictureInput(input) : undefined;
+      if (found) return found;
+    }
+  }
+  throw new Error(
+    `OnnxPictureModelLoader runs models with a picture input, float32, float16 or uint8, of shape [N, 3, height, width] or ` +
+      `[N, height, width, 3] (or 1 channel for grey, or without N), this one takes ${listTensors(inputs) || "nothing"}`,
   );
-  if (!input || inputs.length !== 1 || !PICTURE_TYPES.includes(input.type)) throw fault;
-  if (shape.length !== 3 && shape.length !== 4) throw fault;
+}
 
+function asPictureInput({ name, type, shape }: TensorDescription): PictureInput | undefined {
+  if (!PICTURE_TYPES.includes(type)) return undefined;
   const [first, second, third] = shape.slice(-3) as [number | string, number | string, number | string];
   const isChannels = (dim: number | string) => dim === 1 || dim === 3;
   const layout = isChannels(first) || (typeof first === "string" && !isChannels(third)) ? "nchw" : "nhwc";
   const [channels, height, width] = layout === "nchw" ? [first, second, third] : [third, first, second];
-  if (!isChannels(channels) && typeof channels !== "string") throw fault;
+  if (!isChannels(channels) && typeof channels !== "string") return undefined;
   const side = (dim: number | string) => (typeof dim === "number" ? dim : undefined);
   const batch = shape.length === 3 ? "none" : typeof shape[0] === "number" ? shape[0] : "any";
   return {
-    name: input.name,
-    type: input.type as PictureElementType,
+    name,
+    type: type as PictureElementType,
     layout,
     channels: channels === 1 ? 1 : 3,
     batch,
     width: side(width),
     height: side(height),
   };
-}
-
-/** The numbers of a tensor: float16 as float32, 64-bit integers as float64. */
-export function toNumbers(name: string, { type, data }: Tensor): RowOutput["data"] {
-  if (Array.isArray(data))
-    throw new Error(`the output "${name}" holds text, which OnnxPictureModelLoader doesn't read`);
-  if (data instanceof BigInt64Array || data instanceof BigUint64Array) return Float64Array.from(data, Number);
-  if (type !== "float16") return data;
-  // Node 20 and 22 have no Float16Array, so onnxruntime gives them the bits.
-  return data instanceof Uint16Array
-    ? Float32Array.from(data, fromHalf)
-    : Float32Array.from(data as ArrayLike<number>);
 }

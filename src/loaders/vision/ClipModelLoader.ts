@@ -2,7 +2,6 @@
  * CLIP: how well each of a request's prompts fits its picture. An image encoder and a text encoder put both into one
  * space; the answer is the softmax of 100 × cosine over the prompts. Texts that come again are not encoded again.
  */
-import type { InferenceSession } from "onnxruntime-node";
 import { z } from "zod";
 import { BadInputError } from "../../errors.ts";
 import type { BatchTrace, LoaderConfig } from "../BaseModelLoader.ts";
@@ -10,18 +9,18 @@ import type { LoaderDescription, TensorDescription } from "../../core/descriptio
 import { readClipTokenizer, type ClipTokenizer } from "../text/clipTokenizer.ts";
 import type { Finding, PredictionRequest } from "../../imil/dictionaries.ts";
 import { softmax } from "./ImageClassificationModelLoader.ts";
+import type { OnnxGraph } from "../onnx/OnnxGraph.ts";
+import { listTensors } from "../onnx/session.ts";
 import {
-  describeTensors,
   OnnxPictureModelLoader,
-  toNumbers,
   type NormalisationFormat,
   type OutputRow,
-  type PictureInput,
   type PictureOutcome,
 } from "../pictures/OnnxPictureModelLoader.ts";
+import { toNumbers } from "../../tensors/numbers.ts";
+import type { TensorValue, Tensors } from "../../tensors/tensor.ts";
 import type { DecodedPicture } from "../pictures/picture.ts";
 import { RecentlyUsed } from "./recentlyUsed.ts";
-import { runInParts } from "../onnx/runInParts.ts";
 
 const options = z.object({
   conf_thres: z
@@ -46,12 +45,11 @@ const MAX_KEPT_TEXTS = 4096;
 type Embedding = Float64Array;
 
 interface TextEncoder {
-  session: InferenceSession;
+  graph: OnnxGraph;
   tokens: TensorDescription;
   /** Where the encoder wants to be told which tokens are filler. */
   mask: TensorDescription | undefined;
   output: string;
-  batch: PictureInput["batch"];
   contextLength: number;
 }
 
@@ -89,7 +87,12 @@ export class ClipModelLoader extends OnnxPictureModelLoader {
     }
     await super.load();
     try {
-      this.#encoder = describeTextEncoder(await this.openSession(textFile));
+      const graph = await this.openGraph(textFile, {
+        batch: ([tokens]) => (tokens && tokens.shape.length > 1 ? { axis: 0 } : "none"),
+        maxBatchSize: MAX_TEXTS_PER_RUN,
+        wantedOutputs: (outputs) => [findEmbedding(outputs, "text_embeds", "text encoder")],
+      });
+      this.#encoder = describeTextEncoder(graph);
       this.#tokenise = await readClipTokenizer(vocabularyFile);
     } catch (error) {
       throw new Error(`models.${this.modelName}.model_path: ${(error as Error).message}`, { cause: error });
@@ -177,36 +180,41 @@ export class ClipModelLoader extends OnnxPictureModelLoader {
     const fresh = new Map(
       prompts.filter(({ embedding }) => !embedding).map((prompt) => [prompt.text, prompt]),
     );
-    const parts = { batch: this.#encoder.batch, most: MAX_TEXTS_PER_RUN };
-    const embeddings = await runInParts([...fresh.values()], parts, (part) =>
-      this.#runTextEncoder(part.map(({ ids }) => ids!)),
-    );
+    const embeddings = await this.#runTextEncoder([...fresh.values()].map(({ ids }) => ids!));
     const encoded = new Map([...fresh.keys()].map((text, index) => [text, embeddings[index]!]));
     for (const [text, embedding] of encoded) this.#keptTexts.set(text, embedding);
     for (const prompt of prompts) prompt.embedding ??= encoded.get(prompt.text);
   }
 
-  /** One run of the text encoder, each text filled up with zeros as OpenAI does. */
   async #runTextEncoder(texts: readonly (readonly number[])[]): Promise<Embedding[]> {
-    const { session, tokens, mask, output, batch, contextLength } = this.#encoder;
-    const { Tensor } = await import("onnxruntime-node");
-    const dims = batch === "none" ? [contextLength] : [texts.length, contextLength];
-    const toTensor = ({ type }: TensorDescription, numberOf: (id: number) => number) => {
-      const numbers = texts.flatMap((ids) => [...ids.map(numberOf), ...zeros(contextLength - ids.length)]);
+    const { graph, output } = this.#encoder;
+    const answers = await graph.run(texts.map((ids) => this.#toTensors(ids)));
+    return answers.map((answer) => {
+      if (answer instanceof Error) throw answer;
+      return toLengthOne(toNumbers(answer[output]!));
+    });
+  }
+
+  /** A text filled up with zeros as OpenAI does. */
+  #toTensors(ids: readonly number[]): Tensors {
+    const { graph, tokens, mask, contextLength } = this.#encoder;
+    const dims = graph.plan.rows === "none" ? [contextLength] : [1, contextLength];
+    const toTensor = ({ type }: TensorDescription, numberOf: (id: number) => number): TensorValue => {
+      const numbers = [...ids.map(numberOf), ...zeros(contextLength - ids.length)];
       return type === "int64"
-        ? new Tensor("int64", BigInt64Array.from(numbers, BigInt), dims)
-        : new Tensor("int32", Int32Array.from(numbers), dims);
+        ? { type, dims, data: BigInt64Array.from(numbers, BigInt) }
+        : { type: "int32", dims, data: Int32Array.from(numbers) };
     };
-    const outputs = await session.run(
-      {
-        [tokens.name]: toTensor(tokens, (id) => id),
-        ...(mask && { [mask.name]: toTensor(mask, () => 1) }),
-      },
-      [output],
-    );
-    const data = toNumbers(output, outputs[output]!);
-    const length = data.length / texts.length;
-    return texts.map((_, row) => toLengthOne(data.subarray(row * length, (row + 1) * length)));
+    return {
+      [tokens.name]: toTensor(tokens, (id) => id),
+      ...(mask && { [mask.name]: toTensor(mask, () => 1) }),
+    };
+  }
+
+  override async warmUp(): Promise<void> {
+    await super.warmUp();
+    const texts = ["a photo", "two dogs in the snow", "nothing"].map((text) => this.#tokenise(text));
+    await this.#encoder.graph.check(texts.map((ids) => this.#toTensors(ids)));
   }
 
   override describe(): LoaderDescription {
@@ -257,25 +265,22 @@ function listOfText(text: string): unknown[] {
  * Reads how a text encoder takes its tokens: whole numbers [N, length], and a mask of the same shape if it wants one.
  * @throws Error where it takes something else.
  */
-function describeTextEncoder(session: InferenceSession): TextEncoder {
-  const inputs = describeTensors(session.inputMetadata);
+function describeTextEncoder(graph: OnnxGraph): TextEncoder {
+  const { inputs } = graph;
   const mask = inputs.find(({ name }) => name === "attention_mask");
   const [tokens, ...others] = inputs.filter((input) => input !== mask);
   const length = tokens?.shape.at(-1);
   const isRightType = [tokens, mask].every((input) => !input || /^int(32|64)$/.test(input.type));
   if (!tokens || others.length > 0 || !isRightType || tokens.shape.length > 2) {
-    const seen = inputs.map(({ name, type, shape }) => `${name}: ${type} [${shape.join(", ")}]`).join("; ");
     throw new Error(
-      `the text encoder must take token ids, int64 or int32 [N, ${CONTEXT_LENGTH}], and may take an attention_mask, this one takes ${seen}`,
+      `the text encoder must take token ids, int64 or int32 [N, ${CONTEXT_LENGTH}], and may take an attention_mask, this one takes ${listTensors(inputs)}`,
     );
   }
-  const [first] = tokens.shape;
   return {
-    session,
+    graph,
     tokens,
     mask,
-    output: findEmbedding(describeTensors(session.outputMetadata), "text_embeds", "text encoder"),
-    batch: tokens.shape.length < 2 ? "none" : typeof first === "number" ? first : "any",
+    output: graph.wantedOutputs[0]!,
     contextLength: typeof length === "number" ? length : CONTEXT_LENGTH,
   };
 }

@@ -2,7 +2,6 @@
  * Facial expressions with two models: UltraFace finds the faces of a picture, a classifier of the FER2013 kind names
  * the expression of each. All faces of a batch of pictures go through the classifier together.
  */
-import type { InferenceSession } from "onnxruntime-node";
 import { z } from "zod";
 import type { BatchTrace, LoaderConfig } from "../BaseModelLoader.ts";
 import type { TensorDescription } from "../../core/description.ts";
@@ -10,11 +9,12 @@ import { suppressNonMaxima, toFinding, type Candidate } from "./boxes.ts";
 import type { Box, Finding, PredictionRequest } from "../../imil/dictionaries.ts";
 import { isDistribution, softmax } from "./ImageClassificationModelLoader.ts";
 import { ferLabels } from "../labels/fer.ts";
+import type { OnnxGraph } from "../onnx/OnnxGraph.ts";
 import {
-  describeTensors,
   OnnxPictureModelLoader,
+  pictureBatch,
   readPictureInput,
-  toNumbers,
+  toTensor,
   type NormalisationFormat,
   type OutputRow,
   type PictureInput,
@@ -24,15 +24,14 @@ import {
   createTensorWriter,
   cropPicture,
   decodePicture,
-  TENSOR_ARRAYS,
-  writeTensor,
   type DecodedPicture,
   type PictureSize,
   type TensorWriter,
 } from "../pictures/picture.ts";
 import { picturesOf } from "../../imil/requestPictures.ts";
+import { toNumbers } from "../../tensors/numbers.ts";
+import type { TensorValue } from "../../tensors/tensor.ts";
 import { buildResponse } from "../../imil/response.ts";
-import { runInParts } from "../onnx/runInParts.ts";
 
 const fraction = () => z.number().min(0).max(1);
 const options = z.object({
@@ -58,11 +57,10 @@ const options = z.object({
 
 /** The classifier beside the detector. */
 interface ExpressionModel {
-  session: InferenceSession;
+  graph: OnnxGraph;
   input: PictureInput;
   size: PictureSize;
   writer: TensorWriter;
-  output: TensorDescription;
 }
 
 /** A face on its way through the classifier. */
@@ -97,21 +95,12 @@ export class FacialExpressionRecognitionModelLoader extends OnnxPictureModelLoad
       );
     }
     await super.load();
-    this.#expressions = this.#describeExpressionModel(await this.openSession(files[1]));
-  }
-
-  #describeExpressionModel(session: InferenceSession): ExpressionModel {
-    const input = readPictureInput(describeTensors(session.inputMetadata));
-    const channels = input.channels === 1 ? "grey" : "rgb";
-    const mean = forEach(input.channels, 1);
-    return {
-      session,
-      input,
-      size: { width: input.width ?? 64, height: input.height ?? 64 },
-      // 0..255 → -1..1
-      writer: createTensorWriter({ layout: input.layout, channels, scale: 1 / 127.5, mean }, input.type),
-      output: describeTensors(session.outputMetadata)[0]!,
-    };
+    const graph = await this.openGraph(files[1], {
+      batch: (inputs) => pictureBatch(readPictureInput(inputs)),
+      maxBatchSize: MAX_FACES_PER_RUN,
+      wantedOutputs: ([first]) => [first!.name],
+    });
+    this.#expressions = describeExpressionModel(graph);
   }
 
   protected override get defaultInputSize(): PictureSize {
@@ -216,35 +205,21 @@ export class FacialExpressionRecognitionModelLoader extends OnnxPictureModelLoad
     return new Map(faces.map(({ finding }, index) => [finding, scores[index]!]));
   }
 
-  #classify(faces: readonly DecodedPicture[]): Promise<ArrayLike<number>[]> {
-    const { batch } = this.#expressions.input;
-    return runInParts(faces, { batch, most: MAX_FACES_PER_RUN }, (part) => this.#runClassifier(part));
-  }
-
-  async #runClassifier(faces: readonly DecodedPicture[]): Promise<ArrayLike<number>[]> {
-    const { session, input, size, writer, output } = this.#expressions;
-    const elements = input.channels * size.width * size.height;
-    const data = new TENSOR_ARRAYS[input.type](faces.length * elements);
-    for (const [row, face] of faces.entries()) writeTensor(face, writer, data, row * elements);
-    const shape =
-      input.layout === "nchw"
-        ? [input.channels, size.height, size.width]
-        : [size.height, size.width, input.channels];
-    const { Tensor } = await import("onnxruntime-node");
-    const tensor = new Tensor(input.type, data, input.batch === "none" ? shape : [faces.length, ...shape]);
-    const outputs = await session.run({ [input.name]: tensor }, [output.name]);
-    const scores = toNumbers(output.name, outputs[output.name]!);
-
+  async #classify(faces: readonly DecodedPicture[]): Promise<ArrayLike<number>[]> {
+    const { graph, input, writer } = this.#expressions;
+    const answers = await graph.run(faces.map((face) => ({ [input.name]: toTensor(face, input, writer) })));
     const classes = this.settings.class_names.length;
-    if (scores.length !== faces.length * classes) {
-      throw new Error(
-        `models.${this.modelName}.class_names has ${classes} labels, the expression classifier's output is ` +
-          `[${outputs[output.name]!.dims.join(", ")}]`,
-      );
-    }
-    return faces.map((_, row) => {
-      const own = scores.subarray(row * classes, (row + 1) * classes);
-      return isDistribution(own) ? own : softmax(own);
+    return answers.map((answer) => {
+      if (answer instanceof Error) throw answer;
+      const [output] = Object.values(answer) as [TensorValue];
+      const scores = toNumbers(output);
+      if (scores.length !== classes) {
+        throw new Error(
+          `models.${this.modelName}.class_names has ${classes} labels, the expression classifier's output is ` +
+            `[${output.dims.join(", ")}]`,
+        );
+      }
+      return isDistribution(scores) ? scores : softmax(scores);
     });
   }
 
@@ -260,16 +235,32 @@ export class FacialExpressionRecognitionModelLoader extends OnnxPictureModelLoad
 
   override async warmUp(): Promise<void> {
     await super.warmUp();
-    const { size } = this.#expressions;
-    const black = new Uint8Array(3 * size.width * size.height);
-    await this.#classify([
-      { pixels: black, ...size, canvas: size, placement: { left: 0, top: 0, ...size }, original: size },
-    ]);
+    const { graph, input, size, writer } = this.#expressions;
+    const plain = (shade: number): DecodedPicture => {
+      const pixels = new Uint8Array(3 * size.width * size.height).fill(shade);
+      return { pixels, ...size, canvas: size, placement: { left: 0, top: 0, ...size }, original: size };
+    };
+    const faces = [40, 128, 230].map(plain);
+    await this.#classify(faces.slice(0, 1));
+    await graph.check(faces.map((face) => ({ [input.name]: toTensor(face, input, writer) })));
   }
 }
 
 /** Faces of a crowd go through the classifier in several runs, so that its memory stays bounded. */
 const MAX_FACES_PER_RUN = 64;
+
+function describeExpressionModel(graph: OnnxGraph): ExpressionModel {
+  const input = readPictureInput(graph.inputs);
+  const channels = input.channels === 1 ? "grey" : "rgb";
+  const mean = forEach(input.channels, 1);
+  return {
+    graph,
+    input,
+    size: { width: input.width ?? 64, height: input.height ?? 64 },
+    // 0..255 → -1..1
+    writer: createTensorWriter({ layout: input.layout, channels, scale: 1 / 127.5, mean }, input.type),
+  };
+}
 
 function forEach(channels: number, value: number): number[] {
   return Array<number>(channels).fill(value);

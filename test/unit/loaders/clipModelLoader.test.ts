@@ -459,7 +459,7 @@ describe("models that are no CLIP", () => {
       /models\.Model\.model_path: the text encoder must take token ids, int64 or int32 \[N, 77\], .* this one takes pixel_values: float32/,
     );
     await expect(openLoader(ClipModelLoader, [text, text, merges])).rejects.toThrow(
-      "OnnxPictureModelLoader runs models with one picture input",
+      "OnnxPictureModelLoader runs models with a picture input",
     );
     const withoutProjection = textEncoder();
     withoutProjection.outputs = [valueInfo("weighted", "float32", ["batch", 77, LENGTH])];

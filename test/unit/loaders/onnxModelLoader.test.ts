@@ -14,6 +14,7 @@ import {
   type OutputRow,
   type PredictionRequest,
 } from "../../../src/index.ts";
+import { watchRuns } from "../../support/loaders.ts";
 import { readPictureInput } from "../../../src/loaders/pictures/OnnxPictureModelLoader.ts";
 import {
   DATA_TYPE,
@@ -145,31 +146,20 @@ describe("a model with a free batch", () => {
     expect(new Set(loader.seenShapes.map(String)), "shapes of a row").toEqual(new Set(["3"]));
   });
 
-  it("runs max_batch_size rows at a time, which the trace of the model shows", async () => {
-    // The second output is the shape of the batch that ran; it rides along in every row.
-    const model = meansModel(["batch", 3, 8, 8], {
-      outputs: [valueInfo("mean", "float32", ["batch", 3]), valueInfo("rows", "float32", ["batch", 1])],
-      nodes: [
-        node("GlobalAveragePool", ["x"], ["pooled"]),
-        node("Flatten", ["pooled"], ["mean"]),
-        node("Shape", ["x"], ["shape"]),
-        node("Gather", ["shape", "zero"], ["count"]),
-        node("Cast", ["count"], ["count_float"], { to: DATA_TYPE.float32 }),
-        node("ReduceMean", ["mean"], ["row_mean"], { axes: [1], keepdims: 1 }),
-        node("Mul", ["row_mean", "nothing"], ["zeros"]),
-        node("Add", ["zeros", "count_float"], ["rows"]),
-      ],
-      initializers: [tensor("zero", [], BigInt64Array.of(0n)), tensor("nothing", [], Float32Array.of(0))],
-    });
-    const loader = await open(model, { max_batch_size: 4 });
-    const outcomes = await predict(
-      loader,
-      [0, 1, 2, 3, 4, 5].map((index) => asking(index)),
-    );
-    const rows = outcomes.map(
-      (outcome) => !(outcome instanceof Error) && outcome.Fs.find(({ Lb }) => Lb === "rows0")!.Cs,
-    );
-    expect(rows).toEqual([4, 4, 4, 4, 2, 2]);
+  it("runs max_batch_size rows at a time, once a trial has shown that they don't depend on each other", async () => {
+    const loader = await open(meansModel(["batch", 3, 8, 8]), { max_batch_size: 4 });
+    const six = [0, 1, 2, 3, 4, 5];
+    const runs = watchRuns("x");
+    const predictSix = () =>
+      predict(
+        loader,
+        six.map((index) => asking(index)),
+      );
+    expectAnswers(await predictSix(), six);
+    expect(runs).toEqual([1, 1, 1, 1, 4, 2]);
+    runs.length = 0;
+    expectAnswers(await predictSix(), six);
+    expect(runs).toEqual([4, 2]);
   });
 
   it("runs pictures of different tensor shapes apart, and answers in the order of the requests", async () => {
@@ -298,11 +288,19 @@ describe("a model with a fixed batch", () => {
       ],
     });
     const loader = await open(model);
-    const bright = await predict(loader, [asking(1), asking(9)]);
-    expect(bright[0], "the graph of this test").toMatchObject({
-      Fs: [{ Cs: expect.closeTo(180 / 255, 3) }, {}, {}],
-    });
-    expectAnswers(await predict(loader, [asking(2)]), [2]);
+    // Rows that depend on each other share no run: each is filled up with itself.
+    for (const indices of [[1, 9], [2], [9, 1, 2]])
+      expectAnswers(
+        await predict(
+          loader,
+          indices.map((index) => asking(index)),
+        ),
+        indices,
+      );
+    expect(loader.describe().notes).toEqual([
+      'max_batch_size is 1 for this model, whatever is configured: the answers in its output "mean" depend on what else is in the batch',
+    ]);
+    expect(loader.batchLimit).toBe(1);
   });
 
   it("that is larger than max_batch_size is filled up, too", async () => {
@@ -405,7 +403,7 @@ describe("tensors of other kinds", () => {
     expect(loader.seenShapes).toEqual([[1, 3]]);
   });
 
-  it("an output that can't be divided fails the batch, with the way out", async () => {
+  it("an output that can't be divided among a batch: its pictures run alone, and it says so", async () => {
     const model = meansModel(["batch", 3, 8, 8], {
       outputs: [valueInfo("mean", "float32", ["n", 3])],
       nodes: [
@@ -415,10 +413,11 @@ describe("tensors of other kinds", () => {
       ],
     });
     const loader = await open(model);
-    expectAnswers(await predict(loader, [asking(1)]), [1]);
-    await expect(predict(loader, [asking(1), asking(2)])).rejects.toThrow("set max_batch_size to 1");
-    // A run that failed doesn't block the next one.
-    expectAnswers(await predict(loader, [asking(3)]), [3]);
+    expectAnswers(await predict(loader, [asking(1), asking(2)]), [1, 2]);
+    expectAnswers(await predict(loader, [asking(3), asking(4)]), [3, 4]);
+    expect(loader.describe().notes).toEqual([
+      'max_batch_size is 1 for this model, whatever is configured: its output "mean" of shape [1, 3] can\'t be divided among 2 rows',
+    ]);
   });
 });
 
