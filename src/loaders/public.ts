@@ -15,6 +15,14 @@ export type { Input, Output, RequestDictionary, ResponseDictionary } from "../co
 export type { InputDescription } from "../core/description.ts";
 export { attachPictures, picturesOf } from "../imil/requestPictures.ts";
 export { buildErrorResponse, buildResponse } from "../imil/response.ts";
+export { OnnxModelLoader } from "./onnx/OnnxModelLoader.ts";
+export type { OnnxGraph } from "./onnx/OnnxGraph.ts";
+export type { InputTensor, InputTensors } from "./onnx/rows.ts";
+export { OnnxTensorModelLoader } from "./onnx/OnnxTensorModelLoader.ts";
+export { inlineTensors, readTensors, writeTensors } from "../tensors/dialect.ts";
+export type { TensorEntry } from "../tensors/dialect.ts";
+export { toNumbers } from "../tensors/numbers.ts";
+export type { ElementType, TensorValue, Tensors } from "../tensors/tensor.ts";
 export { OnnxPictureModelLoader } from "./pictures/OnnxPictureModelLoader.ts";
 export type {
   NormalisationFormat,

@@ -5,6 +5,7 @@
  */
 import { basename } from "node:path";
 import { z } from "zod";
+import { usesCores } from "../../core/devices.ts";
 import type { LoaderDescription, TensorDescription } from "../../core/description.ts";
 import type { RequestDictionary, ResponseDictionary } from "../../core/request.ts";
 import { BaseModelLoader, type BatchTrace, type Outcome } from "../BaseModelLoader.ts";
@@ -162,7 +163,7 @@ export abstract class OnnxModelLoader extends BaseModelLoader {
    */
   protected async tuneBatches(samples: readonly InputTensors[]): Promise<void> {
     await this.graph.check(samples);
-    if (this.settings.device === "cpu" && this.settings.measures_batch_size)
+    if (usesCores(this.settings.device) && this.settings.measures_batch_size)
       await this.graph.measure(samples, MEASURING_MS);
     else await this.graph.checkFullBatch(samples);
   }

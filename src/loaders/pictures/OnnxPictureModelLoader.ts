@@ -428,10 +428,11 @@ export function toTensor(
   };
 }
 
-/** The outputs of one row as numbers, without the batch axis. */
-export function toOutputRow(graph: OnnxGraph, outputs: Tensors): OutputRow {
+/** The wanted outputs of one row as numbers, without the batch axis. */
+function toOutputRow(graph: OnnxGraph, outputs: Tensors): OutputRow {
   return Object.fromEntries(
-    Object.entries(outputs).map(([name, tensor]) => {
+    graph.wantedOutputs.map((name) => {
+      const tensor = outputs[name]!;
       const axis = graph.outputAxis(name);
       const dims =
         axis !== undefined && tensor.dims[axis] === 1 ? tensor.dims.toSpliced(axis, 1) : tensor.dims;

@@ -6,6 +6,7 @@ import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import {
   attachPictures,
+  cropPicture,
   OnnxPictureModelLoader,
   type BatchTrace,
   type DecodedPicture,
@@ -13,6 +14,8 @@ import {
   type ModelSection,
   type OutputRow,
   type PredictionRequest,
+  type TensorDescription,
+  type TensorValue,
 } from "../../../src/index.ts";
 import { watchRuns } from "../../support/loaders.ts";
 import { readPictureInput } from "../../../src/loaders/pictures/OnnxPictureModelLoader.ts";
@@ -530,5 +533,179 @@ it("a model describes its tensors and the labels that are left", async () => {
       inputs: [{ name: "x", type: "float32" satisfies DataType, shape: ["batch", 3, 8, 8] }],
       outputs: [{ name: "mean", type: "float32", shape: ["batch", 3] }],
     },
+  });
+});
+
+describe("a request with parameters.raw", () => {
+  const twoOutputs = meansModel(["batch", 3, 8, 8], {
+    outputs: [valueInfo("mean", "float32", ["batch", 3]), valueInfo("pooled", "float32", ["batch", 3, 1, 1])],
+  });
+
+  class MeanOnly extends MeansModelLoader {
+    protected override wantedOutputs(): string[] {
+      return ["mean"];
+    }
+  }
+
+  it("gets all outputs of the model beside its findings, a row for each picture", async () => {
+    const loader = await open(twoOutputs, {}, MeanOnly);
+    const raw = { parameters: { raw: true } };
+    const [plain, one, two] = await predict(loader, [
+      asking(1),
+      asking(2, raw),
+      attachPictures({ ...raw }, [pictures[3]!, pictures[4]!]),
+    ]);
+    expect(plain).not.toHaveProperty("outputs");
+    expectAnswers([one!], [2]);
+    const entry = (name: string, shape: number[], reds: number[]) => ({
+      name,
+      datatype: "FP32",
+      shape,
+      data: reds.flatMap((red) => [red, 50, 100]).map((value) => expect.closeTo(value / 255, 3) as number),
+    });
+    expect(one).toMatchObject({
+      outputs: [entry("mean", [1, 3], [40]), entry("pooled", [1, 3, 1, 1], [40])],
+    });
+    expect(two).toMatchObject({
+      outputs: [entry("mean", [2, 3], [60, 80]), entry("pooled", [2, 3, 1, 1], [60, 80])],
+    });
+  });
+});
+
+describe("further hooks of a subclass", () => {
+  it("fill further inputs of the graph, or the model is refused at start", async () => {
+    const model = meansModel(["batch", 3, 8, 8], {
+      inputs: [valueInfo("factor", "float32", ["batch", 1]), valueInfo("x", "float32", ["batch", 3, 8, 8])],
+      nodes: [
+        node("GlobalAveragePool", ["x"], ["pooled"]),
+        node("Flatten", ["pooled"], ["flat"]),
+        node("Mul", ["flat", "factor"], ["mean"]),
+      ],
+    });
+    class Scaling extends MeansModelLoader {
+      protected override extraInput(
+        { name, shape }: TensorDescription,
+        { original }: DecodedPicture,
+      ): TensorValue | undefined {
+        expect([name, shape]).toEqual(["factor", ["batch", 1]]);
+        return { type: "float32", dims: [1, 1], data: Float32Array.of(original.width) };
+      }
+    }
+    const loader = await open(model, {}, Scaling);
+    for (const outcome of await predict(loader, [asking(5), asking(2)]))
+      expect((outcome as { Fs: Finding[] }).Fs[1]!.Cs).toBeCloseTo((20 * 50) / 255, 2);
+    const unknowing = await open(model);
+    await expect(unknowing.warmUp()).rejects.toThrow(
+      `MeansModelLoader doesn't know what the model's input "factor" is to hold`,
+    );
+  });
+
+  it("make several tensors of one picture, each with findings of its own", async () => {
+    class Tiles extends OnnxPictureModelLoader {
+      override async preprocessing(picture: Buffer): Promise<DecodedPicture[]> {
+        const whole = await this.decode(picture, "stretch");
+        const size = { width: 4, height: 8 };
+        return Promise.all(
+          [0, 4].map((left) => cropPicture(whole, { left, top: 0, ...size }, { width: 8, height: 8 })),
+        );
+      }
+
+      override async postprocessing(row: OutputRow): Promise<Finding[]> {
+        return [{ Cs: row["mean"]!.data[0]!, Lb: "red", Dm: {} }];
+      }
+    }
+    const halves = await sharp({ create: { width: 16, height: 8, channels: 3, background: "#ff0000" } })
+      .composite([
+        { input: { create: { width: 8, height: 8, channels: 3, background: "#330000" } }, left: 8, top: 0 },
+      ])
+      .png()
+      .toBuffer();
+    const loader = await open(meansModel(["batch", 3, 8, 8]), {}, Tiles as never);
+    const outcomes = await predict(loader, [
+      attachPictures({}, [halves]),
+      attachPictures({}, [halves, pictures[0]!]),
+    ]);
+    const reds = (outcome: object) => (outcome as { Fs: Finding[] }).Fs.map(({ Cs, Info }) => [Cs, Info]);
+    const [high, low] = [expect.closeTo(1, 1), expect.closeTo(0.2, 1)] as unknown as [number, number];
+    expect(reds(outcomes[0]!)).toEqual([
+      [high, undefined],
+      [low, undefined],
+    ]);
+    expect(reds(outcomes[1]!)).toEqual([
+      [high, "0"],
+      [low, "0"],
+      [0, "1"],
+      [0, "1"],
+    ]);
+  });
+});
+
+describe("warmUp() of a model", () => {
+  /** The graph fails where a picture is dark: a row of no boxes can't be formed. */
+  const failing = (limit: number) =>
+    meansModel(["batch", 3, 8, 8], {
+      outputs: [valueInfo("mean", "float32", ["batch", 3])],
+      nodes: [
+        node("GlobalAveragePool", ["x"], ["pooled"]),
+        node("Flatten", ["pooled"], ["flat"]),
+        node("ReduceMin", ["flat"], ["least"], { keepdims: 0 }),
+        node("Greater", ["least", "limit"], ["fine"]),
+        node("Cast", ["fine"], ["is_fine"], { to: DATA_TYPE.int64 }),
+        node("Sub", ["is_fine", "one"], ["at"]),
+        // At 0 it takes the only entry, at -1 - 1 there is none.
+        node("Add", ["at", "at"], ["twice"]),
+        node("Gather", ["table", "twice"], ["nothing"]),
+        node("Add", ["flat", "nothing"], ["mean"]),
+      ],
+      initializers: [
+        tensor("limit", [], Float32Array.of(limit)),
+        tensor("one", [], BigInt64Array.of(1n)),
+        tensor("table", [1], Float32Array.of(0)),
+      ],
+    });
+
+  it("that fails on grey but not on others serves, and says so", async () => {
+    const loader = await open(failing(0.7));
+    await loader.warmUp();
+    expect(loader.describe().notes![0]).toMatch(
+      /^the model fails on a grey picture, not on white: .*while running Gather node/,
+    );
+    const outcomes = await predict(loader, [asking(1)]);
+    expect(outcomes[0]).toMatchObject({ message: expect.stringContaining("while running Gather node") });
+  });
+
+  it("that fails on every made-up picture serves, and fails alone where it must", async () => {
+    const loader = await open(failing(2));
+    await loader.warmUp();
+    expect(loader.describe().notes![0]).toMatch(/^the model fails on a grey picture, and on every other/);
+    expect((await predict(loader, [asking(1)]))[0]).toBeInstanceOf(Error);
+  });
+
+  it("that gets a size which it doesn't take is refused", async () => {
+    class Wrong extends MeansModelLoader {
+      override preprocessing(picture: Buffer): Promise<DecodedPicture> {
+        return this.decode(picture, "stretch", { size: { width: 4, height: 4 } });
+      }
+    }
+    const loader = await open(meansModel(["batch", 3, 8, 8]), {}, Wrong);
+    await expect(loader.warmUp()).rejects.toThrow("Got invalid dimensions for input: x");
+  });
+
+  it("measures the fastest batch where max_batch_size is left to it, and tells what it found", async () => {
+    const loader = await open(meansModel(["batch", 3, 8, 8]), {
+      max_batch_size: 8,
+      measures_batch_size: true,
+    });
+    await loader.warmUp();
+    const { notes } = loader.describe();
+    expect(notes).toEqual([
+      expect.stringMatching(
+        /^(requests run one by one|up to \d requests run together), the fastest on this CPU \([\d.]+ ms for each in batches of 1, .*\); max_batch_size sets another number$/,
+      ),
+    ]);
+    expect([1, 2, 4, 8]).toContain(loader.batchLimit);
+    const configured = await open(meansModel(["batch", 3, 8, 8]), { max_batch_size: 8 });
+    await configured.warmUp();
+    expect([configured.batchLimit, configured.describe().notes]).toEqual([8, undefined]);
   });
 });
