@@ -16,6 +16,8 @@ import { FacialExpressionRecognitionModelLoader } from "./vision/FacialExpressio
 import { ImageClassificationModelLoader } from "./vision/ImageClassificationModelLoader.ts";
 import { OnnxTensorModelLoader } from "./onnx/OnnxTensorModelLoader.ts";
 import { PoseEstimationModelLoader } from "./vision/PoseEstimationModelLoader.ts";
+import { TextClassificationModelLoader } from "./text/TextClassificationModelLoader.ts";
+import { TextEmbeddingModelLoader } from "./text/TextEmbeddingModelLoader.ts";
 import { YoloModelLoader } from "./vision/YoloModelLoader.ts";
 import { YoloxModelLoader } from "./vision/YoloxModelLoader.ts";
 
@@ -28,6 +30,8 @@ export const BUILT_IN_LOADERS: Readonly<Record<string, LoaderClass>> = {
   ImageClassificationModelLoader,
   OnnxTensorModelLoader,
   PoseEstimationModelLoader,
+  TextClassificationModelLoader,
+  TextEmbeddingModelLoader,
   YoloModelLoader,
   YoloxModelLoader,
 };

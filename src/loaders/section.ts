@@ -76,7 +76,8 @@ async function readSection(
     classNames = await readClassNames(model.class_names, baseDir);
     classNames = [...(LoaderClass.labelsFrom?.(classNames) ?? classNames)];
     reading = "classes";
-    keepClasses(model.classes, classNames);
+    // Labels may be in the model's files: then its loader checks the classes.
+    if (classNames.length > 0) keepClasses(model.classes, classNames);
   } catch (error) {
     addFault(reading, (error as Error).message);
   }
