@@ -1,11 +1,13 @@
-/** bull-board with the queue of every model. */
+/** bull-board with the queues of every model, the bulk runs and the webhook deliveries. */
 import { bulkRunLinks, deliveryLinks, predictionLinks } from "../core/links.ts";
 import { createBullBoard } from "@bull-board/api";
 import { BullMQAdapter } from "@bull-board/api/bullMQAdapter";
 import { ExpressAdapter } from "@bull-board/express";
 import type { Express, RequestHandler } from "express";
 import type { BulkRuns } from "../bulk/runs.ts";
+import { partsOfBulkPredictionId } from "../queue/names.ts";
 import type { Predictions } from "../queue/predictions.ts";
+import { BulkRunsAdapter } from "./bulkRunsAdapter.ts";
 import { ICON_PATH } from "./site.ts";
 
 /** Longer texts in job data are shown shortened: masks in a request dictionary can be megabytes. */
@@ -28,6 +30,22 @@ export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePa
     adapter.setFormatter("returnValue", shorten);
     return adapter;
   });
+  const bulkQueues = [...predictions.bulkQueues].map(([model, queue]) => {
+    const adapter = new BullMQAdapter(queue, {
+      readOnlyMode: true,
+      allowRetries: false,
+      // Names must differ, and this one has the model's.
+      prefix: "bulk ",
+      displayName: `${model} (bulk)`,
+      externalJobUrl: ({ id }) => {
+        const { run } = partsOfBulkPredictionId(String(id));
+        return { href: bulkRunLinks(run).self, displayText: "bulk run" };
+      },
+    });
+    adapter.setFormatter("data", shorten);
+    adapter.setFormatter("returnValue", shorten);
+    return adapter;
+  });
   const { queue } = predictions.deliveries;
   const deliveries = new BullMQAdapter(queue, {
     // They are replayed through the api, which gives them all of their attempts again.
@@ -40,18 +58,8 @@ export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePa
     }),
   });
   deliveries.setFormatter("data", shorten);
-  const runs = new BullMQAdapter(bulk.queue, {
-    // A run is cancelled or deleted through the api, which knows its files.
-    readOnlyMode: true,
-    allowRetries: false,
-    displayName: "bulk runs",
-    externalJobUrl: ({ id }) => ({
-      href: bulkRunLinks(String(id)).self,
-      displayText: "bulk run",
-    }),
-  });
   createBullBoard({
-    queues: [...queues, runs, deliveries],
+    queues: [...queues, ...bulkQueues, new BulkRunsAdapter(bulk), deliveries],
     serverAdapter,
     options: {
       uiConfig: {

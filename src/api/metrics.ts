@@ -26,10 +26,10 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     help: "Whether Redis answered this scrape.",
     registers,
   });
-  const queue = new Gauge({
+  const depth = new Gauge({
     name: "infermill_queue_predictions",
-    help: "Predictions in Redis by state; failed includes cancelled and expired.",
-    labelNames: ["model", "state"],
+    help: "Predictions in Redis by queue (interactive, or bulk for those of bulk runs) and state; failed includes cancelled and expired.",
+    labelNames: ["model", "queue", "state"],
     registers,
   });
   const engines = new Gauge({
@@ -76,17 +76,21 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
       predictions.workers(),
       predictions.deliveries.count(),
       Promise.all(models.map((model) => predictions.depth(model))),
+      Promise.all(models.map((model) => predictions.bulkDepth(model))),
     ]);
   }
 
   /** Without an `await`, so that scrapes at the same time don't count into each other's numbers. */
   function show(found: Awaited<ReturnType<typeof readRedis>> | undefined): void {
     redisUp.set(found ? 1 : 0);
-    for (const metric of [queue, engines, stuck, batches, outcomes, phases, webhooks]) metric.reset();
+    for (const metric of [depth, engines, stuck, batches, outcomes, phases, webhooks]) metric.reset();
     if (!found) return;
-    const [reports, deliveries, depths] = found;
+    const [reports, deliveries, depths, bulkDepths] = found;
     for (const [index, model] of models.entries()) {
-      for (const [state, number] of Object.entries(depths[index]!)) queue.set({ model, state }, number);
+      for (const [state, number] of Object.entries(depths[index]!))
+        depth.set({ model, queue: "interactive", state }, number);
+      for (const [state, number] of Object.entries(bulkDepths[index]!))
+        depth.set({ model, queue: "bulk", state }, number);
       for (const state of ["loading", "ready", "restarting", "failed"]) engines.set({ model, state }, 0);
     }
     for (const [state, number] of Object.entries(deliveries)) webhooks.set({ state }, number);

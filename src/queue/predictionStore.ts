@@ -19,6 +19,8 @@ export interface PredictionStore {
   readonly scripts: Scripts;
   /** BullMQ's queues by model name. */
   readonly queues: ReadonlyMap<string, Queue>;
+  /** Those that hold the predictions of bulk runs, by model name. */
+  readonly bulkQueues: ReadonlyMap<string, Queue>;
   readonly inputs: InputStore;
   readonly outputs: OutputStore;
   readonly deliveries: Deliveries;

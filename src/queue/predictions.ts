@@ -16,7 +16,7 @@ import { createInputStore, type InputStore } from "./inputs.ts";
 import type { Prediction, Status } from "../core/prediction.ts";
 import { createNames, type Names } from "./names.ts";
 import { createOutputStore } from "./outputs.ts";
-import { modelOf, type PredictionStore } from "./predictionStore.ts";
+import { modelOf, queueOf, type PredictionStore } from "./predictionStore.ts";
 import * as reading from "./read.ts";
 import { defineScripts } from "./scripts.ts";
 import { predictionExists, reserveSlots, submitPredictions, type Slots, type Submission } from "./submit.ts";
@@ -47,6 +47,11 @@ export class Predictions {
   /** BullMQ's queues by model name, for the dashboard. */
   get queues(): ReadonlyMap<string, Queue> {
     return this.#store.queues;
+  }
+
+  /** BullMQ's queues of the predictions of bulk runs, by model name, for the dashboard. */
+  get bulkQueues(): ReadonlyMap<string, Queue> {
+    return this.#store.bulkQueues;
   }
 
   get deliveries(): Deliveries {
@@ -133,7 +138,13 @@ export class Predictions {
   }
 
   depth(model: string): Promise<reading.QueueDepth> {
-    return reading.queueDepth(this.#store, model);
+    return reading.queueDepth(queueOf(this.#store, model));
+  }
+
+  /** Of the queue that holds the predictions of bulk runs. */
+  bulkDepth(model: string): Promise<reading.QueueDepth> {
+    this.model(model);
+    return reading.queueDepth(this.#store.bulkQueues.get(model)!);
   }
 
   /** For how long the prediction that is next in a queue has waited, in milliseconds; 0 where none waits. */
@@ -166,24 +177,27 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
   const redis = await connectRedis(redisUrl, "producer");
   const subscriber = await connectRedis(redisUrl, "worker");
   const names = createNames(config.redis_prefix);
-  const queues = new Map(
-    Object.keys(config.models).map((model) => [model, openQueue(model, redis, names.queuePrefix)] as const),
-  );
+  const openAll = (prefix: string) =>
+    new Map(Object.keys(config.models).map((model) => [model, openQueue(model, redis, prefix)] as const));
+  const queues = openAll(names.queuePrefix);
+  const bulkQueues = openAll(names.bulkQueuePrefix);
   const store: PredictionStore = {
     config,
     names,
     redis,
     scripts: defineScripts(redis),
     queues,
+    bulkQueues,
     inputs: createInputStore(config, names, redis),
     outputs: createOutputStore(config, names, redis),
     deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
     completions: await openCompletionEvents(subscriber, names),
     notifyCompletion: createNotifier(redis, names),
   };
-  await Promise.all([...queues.values(), store.deliveries.queue].map((queue) => queue.waitUntilReady()));
+  const all = [...queues.values(), ...bulkQueues.values()];
+  await Promise.all([...all, store.deliveries.queue].map((queue) => queue.waitUntilReady()));
   return new Predictions(store, async () => {
-    await Promise.allSettled([...queues.values()].map((queue) => queue.close()));
+    await Promise.allSettled(all.map((queue) => queue.close()));
     await store.deliveries.close();
     redis.disconnect();
     subscriber.disconnect();

@@ -1,5 +1,5 @@
 /** Predictions as they stand: one, the newest of a model, what each has put out, and how deep a queue is. */
-import type { JobType } from "bullmq";
+import type { JobType, Queue } from "bullmq";
 import { outputLink, predictionLinks } from "../core/links.ts";
 import type { Output } from "../core/request.ts";
 import { OutputNotFoundError, PredictionCancelledError, PredictionNotFoundError } from "../errors.ts";
@@ -170,9 +170,9 @@ export async function webhookOf(
   return { delivery: job.data.webhook, expiresAt: job.data.expires_at };
 }
 
-export async function queueDepth(store: PredictionStore, model: string): Promise<QueueDepth> {
+export async function queueDepth(queue: Queue): Promise<QueueDepth> {
   const counts = await reachRedis(() =>
-    queueOf(store, model).getJobCounts("wait", "prioritized", "active", "delayed", "failed", "completed"),
+    queue.getJobCounts("wait", "prioritized", "active", "delayed", "failed", "completed"),
   );
   const count = (...states: string[]) => states.reduce((sum, state) => sum + (counts[state] ?? 0), 0);
   return {

@@ -1,7 +1,9 @@
 /** The dashboard, on queues as full as they get. */
 import { Queue } from "bullmq";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createNames } from "../../../src/queue/names.ts";
+import { openBulkRuns } from "../../../src/bulk/runs.ts";
+import { openBulkQueues } from "../../../src/queue/bulkQueue.ts";
+import { createNames, newBulkRunId } from "../../../src/queue/names.ts";
 import type { RedisServer } from "../../../src/redis/provideRedis.ts";
 import { openRedis, send, startTestApi, type Json, type TestApi } from "../../support/api.ts";
 import { startTestRedis, whyNoRedis } from "../../support/redis.ts";
@@ -73,7 +75,14 @@ describe.skipIf(whyNoRedis)("the dashboard", () => {
     const start = Date.now();
     const { body } = await queues("activeQueue=Echo&status=completed&page=1&jobsPerPage=20");
     expect(Date.now() - start).toBeLessThan(2000);
-    expect(body.queues.map((queue: Json) => queue.name)).toEqual(["Echo", "Tiny", "_bulk", "_webhooks"]);
+    expect(body.queues.map((queue: Json) => queue.name)).toEqual([
+      "Echo",
+      "Tiny",
+      "bulk Echo",
+      "bulk Tiny",
+      "_bulk",
+      "_webhooks",
+    ]);
     expect(body.queues[0].counts.completed).toBe(FINISHED);
     expect(body.queues[0].jobs).toHaveLength(20);
     expect(body.queues[0].pagination.pageCount).toBe(FINISHED / 20);
@@ -94,6 +103,50 @@ describe.skipIf(whyNoRedis)("the dashboard", () => {
     expect(job.data.request.Msk_img[0]).toMatch(/… \(4000000 characters\)$/);
     expect(job.externalUrl.href).toBe(prediction.links.self);
     expect(JSON.stringify(body).length).toBeLessThan(20_000);
+  });
+
+  test("it shows a bulk run of the command line: counts, rate and failures, and its predictions", async () => {
+    const id = newBulkRunId();
+    const runs = await openBulkRuns(api.config, redis.url);
+    await runs.register(
+      {
+        id,
+        model: "Echo",
+        source: { kind: "folder", folder: "/photos" },
+        request: {},
+        priority: "low",
+        created: Date.now(),
+        results_file: "/results.ndjson",
+      },
+      0,
+    );
+    await runs.heartbeat(id, "owner", { status: "running", total: 10, succeeded: 3, failed: 1, rate: 12.5 });
+    await runs.close();
+    const bulk = await openBulkQueues(api.config, redis.url);
+    await bulk.bulkQueue("Echo").submit([{ id: `${id}-4`, request: {}, inputs: [] }], "low");
+    await bulk.close();
+
+    const { body } = await queues("activeQueue=_bulk&status=active");
+    const shown = body.queues.find((queue: Json) => queue.name === "_bulk");
+    expect(shown.counts).toMatchObject({ active: 1, waiting: 0, completed: 0, failed: 0 });
+    expect(shown.jobs).toEqual([
+      expect.objectContaining({
+        id,
+        progress: 40,
+        data: expect.objectContaining({
+          counts: { total: 10, done: 4, succeeded: 3, failed: 1 },
+          images_per_second: 12.5,
+        }),
+      }),
+    ]);
+    expect((await send("GET", `${api.url}/dashboard/api/queues/_bulk/${id}`)).body).toMatchObject({
+      job: { id, name: "Echo" },
+      status: "active",
+    });
+    const waiting = body.queues.find((queue: Json) => queue.name === "bulk Echo");
+    expect(waiting.counts.prioritized).toBe(1);
+    const metrics = await (await fetch(`${api.url}/metrics`)).text();
+    expect(metrics).toContain('infermill_queue_predictions{model="Echo",queue="bulk",state="waiting"} 1');
   });
 
   test("it can't end, revive or remove predictions", async () => {

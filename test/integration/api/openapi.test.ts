@@ -176,7 +176,9 @@ describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
     await send("POST", api.predictions(), {});
     const text = await (await fetch(`${api.url}/metrics`)).text();
     expect(text).toContain('infermill_engines{model="Echo",state="ready"} 1');
-    expect(text).toMatch(/infermill_queue_predictions\{model="Echo",state="waiting"\} [1-9]/);
+    expect(text).toMatch(
+      /infermill_queue_predictions\{model="Echo",queue="interactive",state="waiting"\} [1-9]/,
+    );
     expect(text).toContain('infermill_predictions_total{model="Echo",worker="w1",outcome="succeeded"} 9');
     for (const [phase, seconds] of Object.entries({ queue: 3, preprocess: 0.18, infer: 1.5 }))
       expect(text).toContain(
