@@ -28,6 +28,7 @@ COPY --from=build /app/node_modules ./node_modules
 COPY --from=build /demo ./node_modules/@vladmandic/human
 COPY --from=build /app/dist ./dist
 COPY config ./config
+COPY proto ./proto
 RUN mkdir /data && chown node:node /data
 USER node
 VOLUME /data

@@ -27,6 +27,6 @@ export async function runApi(options: { config?: string }): Promise<void> {
   }
   if (config.api_keys.length === 0 && !LOOPBACK.has(config.host))
     log.warn(`no api_keys are configured: whoever reaches ${api.url} may do everything`);
-  log.info(`listening on ${api.url}`);
-  announceReady({ url: api.url });
+  log.info(`listening on ${[api.url, ...api.urls].join(", ")}`);
+  announceReady({ url: api.url, urls: api.urls });
 }

@@ -16,8 +16,15 @@ interface ServedModel {
   engines: { device: string; error: string | null }[];
 }
 
-/** @param apiKey one of the `api_keys`, where there are any */
-export async function printBanner(url: string, redis: RedisServer, apiKey?: string): Promise<void> {
+/**
+ * @param urls of the HTTP api, then of what else it listens on
+ * @param apiKey one of the `api_keys`, where there are any
+ */
+export async function printBanner(
+  [url, ...others]: readonly [string, ...string[]],
+  redis: RedisServer,
+  apiKey?: string,
+): Promise<void> {
   const headers = { ...(apiKey !== undefined && { Authorization: `Bearer ${apiKey}` }) };
   const answer = await fetch(new URL("/v1/models", url), { headers });
   const { models } = (await answer.json()) as { models: ServedModel[] };
@@ -28,6 +35,7 @@ export async function printBanner(url: string, redis: RedisServer, apiKey?: stri
     `  api        ${url}/v1/models`,
     `  docs       ${url}/docs`,
     `  dashboard  ${url}/dashboard`,
+    ...others.map((other) => `  ${other.split(":")[0]!.padEnd(9)}  ${other}`),
     `  redis      ${redis.source}`,
     ...models.map(describeModel),
     "",

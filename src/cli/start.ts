@@ -49,8 +49,8 @@ export async function start(options: { config?: string; strict?: boolean }): Pro
     await redis.close();
   });
   try {
-    const [{ url }] = await Promise.all([api.ready, worker.ready, coordinator.ready]);
-    await printBanner(String(url), redis, config.api_keys[0]);
+    const [{ url, urls }] = await Promise.all([api.ready, worker.ready, coordinator.ready]);
+    await printBanner([String(url), ...(urls as string[])], redis, config.api_keys[0]);
   } catch (error) {
     await stopAll();
     throw error;

@@ -30,7 +30,7 @@ export class NotSupportedError extends InfermillError {
 }
 
 export const LOADING_REFUSED =
-  "models can't be loaded or unloaded by clients: the configuration says which are served";
+  "models can't be loaded or unloaded here: the configuration says which are served (POST /v1/models/{model}/load loads one again that failed)";
 
 /** The protocol's own form; what is wrong with a request is 400 here. */
 export const encodeError: EncodeError = (_error, { status, detail }) => ({
