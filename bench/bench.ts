@@ -494,6 +494,7 @@ async function configFor(name: string, inputs: "files" | "redis", instances?: nu
 async function specFor(config: Config): Promise<LoaderSpec> {
   return {
     modelName: "Bench",
+    configFile: config.file,
     model: config.models["Bench"]!,
     baseDir: folder,
     modelPaths: await resolveModelPaths(config, "Bench", say),

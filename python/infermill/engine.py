@@ -24,12 +24,14 @@ from .frames import PROTOCOL, Bytes, Channel
 from .importing import describe, format_traceback, load_class, set_user_folder
 from .inputs import InputReader
 from .loader import TRACE, on_progress, predict_one_by_one, resolve
-from .requests import Input, Request
+from .requests import UNKNOWN_MEDIA_TYPE, Input, Request
 
 #: Outcomes that come quicker than this travel together.
 COALESCE_S = 0.005
-#: Bytes of outputs that travel in one frame, unless a single response has more.
+#: Bytes of outcomes that travel in one frame, unless a single response has more.
 MAX_BODY_TOGETHER = 64 * 2**20
+#: The largest response, with its outputs: a frame holds it in any case.
+MAX_OUTCOME_BYTES = 128 * 2**20
 PROGRESS_S = 0.1
 
 
@@ -194,7 +196,7 @@ class Engine:
                     else:
                         assert self._reader is not None
                         data = self._reader.read(ref)
-                    inputs.append(Input(ref["name"], ref["media_type"], data))
+                    inputs.append(Input(ref.get("name", "image"), ref.get("media_type", UNKNOWN_MEDIA_TYPE), data))
             except BadInputError as error:
                 offset += sum(ref.get("bytes", 0) for ref in member["inputs"][len(inputs) + 1 :])
                 read_ms = (time.perf_counter() - started_at) * 1000
@@ -302,6 +304,10 @@ class Encoded(NamedTuple):
     header: str
     body: Sequence[Bytes]
 
+    @property
+    def size(self) -> int:
+        return len(self.header) + sum(map(len, self.body))
+
 
 class Reporter:
     """Sends outcomes, those that come in quick succession together."""
@@ -340,7 +346,7 @@ class Reporter:
         while outcomes:
             size = count = 0
             while count < len(outcomes):
-                size += sum(map(len, outcomes[count].body))
+                size += outcomes[count].size
                 if count and size > MAX_BODY_TOGETHER:
                     break
                 count += 1
@@ -370,7 +376,11 @@ def _outcome(member: Member, outcome: Any, batch_size: int) -> Encoded:
             [{"name": each.name, "media_type": each.media_type, "bytes": len(each.data)} for each in outputs]
         )
     header = f'{{"key":{member.key},"response":{text}{names},"timings":{timings},"batch_size":{batch_size}}}'
-    return Encoded(header, [each.data for each in outputs])
+    encoded = Encoded(header, [each.data for each in outputs])
+    if encoded.size > MAX_OUTCOME_BYTES:
+        too_large = f"the response has {encoded.size} bytes with its outputs, at most {MAX_OUTCOME_BYTES} can be sent"
+        return _failure(member.key, LoaderError(too_large), timings, batch_size)
+    return encoded
 
 
 def _failure(key: int, error: BaseException, timings: str, batch_size: int) -> Encoded:

@@ -224,9 +224,7 @@ class Request(dict):  # type: ignore[type-arg]
 
 
 def _is_picture(given: Input) -> bool:
-    """An input of an unknown type counts where no other role was given to it."""
-    is_unnamed = given.media_type == UNKNOWN_MEDIA_TYPE and given.name == "image"
-    return is_unnamed or given.media_type.startswith("image/")
+    return given.media_type == UNKNOWN_MEDIA_TYPE or given.media_type.startswith("image/")
 
 
 def _decode(text: Any) -> bytes:

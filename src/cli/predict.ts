@@ -2,7 +2,8 @@
 import { readFile } from "node:fs/promises";
 import { loadConfig } from "../config/load.ts";
 import type { PredictionRequest } from "../imil/dictionaries.ts";
-import { checkLoaders, openModel } from "../loaders/openLoader.ts";
+import { openModel } from "../engines/openModel.ts";
+import { checkLoaders } from "../loaders/openLoader.ts";
 import { attachPictures } from "../imil/requestPictures.ts";
 import { UsageError } from "./exit.ts";
 import { printWarning } from "./log.ts";

@@ -51,12 +51,20 @@ export const modelSchema = z
       })
       .meta({
         description:
-          "Class that runs this model: a built-in loader, or the class that model_loader_file exports.",
+          "Class that runs this model: a built-in loader, or the class that model_loader_file has.",
       }),
     model_loader_file: path.optional().meta({
       description:
-        "TypeScript or JavaScript file that exports a custom loader class; relative to the configuration.",
+        "TypeScript, JavaScript or Python file that has a custom loader class, relative to the configuration; in Python also a folder, or `module:Class`.",
     }),
+    python: path.optional().meta({
+      description:
+        "Interpreter of a loader in Python, or the folder of its virtual environment. Default: `.venv` beside the loader file or the configuration, VIRTUAL_ENV, `python3`.",
+    }),
+    env: z
+      .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string())
+      .optional()
+      .meta({ description: "Further environment variables of this model's engines." }),
     model_path: z.array(path).default([]).meta({
       description:
         "Files of the model: a path relative to the configuration, `hf://owner/repository/file.onnx@revision`, `https://…#sha256=…`, or `demo://centernet`.",

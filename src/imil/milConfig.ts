@@ -210,27 +210,16 @@ async function convertCustomSection(
     textOf(loaderSection["file_location"]) ?? ".",
     dirname(configFile),
   );
-  if (file === undefined) {
-    return refused(
-      "ModelExecutor.model_loader_file",
-      `must name a TypeScript or JavaScript file, got ${JSON.stringify(given)}: loaders in Python don't run here. ` +
-        "Port the class as docs/custom-loaders.md shows (load, predict and predictRequest have the same roles) and name its .ts file",
-    );
-  }
   if (loaderSection["is_class"] === false || /^no$/i.test(textOf(loaderSection["is_class"]) ?? "yes")) {
-    return refused("ModelLoader.is_class", "must be yes: a loader is a class that extends BaseModelLoader");
+    return refused("ModelLoader.is_class", "must be yes: a loader is a class");
   }
   const loader = textOf(loaderSection["class_name"]) ?? name;
   return { model: { ...settingsOf(section, true), loader, model_loader_file: file }, problems: [] };
 }
 
-/**
- * IMIL names the file without its ending, in the folder `file_location`.
- * @returns undefined where only Python is there
- */
-async function findLoaderFile(given: string, folder: string, baseDir: string): Promise<string | undefined> {
-  if (/\.py$/i.test(given)) return undefined;
-  if (/\.[cm]?[jt]s$/.test(given)) return join(folder, given);
+/** IMIL names the file without its ending, in the folder `file_location`. */
+async function findLoaderFile(given: string, folder: string, baseDir: string): Promise<string> {
+  if (/\.(py|[cm]?[jt]s)$/i.test(given)) return join(folder, given);
   const isFile = (path: string) =>
     stat(resolve(baseDir, path)).then(
       (found) => found.isFile(),
@@ -239,7 +228,7 @@ async function findLoaderFile(given: string, folder: string, baseDir: string): P
   for (const ending of [".ts", ".mts", ".js", ".mjs", ".cjs"]) {
     if (await isFile(join(folder, given + ending))) return join(folder, given + ending);
   }
-  return (await isFile(join(folder, `${given}.py`))) ? undefined : join(folder, `${given}.ts`);
+  return join(folder, `${given}.py`);
 }
 
 /**
@@ -306,7 +295,7 @@ function adviceForUnknown(name: string, { category }: Section): string {
   if (missingKey(name) === "model_loader_file") {
     const twin = BUILT_IN_TWINS[name];
     return (
-      "is missing: it must name the TypeScript or JavaScript file that exports this class (see docs/custom-loaders.md)" +
+      "is missing: it must name the Python, TypeScript or JavaScript file that has this class (see docs/python-loaders.md)" +
       (twin === undefined ? "" : `, or "loader": "${twin}" must name the built-in one`)
     );
   }

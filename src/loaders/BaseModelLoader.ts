@@ -39,6 +39,8 @@ export interface BatchTrace {
   preprocess_ms: number;
   infer_ms: number;
   postprocess_ms: number;
+  /** Tells the worker that a long run goes on: `timeout_ms` counts from there again. Cheap. */
+  progress?(): void;
 }
 
 /** What became of one request of a batch: its response, or the error that it failed with. */

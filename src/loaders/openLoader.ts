@@ -6,6 +6,9 @@ import type { Config, ModelConfig } from "../config/schema.ts";
 import { ConfigError, LoaderError, ModelNotFoundError, type ConfigFault } from "../errors.ts";
 import { checkModelSource, resolveModelPath } from "../models/sources.ts";
 import type { BaseModelLoader, LoaderClass, ModelSection } from "./BaseModelLoader.ts";
+import { readClassNames } from "./labels.ts";
+import { checkPythonLoader } from "./python/checkPythonLoader.ts";
+import { findPythonLoader } from "./python/pythonLoader.ts";
 import { loadLoaderClass } from "./registry.ts";
 import { buildModelSection, checkModelSection } from "./section.ts";
 
@@ -13,6 +16,8 @@ import { buildModelSection, checkModelSection } from "./section.ts";
 export interface LoaderSpec {
   modelName: string;
   model: ModelConfig;
+  /** The file that it was read from. */
+  configFile: string;
   /** Folder that relative paths of the model start from. */
   baseDir: string;
   /** The model's files, fetched and converted, as absolute paths. */
@@ -41,11 +46,22 @@ async function checkModel(
   const baseDir = dirname(source);
   const model = config.models[modelName]!;
   const faults: ConfigFault[] = [];
+  const addFault = (key: string, problem: string) =>
+    faults.push({ source, key: `models.${modelName}.${key}`, problem });
+  const python = findPythonLoader(model, baseDir);
   for (const [index, path] of model.model_path.entries()) {
-    await checkModelSource(path, { baseDir, dataDir: baseDir }).catch((error: Error) =>
-      faults.push({ source, key: `models.${modelName}.model_path.${index}`, problem: error.message }),
+    await checkModelSource(path, { baseDir, dataDir: baseDir, takesAnyFormat: python !== undefined }).catch(
+      (error: Error) => addFault(`model_path.${index}`, error.message),
     );
   }
+  if (python) {
+    await readClassNames(model.class_names, baseDir).catch((error: Error) =>
+      addFault("class_names", error.message),
+    );
+    for (const { key, problem } of await checkPythonLoader(model, python)) addFault(key, problem);
+    return faults;
+  }
+  if (model.python !== undefined) addFault("python", "is for loaders in Python, this model's is none");
   try {
     const LoaderClass = await loadLoaderClass({ modelName, ...model, baseDir, source });
     faults.push(...(await checkModelSection(modelName, model, LoaderClass, { baseDir, source })));
@@ -81,26 +97,30 @@ function construct(LoaderClass: LoaderClass, section: ModelSection, modelName: s
   }
 }
 
-/** Opens a model of the configuration in this process, with all cores. */
-export async function openModel(
+/**
+ * What it takes to open a model of the configuration by itself, with all cores.
+ * @throws ModelNotFoundError
+ */
+export async function specOfModel(
   config: Config,
   modelName: string,
   onProgress: (line: string) => void,
-): Promise<BaseModelLoader> {
+): Promise<LoaderSpec> {
   const model = config.models[modelName];
   if (!model)
     throw new ModelNotFoundError(
       `there is no model "${modelName}"; configured are: ${Object.keys(config.models).join(", ")}`,
     );
-  return openLoader({
+  return {
     modelName,
     model,
+    configFile: config.file,
     baseDir: dirname(config.file),
     modelPaths: await resolveModelPaths(config, modelName, onProgress),
     device: devicesOf(model.device)[0]!,
     intraOpThreads: model.intra_op_threads ?? availableParallelism(),
     maxPicturePixels: config.max_picture_pixels,
-  });
+  };
 }
 
 /** The files of a model as absolute paths, fetched or converted where that is needed. */
@@ -109,11 +129,15 @@ export async function resolveModelPaths(
   modelName: string,
   onProgress: (line: string) => void,
 ): Promise<string[]> {
+  const model = config.models[modelName]!;
+  const baseDir = dirname(config.file);
+  const takesAnyFormat = findPythonLoader(model, baseDir) !== undefined;
   const paths: string[] = [];
-  for (const source of config.models[modelName]!.model_path) {
+  for (const source of model.model_path) {
     paths.push(
       await resolveModelPath(source, {
-        baseDir: dirname(config.file),
+        baseDir,
+        takesAnyFormat,
         dataDir: config.data_dir,
         onProgress: ({ source: from, message }) => onProgress(`${from}: ${message}`),
       }),

@@ -27,6 +27,8 @@ export interface SourceOptions {
   /** Folder whose `models` folder keeps what was converted. */
   dataDir: string;
   onProgress?: (progress: SourceProgress) => void;
+  /** Whether the loader may take other formats than onnxruntime does, and folders, as one in Python may. */
+  takesAnyFormat?: boolean;
   /** Folders from which packages are looked for. Default: infermill's own, then `baseDir`. */
   packageSearchFolders?: string[];
   /** Where HF_ENDPOINT, HF_TOKEN, INFERMILL_CACHE_DIR and XDG_CACHE_HOME are read. Default: this process's. */
@@ -59,7 +61,7 @@ const SCHEMES: Record<string, ReadAddress> = {
  */
 export async function resolveModelPath(source: string, options: SourceOptions): Promise<string> {
   const makeFile = readAddress(source, options);
-  return makeFile ? makeFile() : resolveFile(source, options.baseDir);
+  return makeFile ? makeFile() : resolveFile(source, options);
 }
 
 /**
@@ -67,7 +69,7 @@ export async function resolveModelPath(source: string, options: SourceOptions): 
  * @throws ModelSourceError
  */
 export async function checkModelSource(source: string, options: SourceOptions): Promise<void> {
-  if (!readAddress(source, options)) await resolveFile(source, options.baseDir);
+  if (!readAddress(source, options)) await resolveFile(source, options);
 }
 
 function readAddress(source: string, options: SourceOptions): (() => Promise<string>) | undefined {
@@ -100,16 +102,17 @@ const EXPORTS: Record<string, string> = {
   ".tflite": `run "${TENSORFLOW} --tflite FILE"`,
 };
 
-function refuseOtherFormats(source: string, file: string): void {
+function refuseOtherFormats(source: string, file: string, { takesAnyFormat }: SourceOptions): void {
+  if (takesAnyFormat) return;
   const way = EXPORTS[path.extname(file).toLowerCase()];
   if (way) {
     throw new ModelSourceError(`"${source}" must be an .onnx or .ort file; to make one of it, ${way}`);
   }
 }
 
-async function resolveFile(source: string, baseDir: string): Promise<string> {
-  const file = path.resolve(baseDir, source);
-  refuseOtherFormats(source, file);
+async function resolveFile(source: string, options: SourceOptions): Promise<string> {
+  const file = path.resolve(options.baseDir, source);
+  refuseOtherFormats(source, file, options);
   const found = await stat(file).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "ENOENT" && error.code !== "ENOTDIR") {
       throw new ModelSourceError(`"${source}": ${file} can't be read (${error.code})`, {
@@ -120,7 +123,7 @@ async function resolveFile(source: string, baseDir: string): Promise<string> {
   if (!found) {
     throw new ModelSourceError(`"${source}" must be a file that exists, but there is no ${file}`);
   }
-  if (!found.isFile()) {
+  if (!found.isFile() && !(options.takesAnyFormat && found.isDirectory())) {
     throw new ModelSourceError(`"${source}" must be a file, but ${file} isn't one`);
   }
   return file;
@@ -130,7 +133,7 @@ async function resolveFile(source: string, baseDir: string): Promise<string> {
 
 function prepareFetch(remote: RemoteFile, options: SourceOptions): () => Promise<string> {
   const { source } = remote;
-  refuseOtherFormats(source, remote.cachePath);
+  refuseOtherFormats(source, remote.cachePath, options);
   return () =>
     fetchIntoCache(remote, {
       env: options.env ?? process.env,

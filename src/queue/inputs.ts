@@ -5,9 +5,8 @@
  * is left over all the same goes after a time to live.
  */
 import type { Hash } from "node:crypto";
-import { constants } from "node:fs";
-import { mkdir, open, readdir, realpath, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
-import { join, sep } from "node:path";
+import { mkdir, open, readdir, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
+import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
@@ -193,96 +192,6 @@ async function readAll(stream: Readable): Promise<Buffer> {
   const chunks: Buffer[] = [];
   for await (const chunk of stream) chunks.push(chunk as Buffer);
   return Buffer.concat(chunks);
-}
-
-/** Where a reader finds the inputs that references name. */
-export interface InputSources {
-  /** Folder of the file store. */
-  folder: string;
-  /** Real folders by the name of their bulk root. */
-  roots: Readonly<Record<string, string>>;
-  /** Needed where inputs wait in Redis. */
-  redis?: Redis | undefined;
-}
-
-/**
- * Reads the inputs of a whole chunk: files side by side, Redis keys with one MGET. What can't be read is an error in
- * its place, so that it fails its own prediction only.
- */
-export async function readInputs(
-  refs: readonly LocalInputRef[],
-  sources: InputSources,
-): Promise<(Buffer | BadInputError)[]> {
-  const keys = refs.flatMap((ref) => ("redis" in ref ? [ref.redis] : []));
-  const values = keys.length > 0 && sources.redis ? await sources.redis.mgetBuffer(keys) : [];
-  const byKey = new Map(keys.map((key, index) => [key, values[index]]));
-  return Promise.all(
-    refs.map(async (ref) => {
-      if ("redis" in ref) return byKey.get(ref.redis) ?? lostInput();
-      try {
-        return await readWhole(await pathOf(ref, sources), nameOf(ref));
-      } catch (error) {
-        if (error instanceof BadInputError) return error;
-        if ("file" in ref) return lostInput(error);
-        const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
-        const problem = isMissing ? `there is no file ${nameOf(ref)}` : `${nameOf(ref)} can't be read`;
-        return new BadInputError(problem, { cause: error });
-      }
-    }),
-  );
-}
-
-/** A regular file's bytes, with one call to the system for each of open, look, read and close, as they cost on the way. */
-async function readWhole(path: string, name: string): Promise<Buffer> {
-  // A pipe that nobody writes to would hold up a plain open for ever.
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  try {
-    const stats = await file.stat();
-    if (!stats.isFile()) throw new BadInputError(`${name} is no regular file`);
-    const { size } = stats;
-    const bytes = Buffer.allocUnsafeSlow(size);
-    let length = 0;
-    while (length < size) {
-      const { bytesRead } = await file.read(bytes, length, size - length);
-      if (bytesRead === 0) break;
-      length += bytesRead;
-    }
-    return bytes.subarray(0, length);
-  } finally {
-    file.close().catch(() => {});
-  }
-}
-
-function lostInput(cause?: unknown): BadInputError {
-  return new BadInputError(
-    "the stored picture is gone: it outlived input_ttl_seconds, or api and worker don't share data_dir (then set inputs to redis)",
-    { cause },
-  );
-}
-
-type FileRef = Exclude<LocalPlace, { redis: string }>;
-
-async function pathOf(ref: FileRef, { folder, roots }: InputSources): Promise<string> {
-  if ("file" in ref) return join(folder, ref.file);
-  if ("root" in ref) return realFile(ref, roots);
-  return ref.path;
-}
-
-function nameOf(ref: FileRef): string {
-  if ("file" in ref) return ref.file;
-  return "root" in ref ? `${ref.root}/${ref.path}` : ref.path;
-}
-
-async function realFile(
-  ref: { root: string; path: string },
-  roots: Readonly<Record<string, string>>,
-): Promise<string> {
-  const root = roots[ref.root];
-  if (!root) throw new BadInputError(`there is no bulk root "${ref.root}"`);
-  const [folder, file] = await Promise.all([realpath(root), realpath(join(root, ref.path))]);
-  if (!file.startsWith(folder + sep))
-    throw new BadInputError(`${ref.root}/${ref.path} leads out of its bulk root`);
-  return file;
 }
 
 /**

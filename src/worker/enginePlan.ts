@@ -19,7 +19,6 @@ const MAX_DEFAULT_INSTANCES = 16;
 export function planEngines(
   config: Config,
   models: readonly string[],
-  redisUrl: string,
   cores = availableParallelism(),
 ): Map<string, EngineSpec[]> {
   const onCpu = models.filter((name) => devicesOf(config.models[name]!.device).some(usesCores));
@@ -36,6 +35,7 @@ export function planEngines(
         Array.from({ length: instances(model, device) }, (): EngineSpec => ({
           modelName,
           model,
+          configFile: config.file,
           baseDir: dirname(config.file),
           modelPaths: [],
           device,
@@ -44,7 +44,6 @@ export function planEngines(
           inputs: {
             folder: inputFolder(config),
             roots: config.bulk_roots,
-            ...(config.inputs === "redis" && { redisUrl }),
           },
         })),
       );

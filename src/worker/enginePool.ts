@@ -18,6 +18,7 @@ import type { LocalInputRef } from "../queue/inputs.ts";
 import { PRIORITIES, type Timings } from "../core/prediction.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
 import { Batcher } from "./batcher.ts";
+import type { ReadStoredInputs } from "./storedInputs.ts";
 import { EngineProcess } from "./engineProcess.ts";
 import { fromWire, type EngineSpec, type MemberOutcome } from "../engines/protocol.ts";
 
@@ -75,6 +76,7 @@ export interface EnginePoolOptions {
   specs: EngineSpec[];
   maxBatchSize: number;
   maxQueueDelayMs: number;
+  readStored: ReadStoredInputs;
   log: Logger;
 }
 
@@ -182,7 +184,7 @@ export class EnginePool {
   #start(index: number): void {
     const startedAt = Date.now();
     let wasReady = false;
-    const { modelName, specs, log } = this.#options;
+    const { modelName, specs, log, readStored } = this.#options;
     const id = `${modelName}-${index}`;
     const engine = new EngineProcess(
       id,
@@ -191,8 +193,7 @@ export class EnginePool {
         ready: (description, batchLimit) => {
           wasReady = true;
           this.#description = description;
-          this.#batchLimit = batchLimit;
-          this.#batcher.limitBatchSize(batchLimit);
+          this.#limitBatch(batchLimit);
           log.debug({ engine: id, pid: engine.pid }, "engine ready");
           if (this.#engines.every(({ state }) => state === "ready")) this.#loaded();
           this.#dispatch();
@@ -227,13 +228,28 @@ export class EnginePool {
           this.#dispatch();
         },
         loadFailed: (error) => {
-          log.error({ engine: id }, `the model can't be loaded: ${error.message}`);
+          log.error({ engine: id, err: error }, `the model can't be loaded: ${error.message}`);
           this.#loadFailed(error);
+        },
+        batchLimit: (limit, reason) => {
+          const setting = `set max_batch_size to ${limit}`;
+          log.warn(
+            { engine: id },
+            `out of memory, batches hold ${limit} from now on (${setting}): ${reason}`,
+          );
+          this.#limitBatch(limit);
         },
       },
       log,
+      readStored,
     );
     this.#engines[index] = engine;
+  }
+
+  /** Of all that its engines say the smallest counts: what memory didn't hold once is not tried again. */
+  #limitBatch(limit: number): void {
+    this.#batchLimit = Math.min(limit, this.#batchLimit ?? Infinity);
+    this.#batcher.limitBatchSize(limit);
   }
 
   #restartLater(index: number, delay: number): void {
@@ -275,10 +291,7 @@ export class EnginePool {
       );
     }
     const { timings, batchSize, response } = outcome;
-    const outputs = (outcome.outputs ?? []).map(({ base64, ...output }) => ({
-      ...output,
-      bytes: Buffer.from(base64, "base64"),
-    }));
+    const outputs = outcome.outputs ?? [];
     this.#finish(held, "succeeded", batchSize);
     held.resolve({ response, outputs, timings, batchSize, engine: held.engine, startedAt: held.startedAt });
   }

@@ -3,22 +3,22 @@
  * what came back, notices when it hangs or dies. What to do about that is the
  * pool's business.
  */
-import { fork, type ChildProcess } from "node:child_process";
-import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
-import { BadInputError, type InfermillError } from "../errors.ts";
+import { BadInputError, RetryableError, type InfermillError } from "../errors.ts";
 import type { LoaderDescription } from "../core/description.ts";
 import type { EngineReport, EngineState } from "../queue/workerReports.ts";
+import { EngineChild } from "../engines/engineChild.ts";
 import {
   fromWire,
+  MAX_BODY_TOGETHER,
   noTimings,
   toWire,
   type EngineSpec,
   type FromEngine,
   type Member,
   type MemberOutcome,
-  type ToEngine,
 } from "../engines/protocol.ts";
+import type { ReadStoredInputs, StoredMember } from "./storedInputs.ts";
 
 /** Chunks that an engine holds at a time: one that runs and one whose pictures are decoded meanwhile. */
 const WINDOW = 2;
@@ -48,6 +48,8 @@ export interface EngineEvents {
   lost(chunks: number[][], how: string): void;
   /** The loader could not be loaded; the process is ending. */
   loadFailed(error: InfermillError): void;
+  /** The device's memory holds no more at once. */
+  batchLimit(limit: number, reason: string): void;
 }
 
 export class EngineProcess {
@@ -59,44 +61,35 @@ export class EngineProcess {
   msPerPrediction = 0;
   /** Runs one suspect of a lost engine and must get nothing beside it. */
   isExclusive = false;
-  readonly #child: ChildProcess;
+  readonly #child: EngineChild;
   readonly #events: EngineEvents;
+  readonly #readStored: ReadStoredInputs;
   readonly #timeoutMs: number;
   #chunks: Chunk[] = [];
   #timers: NodeJS.Timeout[] = [];
   #busySince = 0;
   #isClosing = false;
+  #gone: () => void = () => {};
 
-  /** @param spec whose model's `timeout_ms` is how long the engine may be silent while it has something to run */
-  constructor(id: string, spec: EngineSpec, events: EngineEvents, log: Logger) {
+  /**
+   * @param spec whose model's `timeout_ms` is how long the engine may be silent while it has something to run
+   * @param readStored reads inputs that an engine can't reach
+   */
+  constructor(id: string, spec: EngineSpec, events: EngineEvents, log: Logger, readStored: ReadStoredInputs) {
     this.id = id;
     this.#timeoutMs = spec.model.timeout_ms;
     this.device = spec.device;
     this.#events = events;
-    const isSource = import.meta.url.endsWith(".ts");
-    this.#child = fork(
-      fileURLToPath(
-        new URL(isSource ? "../engines/node/engine.ts" : "../engines/node/engine.js", import.meta.url),
-      ),
-      {
-        // libvips decodes on libuv's threads; two keep one engine busy, more only fight over its core.
-        env: { ...process.env, UV_THREADPOOL_SIZE: "2" },
-      },
-    );
-    this.#child.on("message", (message: FromEngine) => this.#receive(message));
-    this.#child.on("error", (error) => {
-      log.error({ engine: id, err: error }, "engine process failed");
-      // What never started tells no exit.
-      if (this.pid === null) this.#exited(`could not be started (${error.message})`);
+    this.#readStored = readStored;
+    this.#child = new EngineChild(spec, {
+      message: (message) => this.#receive(message),
+      line: (line, stream) => log.info({ engine: id, stream }, line),
+      exited: (how) => this.#exited(how),
     });
-    this.#child.once("exit", (code, signal) =>
-      this.#exited(signal ? `was killed by ${signal}` : `exited with code ${code}`),
-    );
-    this.#send({ type: "load", spec });
   }
 
   get pid(): number | null {
-    return this.#child.pid ?? null;
+    return this.#child.pid;
   }
 
   get isIdle(): boolean {
@@ -118,19 +111,31 @@ export class EngineProcess {
   }
 
   /** @param limits the longest run of each member in milliseconds, by its key */
-  run(members: Member[], limits: Map<number, number>, priority: number): void {
+  run(members: StoredMember[], limits: Map<number, number>, priority: number): void {
     if (this.isIdle) this.#busySince = performance.now();
     const isUrgent = !this.isIdle && priority < this.urgentBelow;
     // It overtakes what waits in the engine, and not what runs.
     this.#chunks.splice(isUrgent ? 1 : this.#chunks.length, 0, { limits, priority });
     if (this.#chunks.length === 1) this.#watchTime();
-    this.#sendMembers(members, isUrgent);
+    const readable = this.#readStored(members);
+    // In this turn of the event loop where nothing has to be read.
+    if (Array.isArray(readable)) return this.#sendMembers(readable, isUrgent);
+    readable.then(
+      (read) => {
+        const failed = read.flatMap((each) => ("error" in each ? [each] : []));
+        if (failed.length > 0) this.#settle(failed);
+        this.#sendMembers(read.filter((each) => !("error" in each)) as Member[], isUrgent);
+      },
+      (error: Error) => this.#giveUp(members, error),
+    );
   }
 
-  /** In halves where a message would be longer than a string may be; what can't be sent alone fails. */
+  /** In halves where a frame would be too long; what can't be sent alone fails. */
   #sendMembers(members: Member[], isUrgent: boolean): void {
+    if (members.length === 0) return;
     try {
-      this.#send({ type: "chunk", members, isUrgent });
+      if (members.length > 1 && bytesOf(members) > MAX_BODY_TOGETHER) throw new RangeError("too long");
+      this.#child.sendChunk(members, isUrgent);
     } catch (error) {
       const half = members.length >> 1;
       if (half === 0) return this.#refuse(members[0]!.key, error as Error);
@@ -145,16 +150,24 @@ export class EngineProcess {
     setImmediate(() => this.#settle([{ key, error: toWire(error), timings: noTimings(), batchSize: 0 }]));
   }
 
+  /** The stored inputs can't be read now: another try may. */
+  #giveUp(members: readonly StoredMember[], cause: Error): void {
+    const error = new RetryableError(`the inputs can't be read: ${cause.message}`, { cause });
+    this.#settle(
+      members.map(({ key }) => ({ key, error: toWire(error), timings: noTimings(), batchSize: 0 })),
+    );
+  }
+
   /** Ends the process, in order where it has nothing to do; resolves when it has gone. */
   async close(): Promise<void> {
     this.#isClosing = true;
     this.#stopTimers();
-    if (this.pid === null || this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const gone = new Promise((resolve) => this.#child.once("exit", resolve));
+    if (this.pid === null || this.#child.isGone) return;
+    const gone = new Promise<void>((resolve) => (this.#gone = resolve));
     // Asked while it loads or runs something, it would answer only afterwards.
-    if (this.state === "ready" && this.isIdle) this.#send({ type: "close" });
-    else this.#child.kill("SIGKILL");
-    const limit = setTimeout(() => this.#child.kill("SIGKILL"), CLOSE_LIMIT_MS);
+    if (this.state === "ready" && this.isIdle) this.#child.sendClose();
+    else this.#child.kill();
+    const limit = setTimeout(() => this.#child.kill(), CLOSE_LIMIT_MS);
     await gone;
     clearTimeout(limit);
   }
@@ -165,15 +178,19 @@ export class EngineProcess {
   }
 
   #receive(message: FromEngine): void {
-    if (message.type === "ready") {
+    if (message.type === "outcomes") {
+      this.#settle(message.outcomes);
+    } else if (message.type === "progress") {
+      this.#watchTime();
+    } else if (message.type === "batch_limit") {
+      this.#events.batchLimit(message.batchLimit, message.reason);
+    } else if (message.type === "ready") {
       this.state = "ready";
       this.#events.ready(message.description, message.batchLimit);
-    } else if (message.type === "load failed") {
+    } else {
       this.state = "failed";
       this.error = message.error.detail;
       this.#events.loadFailed(fromWire(message.error));
-    } else {
-      this.#settle(message.outcomes);
     }
   }
 
@@ -196,7 +213,7 @@ export class EngineProcess {
     if (!oldest) return;
     const silence = setTimeout(() => {
       const chunks = this.#forgetChunks();
-      this.#child.kill("SIGKILL");
+      this.#child.kill();
       this.#events.hung(chunks);
     }, this.#timeoutMs);
     const own = [...oldest.limits].filter(([, ms]) => ms < this.#timeoutMs);
@@ -209,6 +226,7 @@ export class EngineProcess {
   }
 
   #exited(how: string): void {
+    this.#gone();
     if (this.state !== "failed") this.state = "restarting";
     const chunks = this.#forgetChunks();
     if (!this.#isClosing) this.#events.lost(chunks, how);
@@ -222,9 +240,10 @@ export class EngineProcess {
     if (this.state === "ready") this.state = "restarting";
     return chunks;
   }
+}
 
-  #send(message: ToEngine): void {
-    // A child that died in this moment is dealt with when its exit is told.
-    if (this.#child.connected) this.#child.send(message, () => {});
-  }
+function bytesOf(members: readonly Member[]): number {
+  return members
+    .flatMap(({ inputs }) => inputs)
+    .reduce((sum, input) => sum + ("bytes" in input ? input.bytes.length : 0), 0);
 }

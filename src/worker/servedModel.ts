@@ -9,6 +9,7 @@ import type { EngineSpec } from "../engines/protocol.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
 import { startConsumer, type Consumer, type ConsumerOptions } from "./consumer.ts";
 import { EnginePool } from "./enginePool.ts";
+import { createStoredInputReader } from "./storedInputs.ts";
 
 export interface ServedModelOptions extends Omit<ConsumerOptions, "pool" | "source"> {
   /** One for each engine, still without the model's files. */
@@ -78,6 +79,7 @@ export class ServedModel {
         specs: specs.map((spec) => ({ ...spec, modelPaths })),
         maxBatchSize: model.max_batch_size,
         maxQueueDelayMs: model.max_queue_delay_ms,
+        readStored: createStoredInputReader(shared.redis),
         log,
       });
       this.#failure = undefined;

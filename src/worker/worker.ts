@@ -67,7 +67,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   };
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
   const startedAt = new Date().toISOString();
-  const plan = planEngines(config, models, redisUrl);
+  const plan = planEngines(config, models);
   const served = models.map(
     (modelName) =>
       new ServedModel({

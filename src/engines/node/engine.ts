@@ -3,9 +3,9 @@
  * device. Running a model blocks the event loop and may crash the process, so
  * nothing that must stay responsive lives here.
  */
+import { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
-import type { Redis } from "ioredis";
-import { BadInputError, InfermillError, LoaderError, toInfermillError } from "../../errors.ts";
+import { BadInputError, LoaderError, toInfermillError, type InfermillError } from "../../errors.ts";
 import type { BaseModelLoader, BatchTrace, Outcome } from "../../loaders/BaseModelLoader.ts";
 import {
   DEFAULT_INPUT,
@@ -17,20 +17,28 @@ import {
 import { openLoader } from "../../loaders/openLoader.ts";
 import { checkOutcomes } from "../../loaders/outcomes.ts";
 import { attachRequestInputs } from "../../imil/requestPictures.ts";
-import { connectRedis } from "../../redis/connections.ts";
-import { readInputs, type InputSources, type LocalInputRef } from "../../queue/inputs.ts";
+import { encodeFrame, FrameReader } from "../frames.ts";
 import {
+  decodeToEngine,
+  encodeDescription,
+  encodeOutcome,
+  encodeOutcomes,
   noTimings,
+  PIPE,
+  PROTOCOL,
   toWire,
+  type EncodedOutcome,
   type EngineSpec,
-  type FromEngine,
   type Member,
+  type MemberInput,
   type MemberOutcome,
   type ToEngine,
 } from "../protocol.ts";
+import { readInputs, type InputSources } from "./readInputs.ts";
 
 /** Outcomes that come quicker than this travel together. */
 const COALESCE_MS = 5;
+const PROGRESS_MS = 100;
 
 type Chunk = Extract<ToEngine, { type: "chunk" }>;
 
@@ -42,20 +50,33 @@ interface ReadMember {
 }
 
 let loader: BaseModelLoader;
-let sources: InputSources & { redis?: Redis | undefined };
+let sources: InputSources;
 /** Batches that may be under way: the next one's pictures are decoded while one runs, if the loader can. */
 let batchSlots: Semaphore;
 
-process.on("message", (message: ToEngine) => {
-  if (message.type === "load") void load(message.spec);
-  if (message.type === "chunk") void runChunk(message);
-  if (message.type === "close") void close();
+/** Most requests that run together: the loader's limit, or what memory allowed. */
+let batchLimit = 1;
+
+const pipe = new Socket({ fd: PIPE, readable: true, writable: true });
+const frames = new FrameReader();
+pipe.on("data", (piece: Buffer) => {
+  for (const message of frames.push(piece).map(decodeToEngine)) {
+    if (message.type === "load") void load(message.spec);
+    if (message.type === "chunk") void runChunk(message);
+    if (message.type === "close") void close();
+  }
 });
-// An engine never outlives its worker. Signals to the whole process group are the worker's to act on.
-process.on("disconnect", () => process.exit(0));
+// A worker that was killed in this moment is noticed by the close.
+pipe.on("error", () => {});
+// An engine never outlives its worker, and what its loader started doesn't either.
+pipe.on("close", () => {
+  if (!isClosing) process.kill(-process.pid, "SIGKILL");
+});
+// It gets none from the terminal; who sends one to all processes means the worker.
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
 process.on("SIGHUP", () => {});
+let isClosing = false;
 
 async function load(spec: EngineSpec): Promise<void> {
   try {
@@ -65,25 +86,26 @@ async function load(spec: EngineSpec): Promise<void> {
     sharp.cache(false);
     loader = await openLoader(spec);
     batchSlots = new Semaphore(loader.overlaps ? 2 : 1);
-    sources = {
-      ...spec.inputs,
-      ...(spec.inputs.redisUrl && { redis: await connectRedis(spec.inputs.redisUrl, "worker") }),
-    };
-    send({ type: "ready", description: loader.describe(), batchLimit: loader.batchLimit });
+    batchLimit = loader.batchLimit;
+    sources = spec.inputs;
+    const description = encodeDescription(loader.describe());
+    send({ type: "ready", protocol: PROTOCOL, description, batch_limit: batchLimit });
   } catch (error) {
-    send({
-      type: "load failed",
-      error: toWire(toInfermillError(error, (detail, options) => new LoaderError(detail, options))),
-    });
-    process.disconnect();
+    send({ type: "load_failed", error: toWire(asInfermillError(error)) });
+    end();
   }
+}
+
+function asInfermillError(error: unknown): InfermillError {
+  return toInfermillError(error, (detail, options) => new LoaderError(detail, options));
 }
 
 async function runChunk({ members, isUrgent }: Chunk): Promise<void> {
   underWay += members.length;
   const readable = await readMembers(members);
-  for (let start = 0; start < readable.length; start += loader.batchLimit) {
-    const batch = readable.slice(start, start + loader.batchLimit);
+  const limit = batchLimit;
+  for (let start = 0; start < readable.length; start += limit) {
+    const batch = readable.slice(start, start + limit);
     await batchSlots.acquire(isUrgent);
     void runBatch(batch).finally(() => batchSlots.release());
   }
@@ -92,24 +114,10 @@ async function runChunk({ members, isUrgent }: Chunk): Promise<void> {
 /** Reads the inputs of a chunk. A prediction whose input can't be read fails here, before a batch is formed. */
 async function readMembers(members: Member[]): Promise<ReadMember[]> {
   const startedAt = performance.now();
-  let inputs: (Buffer | BadInputError)[];
-  try {
-    inputs = await readInputs(
-      members.flatMap((member) => member.inputs),
-      sources,
-    );
-  } catch (error) {
-    const wire = toWire(toInfermillError(error, (detail, options) => new InfermillError(detail, options)));
-    report(
-      members.map(({ key }) => ({
-        key,
-        error: { ...wire, retryable: true },
-        timings: noTimings(),
-        batchSize: 0,
-      })),
-    );
-    return [];
-  }
+  const inputs = await readInputs(
+    members.flatMap((member) => member.inputs),
+    sources,
+  );
   const readMs = performance.now() - startedAt;
   let next = 0;
   return members.flatMap(({ key, request, inputs: refs }) => {
@@ -128,7 +136,7 @@ async function readMembers(members: Member[]): Promise<ReadMember[]> {
   });
 }
 
-function namedInputs(refs: readonly LocalInputRef[], bytes: readonly Buffer[]): Input[] {
+function namedInputs(refs: readonly MemberInput[], bytes: readonly Buffer[]): Input[] {
   return refs.map(({ name = DEFAULT_INPUT, media_type: mediaType = UNKNOWN_MEDIA_TYPE }, index) => ({
     name,
     mediaType,
@@ -138,7 +146,8 @@ function namedInputs(refs: readonly LocalInputRef[], bytes: readonly Buffer[]): 
 
 /** Runs a batch; where the loader throws, its two halves, down to the requests that it throws on alone. */
 async function runBatch(batch: ReadMember[]): Promise<void> {
-  const trace: BatchTrace = { preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
+  if (batch.length > batchLimit) return runParts(batch, batchLimit);
+  const trace: BatchTrace = { preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0, progress: tellProgress };
   const startedAt = performance.now();
   let outcomes: Outcome[];
   try {
@@ -151,50 +160,73 @@ async function runBatch(batch: ReadMember[]): Promise<void> {
     );
   } catch (error) {
     if (batch.length > 1) {
-      const half = batch.length >> 1;
-      await runBatch(batch.slice(0, half));
-      return runBatch(batch.slice(half));
+      if (isOutOfMemory(error)) lowerBatchLimit(batch.length, error as Error);
+      return runParts(batch, batch.length >> 1);
     }
     outcomes = [error instanceof Error ? error : new Error(String(error))];
   }
+  const { preprocess_ms, infer_ms, postprocess_ms } = trace;
+  const spent = performance.now() - startedAt - preprocess_ms - postprocess_ms;
   // A loader that measures nothing itself spent all of its time on inference, as far as anybody knows.
-  if (trace.infer_ms === 0)
-    trace.infer_ms = performance.now() - startedAt - trace.preprocess_ms - trace.postprocess_ms;
+  const phases = { preprocess_ms, infer_ms: infer_ms || Math.max(0, spent), postprocess_ms };
   report(
-    batch.map(({ key, readMs }, index) => {
+    batch.map(({ key, readMs }, index): MemberOutcome => {
       const outcome = outcomes[index]!;
-      const timings = { read_ms: readMs, ...trace };
-      if (!(outcome instanceof Error)) {
-        const outputs = outputsOf(outcome).map(({ name, mediaType, bytes }) => ({
-          name,
-          mediaType,
-          base64: Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64"),
-        }));
-        return {
-          key,
-          response: outcome,
-          ...(outputs.length > 0 && { outputs }),
-          timings,
-          batchSize: batch.length,
-        };
-      }
-      const failure = toInfermillError(outcome, (detail, options) => new LoaderError(detail, options));
-      return { key, error: toWire(failure), timings, batchSize: batch.length };
+      const facts = { key, timings: { read_ms: readMs, ...phases }, batchSize: batch.length };
+      if (outcome instanceof Error) return { ...facts, error: toWire(asInfermillError(outcome)) };
+      return { ...facts, response: outcome, outputs: outputsOf(outcome) };
     }),
   );
 }
 
-let unsent: MemberOutcome[] = [];
+async function runParts(batch: ReadMember[], size: number): Promise<void> {
+  for (let start = 0; start < batch.length; start += size) await runBatch(batch.slice(start, start + size));
+}
+
+/** Of onnxruntime, CUDA and V8. */
+function isOutOfMemory(error: unknown): boolean {
+  return (
+    error instanceof Error &&
+    /out of memory|failed to allocate memory|(array buffer|array) allocation failed/i.test(error.message)
+  );
+}
+
+function lowerBatchLimit(tried: number, error: Error): void {
+  batchLimit = Math.max(1, tried >> 1);
+  const reason = `${tried} at once: ${error.message}`.slice(0, 500);
+  send({ type: "batch_limit", batch_limit: batchLimit, reason });
+}
+
+let progressAt = 0;
+
+function tellProgress(): void {
+  const now = performance.now();
+  if (now - progressAt < PROGRESS_MS) return;
+  progressAt = now;
+  send({ type: "progress" });
+}
+
+let unsent: EncodedOutcome[] = [];
 let lastSentAt = 0;
 let sendTimer: NodeJS.Timeout | undefined;
 /** Predictions that were received and not reported yet. */
 let underWay = 0;
 
 function report(outcomes: MemberOutcome[]): void {
-  unsent.push(...outcomes);
+  unsent.push(...outcomes.map(encodeSafely));
   underWay -= outcomes.length;
   if (underWay === 0 || performance.now() - lastSentAt >= COALESCE_MS) return sendOutcomes();
   sendTimer ??= setTimeout(sendOutcomes, COALESCE_MS);
+}
+
+/** A loader of one's own may answer what JSON can't hold: a BigInt, NaN, a circle. */
+function encodeSafely(outcome: MemberOutcome): EncodedOutcome {
+  try {
+    return encodeOutcome(outcome);
+  } catch (error) {
+    const { key, timings, batchSize } = outcome;
+    return encodeOutcome({ key, timings, batchSize, error: toWire(asInfermillError(error)) });
+  }
 }
 
 function sendOutcomes(): void {
@@ -203,36 +235,29 @@ function sendOutcomes(): void {
   lastSentAt = performance.now();
   const outcomes = unsent;
   unsent = [];
-  try {
-    send({ type: "outcomes", outcomes });
-  } catch {
-    for (const outcome of outcomes) sendAlone(outcome);
-  }
+  for (const frame of encodeOutcomes(outcomes)) write(frame);
 }
 
-/** A loader of one's own may answer what JSON can't hold: a BigInt, a circle. */
-function sendAlone(outcome: MemberOutcome): void {
-  try {
-    send({ type: "outcomes", outcomes: [outcome] });
-  } catch (error) {
-    const { key, timings, batchSize } = outcome;
-    const detail = `the response can't be written as JSON: ${(error as Error).message}`;
-    send({
-      type: "outcomes",
-      outcomes: [{ key, error: toWire(new LoaderError(detail)), timings, batchSize }],
-    });
-  }
+function send(message: object): void {
+  write(encodeFrame(JSON.stringify(message)));
 }
 
-function send(message: FromEngine): void {
-  // A worker that was killed in this moment is noticed by the disconnect.
-  if (process.connected) process.send!(message, undefined, undefined, () => {});
+function write(parts: readonly Uint8Array[]): void {
+  pipe.cork();
+  for (const part of parts) pipe.write(part);
+  pipe.uncork();
 }
 
 async function close(): Promise<void> {
   await loader?.close().catch(() => {});
-  sources?.redis?.disconnect();
-  process.disconnect();
+  end();
+}
+
+/** The process ends when the last byte is out and nothing else keeps it. */
+function end(): void {
+  isClosing = true;
+  pipe.end();
+  pipe.unref();
 }
 
 /** Lets `limit` callers go on at a time, the urgent first, else in the order in which they came. */

@@ -8,7 +8,7 @@ import type { BulkRun } from "../../../src/core/bulkRun.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import type { Finding } from "../../../src/imil/dictionaries.ts";
 import { findingsOf } from "../../../src/imil/response.ts";
-import { openModel } from "../../../src/loaders/openLoader.ts";
+import { openModel } from "../../../src/engines/openModel.ts";
 import { attachPictures } from "../../../src/imil/requestPictures.ts";
 import { findSamplePhoto } from "../../../src/models/samplePhotos.ts";
 import { startInfermill, until, type TestInfermill } from "../../support/infermill.ts";

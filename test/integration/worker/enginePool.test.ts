@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vite
 import { configSchema } from "../../../src/config/schema.ts";
 import { PredictionExpiredError } from "../../../src/errors.ts";
 import { PRIORITIES } from "../../../src/core/prediction.ts";
+import type { Member } from "../../../src/engines/protocol.ts";
 import { planEngines } from "../../../src/worker/enginePlan.ts";
 import { EnginePool, NotStartedError, type EngineResult } from "../../../src/worker/enginePool.ts";
 import { SCRIPTED_LOADER } from "../../support/infermill.ts";
@@ -41,9 +42,10 @@ describe("an engine pool", () => {
     timeoutMs = timeout_ms;
     pool = new EnginePool({
       modelName: "Scripted",
-      specs: planEngines(config, ["Scripted"], "").get("Scripted")!,
+      specs: planEngines(config, ["Scripted"]).get("Scripted")!,
       maxBatchSize,
       maxQueueDelayMs: 0,
+      readStored: (members) => members as Member[],
       log: pino({ level: "silent" }),
     });
   }

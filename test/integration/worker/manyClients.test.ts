@@ -4,7 +4,7 @@ import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { loadConfig } from "../../../src/config/load.ts";
 import { findingsOf } from "../../../src/imil/response.ts";
-import { openModel } from "../../../src/loaders/openLoader.ts";
+import { openModel } from "../../../src/engines/openModel.ts";
 import { attachPictures } from "../../../src/imil/requestPictures.ts";
 import type { Prediction } from "../../support/answers.ts";
 import { startInfermill, upload, type TestInfermill } from "../../support/infermill.ts";

@@ -4,7 +4,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { loadConfig } from "../../../src/config/load.ts";
+import { loadConfig, type LoadConfigOptions } from "../../../src/config/load.ts";
 import type { Config } from "../../../src/config/schema.ts";
 import { ConfigError } from "../../../src/errors.ts";
 import { checkLoaders } from "../../../src/loaders/openLoader.ts";
@@ -30,13 +30,13 @@ async function write(file: string, text: string): Promise<void> {
 
 async function load(
   content: Record<string, unknown>,
-  env: NodeJS.ProcessEnv = {},
+  { env = {}, check = checkLoaders }: Pick<LoadConfigOptions, "env" | "check"> = {},
 ): Promise<{ config: Config; warnings: string[] }> {
   const file = join(folder, `${crypto.randomUUID()}.json`);
   await writeFile(file, JSON.stringify(content));
   const warnings: string[] = [];
   const onWarning = (line: string) => warnings.push(line.replace(`${file}: `, ""));
-  return { config: await loadConfig({ file, env, check: checkLoaders, onWarning }), warnings };
+  return { config: await loadConfig({ file, env, check, onWarning }), warnings };
 }
 
 /** Each fault as "key problem"; the message names the file before each. */
@@ -94,7 +94,7 @@ describe("the file as its users have it", () => {
   });
 
   test("the environment overrides it as it does our own", async () => {
-    const { config } = await load(fixture, { PORT: "1234", HOST: "127.0.0.1" });
+    const { config } = await load(fixture, { env: { PORT: "1234", HOST: "127.0.0.1" } });
     expect(config).toMatchObject({ port: 1234, host: "127.0.0.1" });
   });
 
@@ -254,15 +254,24 @@ describe("a custom class", () => {
     );
   });
 
-  test("in Python is told to be ported", async () => {
-    await write("loaders/python_only.py", "");
-    for (const loaderFile of ["python_only", "python_only.py"]) {
-      expect(await faultsOf(custom(loaderFile))).toEqual([
-        expect.stringMatching(
-          /^ModelExecutor\.model_loader_file must name a TypeScript or JavaScript file, got "python_only(\.py)?": .*docs\/custom-loaders\.md/,
-        ),
-      ]);
-    }
+  test.each(["python_only", "python_only.py"])("in Python is served as it is: %s", async (loaderFile) => {
+    await write(
+      "loaders/python_only.py",
+      "class CustomColourModelLoader:\n  def predict_request(self): ...\n",
+    );
+    const { config } = await load(custom(loaderFile), { check: async () => [] });
+    expect(config.models["Colours"]).toMatchObject({
+      loader: "CustomColourModelLoader",
+      model_loader_file: "loaders/python_only.py",
+    });
+  });
+
+  test("that is nowhere is told as a missing Python file, as IMIL's guide has it", async () => {
+    expect(await faultsOf(custom("nothing"))).toEqual([
+      expect.stringMatching(
+        /^ModelExecutor\.model_loader_file must be a Python file, there is none at .*nothing\.py/,
+      ),
+    ]);
   });
 
   test.each<[string, string, Record<string, unknown>, RegExp]>([
