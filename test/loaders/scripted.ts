@@ -62,8 +62,7 @@ export class ScriptedModelLoader extends BaseModelLoader {
     if (request["Do"] === "refuse") return new BadInputError("told to refuse");
     if (request["Do"] === "no dictionary") return 42 as unknown as Outcome;
     if (request["Do"] === "no JSON") return { ...request, Fs: [{ Cs: 1n }] };
-    if (request["Do"] === "NaN")
-      return { ...request, Fs: [{ Cs: 1, Lb: "a" }, { Cs: Number.NaN }] } as unknown as Outcome;
+    if (request["Do"] === "NaN") return { ...request, Fs: [{ Cs: 1, Lb: "a" }, { Cs: Number.NaN }] };
     if (request["Do"] === "retry once") {
       const mark = join(this.settings["folder"] as string, `tried-${request.Fid}`);
       if (!existsSync(mark)) {
