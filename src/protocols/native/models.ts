@@ -29,23 +29,16 @@ const modelSchema = z
       .nullable()
       .meta({ description: "Bytes that a request may bring: form fields by name, with their media types." }),
     tensors: z.unknown(),
-    takes_tensors: z
-      .boolean()
-      .nullable()
-      .meta({
-        description: "Whether a request may bring inputs as the Open Inference Protocol writes them.",
-      }),
+    takes_tensors: z.boolean().nullable().meta({
+      description: "Whether a request may bring inputs as the Open Inference Protocol writes them.",
+    }),
     facts: z
       .record(z.string(), z.string())
       .nullable()
       .meta({ description: "What was read from the model's file and the files beside it." }),
-    notes: z
-      .array(z.string())
-      .nullable()
-      .meta({
-        description:
-          "What was found when it was loaded and decided for it, with the setting that changes it.",
-      }),
+    notes: z.array(z.string()).nullable().meta({
+      description: "What was found when it was loaded and decided for it, with the setting that changes it.",
+    }),
     batch: z.object({
       max_batch_size: count,
       max_queue_delay_ms: z.number(),

@@ -8,7 +8,7 @@ import { pino } from "pino";
 import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
 import { configSchema } from "../../../src/config/schema.ts";
 import type { Member } from "../../../src/engines/protocol.ts";
-import { PRIORITIES } from "../../../src/queue/jobs.ts";
+import { PRIORITIES } from "../../../src/core/prediction.ts";
 import { planEngines } from "../../../src/worker/enginePlan.ts";
 import type { EnginePool, EngineResult } from "../../../src/worker/enginePool.ts";
 import { SCRIPTED_LOADER } from "../../support/infermill.ts";
@@ -79,7 +79,7 @@ describe.each(KINDS)("an engine of $kind", ({ file, skip }) => {
     )) as typeof import("../../../src/worker/enginePool.ts");
     pool = new Pool({
       modelName: "Scripted",
-      specs: planEngines(config, ["Scripted"], new Map()).get("Scripted")!,
+      specs: planEngines(config, ["Scripted"]).get("Scripted")!,
       maxBatchSize: 8,
       maxQueueDelayMs: 0,
       readStored: (members) => members as Member[],
