@@ -46,7 +46,7 @@ class Member(NamedTuple):
 def main() -> None:
     # The worker decides what a signal to the whole group means. A handler, as what is ignored stays so in the
     # processes that a loader starts.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     # What crashes in native code then says where, on stderr.
     faulthandler.enable()

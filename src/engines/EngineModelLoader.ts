@@ -1,6 +1,8 @@
 /** A loader that runs in an engine of its own, used like one of this process: for `executeModel` and the command line. */
+import { DEFAULT_MAX_BATCH_SIZE } from "../config/schema.ts";
 import type { LoaderDescription } from "../core/description.ts";
 import { attachOutputs, inputsOf, type RequestDictionary } from "../core/request.ts";
+import { picturesOf } from "../imil/requestPictures.ts";
 import { EngineLostError, LoaderError, PredictionTimeoutError } from "../errors.ts";
 import { BaseModelLoader, type BatchTrace, type Outcome } from "../loaders/BaseModelLoader.ts";
 import type { LoaderSpec } from "../loaders/openLoader.ts";
@@ -32,6 +34,7 @@ export class EngineModelLoader extends BaseModelLoader {
       model_path: spec.modelPaths,
       class_names: [],
       device: spec.device,
+      max_batch_size: spec.model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE,
       intra_op_threads: spec.intraOpThreads,
       max_picture_pixels: spec.maxPicturePixels,
     };
@@ -82,11 +85,7 @@ export class EngineModelLoader extends BaseModelLoader {
   ): Promise<Outcome[]> {
     // An engine that was lost is replaced by the next who asks.
     if (!this.#child) await this.load();
-    const members = requests.map((request): Member => ({
-      key: this.#nextKey++,
-      request: withoutInputs(request),
-      inputs: inputsOf(request).map(({ name, mediaType, bytes }) => ({ name, media_type: mediaType, bytes })),
-    }));
+    const members = requests.map((request) => toMember(this.#nextKey++, request));
     const outcomes = members.map(
       ({ key }) => new Promise<Outcome>((resolve) => this.#waiting.set(key, { resolve, trace })),
     );
@@ -158,9 +157,16 @@ export class EngineModelLoader extends BaseModelLoader {
   }
 }
 
-/** What attached bytes show as base64 needs no second way to the engine. */
-function withoutInputs(request: RequestDictionary): RequestDictionary {
-  if (inputsOf(request).length === 0) return request;
+/**
+ * Its pictures as bytes, which need no base64 on the way.
+ * @throws BadInputError where `Base_64` is no base64
+ */
+function toMember(key: number, request: RequestDictionary): Member {
+  const attached = inputsOf(request);
+  const inputs =
+    attached.length > 0
+      ? attached.map(({ name, mediaType, bytes }) => ({ name, media_type: mediaType, bytes }))
+      : picturesOf(request).map((bytes) => ({ bytes }));
   const { Base_64: _, ...others } = Object.getOwnPropertyDescriptors(request);
-  return Object.defineProperties({}, others);
+  return { key, inputs, request: Object.defineProperties({}, others) };
 }

@@ -9,14 +9,12 @@ import { toInfermillError, LoaderError, type InfermillError } from "../errors.ts
 import type { EngineSpec } from "../engines/protocol.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
 import { startConsumer, type Consumer, type ConsumerOptions } from "./consumer.ts";
-import type { ReadStoredInputs } from "./storedInputs.ts";
 import { EnginePool } from "./enginePool.ts";
+import { createStoredInputReader } from "./storedInputs.ts";
 
 export interface ServedModelOptions extends Omit<ConsumerOptions, "pool" | "source"> {
   /** One for each engine, still without the model's files. */
   specs: readonly EngineSpec[];
-  /** Reads inputs that an engine can't reach. */
-  readStored: ReadStoredInputs;
   /** Fetches and converts the model's files; answers their absolute paths. */
   resolvePaths: () => Promise<string[]>;
 }
@@ -72,7 +70,7 @@ export class ServedModel {
 
   async #tryToLoad(): Promise<void> {
     if (this.#isClosing || (this.#pool && !this.#failure)) return;
-    const { modelName, model, specs, resolvePaths, readStored, log, ...shared } = this.#options;
+    const { modelName, model, specs, resolvePaths, log, ...shared } = this.#options;
     const stamp = await this.#stamp();
     try {
       const modelPaths = await resolvePaths();
@@ -82,7 +80,7 @@ export class ServedModel {
         specs: specs.map((spec) => ({ ...spec, modelPaths })),
         maxBatchSize: model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE,
         maxQueueDelayMs: model.max_queue_delay_ms,
-        readStored,
+        readStored: createStoredInputReader(shared.redis),
         log,
       });
       this.#failure = undefined;

@@ -18,7 +18,6 @@ import {
 } from "../queue/workerReports.ts";
 import { planEngines } from "./enginePlan.ts";
 import { ServedModel } from "./servedModel.ts";
-import { createStoredInputReader } from "./storedInputs.ts";
 import { createInputFetcher } from "./urlInputs.ts";
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
@@ -62,7 +61,6 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     names,
     inputs,
     outputs,
-    readStored: createStoredInputReader(redis),
     fetchInputs: createInputFetcher(config, inputs),
     deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
     log,

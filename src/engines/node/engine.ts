@@ -75,6 +75,7 @@ pipe.on("close", () => {
 // It gets none from the terminal; who sends one to all processes means the worker.
 process.on("SIGINT", () => {});
 process.on("SIGTERM", () => {});
+process.on("SIGHUP", () => {});
 let isClosing = false;
 
 async function load(spec: EngineSpec): Promise<void> {

@@ -13,7 +13,6 @@ import {
   node,
   tensor,
   valueInfo,
-  type DataType,
   type OnnxModel,
 } from "../../../src/models/onnxProto.ts";
 import { inlineTensors, type TensorEntry } from "../../../src/tensors/dialect.ts";
