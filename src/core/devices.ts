@@ -44,7 +44,9 @@ const KINDS: readonly DeviceKind[] = [
 /** Matches every name of a device. */
 export const DEVICE = new RegExp(KINDS.map(({ pattern }) => `(?:${pattern.source})`).join("|"));
 /** For the message where none matches. */
-export const DEVICE_NAMES = KINDS.map(({ names }) => names).join(", ");
+export const DEVICE_NAMES = KINDS.map(({ names }) => names)
+  .join(", ")
+  .replace(/, (?=[^,]*$)/, " or ");
 
 function kindOf(device: string): DeviceKind {
   const kind = KINDS.find(({ pattern }) => pattern.test(device));

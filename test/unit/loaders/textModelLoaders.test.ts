@@ -13,6 +13,7 @@ import {
   node,
   tensor,
   valueInfo,
+  type DataType,
   type OnnxModel,
 } from "../../../src/models/onnxProto.ts";
 import { inlineTensors, type TensorEntry } from "../../../src/tensors/dialect.ts";
@@ -67,7 +68,7 @@ const TABLE = Array.from({ length: 7 }, (_, id) => [id, id * id, 1]);
 
 /** Token vectors from a table, [N, length, 3], and with `pooled` the sum of those that the mask keeps, [N, 3]. */
 function transformer({
-  type = "int64",
+  type = "int64" as DataType,
   pooled = false,
   inputs = ["input_ids", "attention_mask"],
 } = {}): OnnxModel {
