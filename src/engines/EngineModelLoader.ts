@@ -1,4 +1,5 @@
 /** A loader that runs in an engine of its own, used like one of this process: for `executeModel` and the command line. */
+import { DEFAULT_MAX_BATCH_SIZE } from "../config/schema.ts";
 import type { LoaderDescription } from "../core/description.ts";
 import { attachOutputs, inputsOf, type RequestDictionary } from "../core/request.ts";
 import { EngineLostError, LoaderError, PredictionTimeoutError } from "../errors.ts";
@@ -32,6 +33,7 @@ export class EngineModelLoader extends BaseModelLoader {
       model_path: spec.modelPaths,
       class_names: [],
       device: spec.device,
+      max_batch_size: spec.model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE,
       intra_op_threads: spec.intraOpThreads,
       max_picture_pixels: spec.maxPicturePixels,
     };

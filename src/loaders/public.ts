@@ -59,6 +59,3 @@ export { PoseEstimationModelLoader } from "./vision/PoseEstimationModelLoader.ts
 export { YoloModelLoader } from "./vision/YoloModelLoader.ts";
 export { YoloxModelLoader } from "./vision/YoloxModelLoader.ts";
 export { BadInputError, ConfigError, InfermillError, LoaderError, RetryableError } from "../errors.ts";
-export { inlineTensors, readTensors, writeTensors } from "../tensors/dialect.ts";
-export type { TensorEntry } from "../tensors/dialect.ts";
-export type { TensorValue, Tensors } from "../tensors/tensor.ts";

@@ -8,7 +8,7 @@ import { InvalidRequestError, type Fault } from "../../errors.ts";
 import { datatypeOf } from "../../tensors/datatypes.ts";
 import { RAW_TENSOR, readTensors, writeTensors } from "../../tensors/dialect.ts";
 import { isElementType, type TensorValue, type Tensors } from "../../tensors/tensor.ts";
-import { didYouMean } from "../closest.ts";
+import { didYouMean } from "../../closest.ts";
 import { onnxOptions, OnnxModelLoader } from "./OnnxModelLoader.ts";
 
 export class OnnxTensorModelLoader extends OnnxModelLoader {
