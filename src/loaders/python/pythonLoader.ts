@@ -3,7 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, delimiter, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { modelSchema, type ModelConfig } from "../../config/schema.ts";
+import { DEFAULT_MAX_BATCH_SIZE, modelSchema, type ModelConfig } from "../../config/schema.ts";
 import { isMilConfig } from "../../imil/milConfig.ts";
 import { readClassNames } from "../labels.ts";
 import type { LoaderSpec } from "../openLoader.ts";
@@ -126,6 +126,7 @@ export async function describePythonLoad(spec: LoaderSpec, place: PythonPlace): 
     model_path: spec.modelPaths,
     class_names: await readClassNames(model.class_names, baseDir),
     device: spec.device.startsWith("cuda") ? "cuda:0" : spec.device,
+    max_batch_size: model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE,
     intra_op_threads: spec.intraOpThreads,
     max_picture_pixels: spec.maxPicturePixels,
   };

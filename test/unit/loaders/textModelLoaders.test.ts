@@ -71,7 +71,7 @@ function transformer({
   type = "int64" as DataType,
   pooled = false,
   inputs = ["input_ids", "attention_mask"],
-} = {}): OnnxModel {
+}: { type?: DataType; pooled?: boolean; inputs?: string[] } = {}): OnnxModel {
   return {
     opset: 13,
     name: "transformer",
