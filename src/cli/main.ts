@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The command `infermill`. */
 import { Command, CommanderError } from "commander";
+import { PICTURE_FORMAT_NAMES } from "../core/pictureFormats.ts";
 import type { BulkOptions } from "./bulk.ts";
 import { version } from "../version.ts";
 import { EXIT_USAGE, exitWith } from "./exit.ts";
@@ -65,7 +66,7 @@ program
 program
   .command("predict")
   .description("run one picture through a model here and now, without Redis, and print the response")
-  .argument("<picture>", "JPEG, PNG or WebP file")
+  .argument("<picture>", `picture: ${PICTURE_FORMAT_NAMES}`)
   .requiredOption("-m, --model <name>", "model of the configuration")
   .option(...CONFIG_OPTION)
   .option("-r, --request <json>", "further keys of the request dictionary, such as '{\"C_threshold\":0.4}'")
@@ -79,7 +80,7 @@ program
   .option("-m, --model <name>", "model of the configuration (default: its only one, or default_model)")
   .option("--confidence <number>", "C_threshold, 0 to 1", "0.5")
   .option("--iteration <count>", "how often it runs", "1")
-  .option("--image <file>", "JPEG, PNG or WebP file")
+  .option("--image <file>", `picture: ${PICTURE_FORMAT_NAMES}`)
   .option("--prompt <json>", 'text prompts, such as \'["fire","smoke"]\'')
   .option(...CONFIG_OPTION)
   .action(async (options: TestOptions) => (await import("./test.ts")).test(options));
@@ -91,7 +92,7 @@ program
   .option("-m, --model <name>", "model of the configuration")
   .option("-o, --out <file>", "where the results go, a line a file (default: results.ndjson)")
   .option("--annotate <folder>", "also draw copies of the pictures with what was found, into this folder")
-  .option("--glob <pattern>", "which files, such as '2024/**/*.jpg' (default: JPEG, PNG and WebP)")
+  .option("--glob <pattern>", "which files, such as '2024/**/*.jpg' (default: whatever is a picture)")
   .option("-r, --request <json>", "further keys of the request dictionary, such as '{\"C_threshold\":0.4}'")
   .option(
     "--server <url>",

@@ -27,7 +27,7 @@ export interface ClientOptions {
 }
 
 export interface SubmitOptions {
-  /** Pictures as JPEG, PNG or WebP. Else the request names or holds them (`image`, `Base_64`). */
+  /** Pictures of any format that the server decodes. Else the request names or holds them (`image`, `Base_64`). */
   pictures?: readonly Uint8Array<ArrayBuffer>[];
   priority?: Priority;
   /** Longest wait in the queue, in milliseconds. */
@@ -46,7 +46,7 @@ export interface BulkRunRequest {
   model: string;
   /** `<root>` or `<root>/<path>` below the server's `bulk_roots`. */
   folder: string;
-  /** Which files, such as `*.jpg`. Default: JPEG, PNG and WebP. */
+  /** Which files, such as `*.jpg`. Default: whatever is a picture. */
   glob?: string | undefined;
   /** Keys for the request dictionary of every file. */
   request?: PredictionRequest;

@@ -90,7 +90,7 @@ export abstract class BaseModelLoader {
   /**
    * Preprocesses, runs and postprocesses one picture. The parameters are the author's choice; the base class's
    * `predictRequest` calls it once for each picture as `predict(picture, confidenceThreshold, request)` with the
-   * picture's encoded bytes (JPEG, PNG or WebP) and a number from 0 to 1.
+   * picture's encoded bytes (of any of `PICTURE_FORMATS`) and a number from 0 to 1.
    */
   // oxlint-disable-next-line typescript/no-explicit-any -- its parameters are the author's choice
   async predict(..._input: any[]): Promise<Finding[]> {

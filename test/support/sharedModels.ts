@@ -16,5 +16,8 @@ export const sharedModels = existing(path.join(shared, "models"));
 /** Folder of the photos that the reference models' NOTES.json speak of, or undefined. */
 export const sharedPhotos = existing(path.join(shared, "photos"));
 
+/** Folder of small inputs that failed once, with what is right about them in its NOTES.md, or undefined. */
+export const sharedField = existing(path.join(shared, "field"));
+
 /** Why a test was skipped, for `context.skip(noSharedModels)`. */
 export const noSharedModels = `no reference models in ${path.join(shared, "models")}; INFERMILL_SHARED names another folder`;

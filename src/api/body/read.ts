@@ -3,6 +3,11 @@ import { finished, Transform, type Readable } from "node:stream";
 import type { Request } from "express";
 import type { Config } from "../../config/schema.ts";
 import {
+  isPictureMediaType,
+  PICTURE_FORMAT_NAMES,
+  PICTURE_MEDIA_TYPE_NAMES,
+} from "../../core/pictureFormats.ts";
+import {
   BodyTooLargeError,
   ClientGoneError,
   MalformedBodyError,
@@ -11,7 +16,6 @@ import {
 
 export type BodyForm = "json" | "ndjson" | "bytes" | "multipart";
 
-const PICTURE_TYPES: ReadonlySet<string> = new Set(["image/jpeg", "image/jpg", "image/png", "image/webp"]);
 const FORMS: ReadonlyMap<string, BodyForm> = new Map([
   ["application/json", "json"],
   ["application/x-ndjson", "ndjson"],
@@ -92,9 +96,9 @@ export function bulkForm(req: Request, config: Config): "folder" | "manifest" {
 /** @throws UnsupportedMediaTypeError where a type names a picture that can't be decoded */
 export function checkPictureType(header: string): void {
   const type = mediaType(header);
-  if (!type.startsWith("image/") || PICTURE_TYPES.has(type)) return;
+  if (!type.startsWith("image/") || isPictureMediaType(type)) return;
   throw new UnsupportedMediaTypeError(
-    `pictures must be JPEG, PNG or WebP (image/jpeg, image/png, image/webp), got ${JSON.stringify(type)}`,
+    `pictures must be ${PICTURE_FORMAT_NAMES} (${PICTURE_MEDIA_TYPE_NAMES}), got ${JSON.stringify(type)}`,
   );
 }
 

@@ -5,7 +5,15 @@
  */
 import type { Sharp, SharpOptions } from "sharp";
 import { BadInputError } from "../../errors.ts";
-import { readUprightSize, type PictureFormat } from "./pictureHeader.ts";
+import {
+  describeBytes,
+  PICTURE_FORMAT_NAMES,
+  sniffPicture,
+  type PictureFormat,
+} from "../../core/pictureFormats.ts";
+import { decodeBmp } from "./bmp.ts";
+import { repairJpeg } from "./jpegRepair.ts";
+import { isDeepPng, readUprightSize } from "./pictureHeader.ts";
 import { resample, sourceSpan, type Kernel, type ResampledAxis } from "./resample.ts";
 
 export type { Kernel } from "./resample.ts";
@@ -42,6 +50,8 @@ export interface DecodedPicture extends PictureSize {
   placement: Placement;
   /** Size of the upright picture before it was scaled. */
   original: PictureSize;
+  /** What was odd about the file and overlooked, in words for the sender of the picture. */
+  warnings?: readonly string[];
 }
 
 export interface DecodeOptions {
@@ -57,32 +67,110 @@ export interface DecodeOptions {
    * Pillow's to the bit, shrunk ones within a grey level on average. Default `linear`.
    */
   kernel?: Kernel;
+  /**
+   * How pixels of more than 8 bits become 8: `high-byte` as every viewer does it (the 12 bits of a thermal camera are
+   * nearly black then), `stretch` from the lowest to the highest value of the picture, or from `[low, high]`, in units
+   * of the picture (0..65535 for 16 bits). Default `high-byte`; pixels of 32 bits are refused then.
+   */
+  depth?: Depth;
+  /** What becomes of a picture that is cut short: `allow` fills the rest with grey and warns. Default `refuse`. */
+  truncated?: "refuse" | "allow";
 }
 
+export type Depth = "high-byte" | "stretch" | readonly [low: number, high: number];
+
 /**
- * Decodes a JPEG, PNG or WebP (of an animated one the first frame) and fits it to the canvas. EXIF orientation is
- * applied; grey and CMYK become RGB, 16 bits become 8; transparent parts lie on white. Colour profiles are not applied:
+ * Decodes a picture of one of `PICTURE_FORMATS` (of several frames or pages the first) and fits it to the canvas. EXIF
+ * orientation is applied; grey and CMYK become RGB; transparent parts lie on white. Colour profiles are not applied:
  * the training code of these models (PIL, OpenCV) doesn't either, and it doubles the time.
  * @throws BadInputError where the bytes are no such picture, are damaged, or decode to more than `maxPixels`.
  */
 export async function decodePicture(bytes: Buffer, options: DecodeOptions): Promise<DecodedPicture> {
-  const format = pictureFormat(bytes);
-  const original = await readOriginalSize(bytes, format, options.maxPixels);
+  const source = await openSource(bytes, options);
+  const { original, warnings } = source;
   const placement = placePicture(original, options);
   const canvas = options.fit === "inside" ? sizeOf(placement) : options.size;
   const visible = visiblePart(placement, canvas);
-
-  const source = { bytes, format, original, maxPixels: options.maxPixels };
   const pixels = await fitPixels(source, placement, visible, options.kernel ?? "linear");
-  return { pixels, ...sizeOf(visible), canvas, placement, original };
+  return {
+    pixels,
+    ...sizeOf(visible),
+    canvas,
+    placement,
+    original,
+    ...(warnings.length > 0 && { warnings }),
+  };
 }
 
-/** An encoded picture whose header was read. */
+/** A picture whose header was read: encoded, or as RGB where libvips can't read it as we need it. */
 interface Source {
-  bytes: Buffer;
+  bytes: Uint8Array;
   format: PictureFormat;
   original: PictureSize;
-  maxPixels: number;
+  isRaw: boolean;
+  options: DecodeOptions;
+  /** Grows while it is decoded. */
+  warnings: string[];
+}
+
+async function openSource(bytes: Buffer, options: DecodeOptions): Promise<Source> {
+  const format = sniffPicture(bytes);
+  if (!format)
+    throw new BadInputError(`the picture must be a ${PICTURE_FORMAT_NAMES}, got ${describeBytes(bytes)}`);
+  const { size: original, depth } = await readHeader(bytes, format);
+  checkSize(original, options.maxPixels);
+  const source: Source = { bytes, format, original, isRaw: false, options, warnings: [] };
+  if (format === "BMP") return readBmp(source, bytes);
+  const how = options.depth ?? "high-byte";
+  if (depth === 8 || (depth === 16 && how === "high-byte")) return source;
+  if (how === "high-byte") {
+    throw new BadInputError(
+      `the picture (${format}, ${sizeText(original)}) has pixels of 32 bits or more; set depth to "stretch" or [low, high]`,
+    );
+  }
+  return { ...source, bytes: await readDeep(source, depth, how), isRaw: true };
+}
+
+function readBmp(source: Source, bytes: Buffer): Source {
+  try {
+    const { pixels, isCut } = decodeBmp(bytes, source.options.truncated === "allow");
+    return { ...source, bytes: pixels, isRaw: true, warnings: isCut ? [CUT_SHORT] : [] };
+  } catch (error) {
+    throw damaged(source, error);
+  }
+}
+
+/** Pixels of 16 bits or more, mapped to RGB of 8. */
+async function readDeep(
+  source: Source,
+  depth: 16 | 32,
+  how: Exclude<Depth, "high-byte">,
+): Promise<Uint8Array> {
+  const data = await decode(source, (image) =>
+    // Numbers of 32 bits have no range of their own, which a change of the colour space would need.
+    depth === 16 ? image.toColourspace("rgb16").raw({ depth: "ushort" }) : image.raw({ depth: "float" }),
+  );
+  const bytes = data.buffer as ArrayBuffer;
+  const values =
+    depth === 16
+      ? new Uint16Array(bytes, data.byteOffset, data.byteLength / 2)
+      : new Float32Array(bytes, data.byteOffset, data.byteLength / 4);
+  const [low, high] = how === "stretch" ? rangeOf(values) : how;
+  const factor = high === low ? 0 : 255 / (high - low);
+  // Clamped and rounded by the array; what is no number becomes 0.
+  const mapped = new Uint8ClampedArray(values.length);
+  for (const [index, value] of values.entries()) mapped[index] = (value - low) * factor;
+  return new Uint8Array(mapped.buffer);
+}
+
+function rangeOf(values: Uint16Array | Float32Array): [low: number, high: number] {
+  let low = Infinity;
+  let high = -Infinity;
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
 }
 
 /**
@@ -247,38 +335,6 @@ function visiblePart(placement: Placement, canvas: PictureSize): Placement {
   };
 }
 
-/** What the first bytes say. Nothing else reaches the decoder, so its SVG, TIFF and GIF readers are never exposed. */
-function pictureFormat(bytes: Buffer): PictureFormat {
-  const text = (start: number, end: number) => bytes.toString("latin1", start, end);
-  if (bytes.length >= 3 && bytes.readUIntBE(0, 3) === 0xffd8ff) return "JPEG";
-  if (text(0, 8) === "\x89PNG\r\n\x1a\n") return "PNG";
-  if (text(0, 4) === "RIFF" && text(8, 12) === "WEBP") return "WebP";
-  throw new BadInputError(`the picture must be a JPEG, PNG or WebP, got ${describeBytes(bytes)}`);
-}
-
-const OTHER_FORMATS: readonly [name: string, pattern: RegExp][] = [
-  ["a GIF", /^GIF8/],
-  ["a TIFF", /^(II[*+]\p{Cc}|MM\p{Cc}[*+])/u],
-  ["a BMP", /^BM.{4}\p{Cc}{4}/su],
-  ["an AVIF", /^.{4}ftyp(avif|avis)/s],
-  ["a HEIC", /^.{4}ftyp(heic|heix|hevc|mif1|msf1)/s],
-  ["a JPEG XL", /^(\xff\n|.{4}JXL )/s],
-  ["a JPEG 2000", /^.{4}jP {2}/s],
-  ["a PDF", /^%PDF/],
-  ["an SVG", /^[^]{0,512}<svg[\s>]/i],
-];
-
-function describeBytes(bytes: Buffer): string {
-  if (bytes.length === 0) return "no bytes at all";
-  const head = bytes.toString("latin1", 0, 600);
-  const known = OTHER_FORMATS.find(([, pattern]) => pattern.test(head));
-  if (known) return known[0];
-  const isText = /^[\t\n\r\x20-\x7e]+$/.test(head.slice(0, 24));
-  return `${bytes.length} bytes that begin with ${
-    isText ? JSON.stringify(head.slice(0, 24)) : bytes.toString("hex", 0, 12).replaceAll(/(..)(?=.)/g, "$1 ")
-  }`;
-}
-
 let sharp: typeof import("sharp").default | undefined;
 
 /** Loads libvips with the first picture, so that a process that decodes none stays small. */
@@ -287,68 +343,127 @@ async function openPicture(bytes: Uint8Array, options: SharpOptions): Promise<Sh
   return sharp(bytes, options);
 }
 
-async function readOriginalSize(
+/** The upright size, and the bits of a channel: 8, 16, or 32 for whatever is more. */
+async function readHeader(
   bytes: Buffer,
   format: PictureFormat,
-  maxPixels: number,
-): Promise<PictureSize> {
-  const size = readUprightSize(bytes, format) ?? (await askForUprightSize(bytes, format));
+): Promise<{ size: PictureSize; depth: 8 | 16 | 32 }> {
+  const size = readUprightSize(bytes, format);
+  if (size) return { size, depth: format === "PNG" && isDeepPng(bytes) ? 16 : 8 };
+  try {
+    const image = await openPicture(bytes, { limitInputPixels: false });
+    const { autoOrient, depth, channels } = await image.metadata();
+    if (channels > MAX_CHANNELS)
+      throw new Error(`it has ${channels} channels, up to ${MAX_CHANNELS} are read`);
+    return { size: sizeOf(autoOrient), depth: depth === "uchar" ? 8 : depth === "ushort" ? 16 : 32 };
+  } catch (error) {
+    throw damaged({ format, original: undefined, bytes }, error);
+  }
+}
+
+/** CMYK with alpha. A TIFF may have thousands, all of which would have to be held. */
+const MAX_CHANNELS = 5;
+
+function checkSize(size: PictureSize, maxPixels: number): void {
   const pixels = size.width * size.height;
   if (pixels > maxPixels) {
     throw new BadInputError(
       `the picture is ${sizeText(size)} = ${pixels} pixels, more than max_picture_pixels (${maxPixels})`,
     );
   }
-  return size;
 }
 
-async function askForUprightSize(bytes: Buffer, format: PictureFormat): Promise<PictureSize> {
-  try {
-    const image = await openPicture(bytes, { limitInputPixels: false });
-    return (await image.metadata()).autoOrient;
-  } catch (error) {
-    throw damaged(`the picture (${format}, ${bytes.length} bytes)`, error);
-  }
-}
+// At the end of a scan, a camera may leave a few bytes more.
+const HARMLESS_WARNING = /^(VipsJpeg: )?Corrupt JPEG data: \d{1,2} extraneous bytes before marker 0xd9$/;
+const CUT_SHORT = "the picture is cut short; what is missing is grey";
 
-// Many cameras write these, and every viewer shows the picture as it was meant.
-const HARMLESS_WARNING =
-  /Invalid SOS parameters for sequential JPEG|: \d{1,2} extraneous bytes before marker/;
-
-/** Decodes what `fit` makes of the picture to RGB of 8 bits. */
+/** Decodes what `fit` makes of the picture, by default to RGB of 8 bits. */
 async function decode(source: Source, fit: (image: Sharp) => Sharp): Promise<Uint8Array> {
-  const { bytes, format, original, maxPixels } = source;
-  const decodeWith = async (failOn: "warning" | "error") => {
-    const image = await openPicture(bytes, {
-      failOn,
-      limitInputPixels: maxPixels,
-      autoOrient: true,
-      ignoreIcc: true,
-    });
-    const { data, info } = await fit(image.flatten({ background: "#ffffff" }).toColourspace("srgb"))
-      .raw({ depth: "uchar" })
-      .toBuffer({ resolveWithObject: true });
-    if (info.channels !== 3) throw new Error(`expected RGB from the decoder, got ${info.channels} channels`);
-    return data;
-  };
-  const what = `the picture (${format}, ${sizeText(original)})`;
   try {
     // Below "warning", libvips answers with grey or garbage where the data is damaged.
-    return await decodeWith("warning");
+    return await decodeWith(source, source.bytes, "warning", fit);
   } catch (error) {
-    if (!HARMLESS_WARNING.test(String(error))) throw damaged(what, error);
-    return await decodeWith("error").catch((second: unknown) => {
-      throw damaged(what, second);
+    if (source.format === "JPEG") return decodeOddJpeg(source, error as Error, fit);
+    return decodeCut(source, source.bytes, error as Error, fit);
+  }
+}
+
+/** As libjpeg reads what cameras write, but with an error where a part of the picture itself is missing or damaged. */
+async function decodeOddJpeg(
+  source: Source,
+  fault: Error,
+  fit: (image: Sharp) => Sharp,
+): Promise<Uint8Array> {
+  const { bytes, warnings, isCut } = repairJpeg(source.bytes as Buffer);
+  try {
+    if (warnings.length === 0 || isCut) throw fault;
+    const data = await decodeWith(source, bytes, "warning", fit);
+    source.warnings.push(...warnings);
+    return data;
+  } catch (error) {
+    const { message } = error as Error;
+    if (!message.split("\n").every((line) => HARMLESS_WARNING.test(line)))
+      return decodeCut(source, bytes, error as Error, fit);
+    source.warnings.push(...warnings, message.replace(/^VipsJpeg: /, "libjpeg: "));
+    return decodeWith(source, bytes, "error", fit).catch((second: unknown) => {
+      throw damaged(source, second);
     });
   }
 }
 
-function damaged(what: string, error: unknown): BadInputError {
-  const reason = (error as Error).message
+async function decodeCut(
+  source: Source,
+  bytes: Uint8Array,
+  fault: Error,
+  fit: (image: Sharp) => Sharp,
+): Promise<Uint8Array> {
+  if (source.options.truncated !== "allow") throw damaged(source, fault);
+  const data = await decodeWith(source, bytes, "none", fit).catch(() => {
+    throw damaged(source, fault);
+  });
+  source.warnings.push(`${CUT_SHORT} (${reasonOf(fault)})`);
+  return data;
+}
+
+async function decodeWith(
+  { isRaw, original, options }: Source,
+  bytes: Uint8Array,
+  failOn: "warning" | "error" | "none",
+  fit: (image: Sharp) => Sharp,
+): Promise<Uint8Array> {
+  const image = await openPicture(
+    bytes,
+    isRaw
+      ? { raw: { ...original, channels: 3 }, limitInputPixels: options.maxPixels }
+      : { failOn, limitInputPixels: options.maxPixels, autoOrient: true, ignoreIcc: true },
+  );
+  const { data, info } = await fit(
+    image.flatten({ background: "#ffffff" }).toColourspace("srgb").raw({ depth: "uchar" }),
+  ).toBuffer({ resolveWithObject: true });
+  if (info.channels !== 3) throw new Error(`expected RGB from the decoder, got ${info.channels} channels`);
+  return data;
+}
+
+function damaged(
+  { format, original, bytes }: Pick<Source, "format" | "bytes"> & { original: PictureSize | undefined },
+  error: unknown,
+): BadInputError {
+  const what = `the picture (${format}, ${original ? sizeText(original) : `${bytes.length} bytes`})`;
+  if (/compression (format has not been built in|support is not configured)/i.test(String(error)))
+    return new BadInputError(
+      `${what} is compressed in a way that this decoder can't read; convert it to JPEG`,
+      {
+        cause: error,
+      },
+    );
+  return new BadInputError(`${what} is damaged or cut short: ${reasonOf(error as Error)}`, { cause: error });
+}
+
+function reasonOf({ message }: Error): string {
+  return message
     .split("\n")[0]!
     .replace(/^Input buffer has corrupt header: /, "")
-    .replace(/^(VipsJpeg|vipspng|pngload_buffer|webp\w*): /i, "");
-  return new BadInputError(`${what} is damaged or cut short: ${reason}`, { cause: error });
+    .replace(/^(VipsJpeg|vipspng|pngload_buffer|webp\w*|gifload\w*|tiff\w*|heif\w*): /i, "");
 }
 
 const sizeOf = ({ width, height }: PictureSize): PictureSize => ({ width, height });
@@ -366,8 +481,8 @@ export interface TensorFormat {
   mean?: readonly number[];
   /** One number for each channel, in the order of `channels`. Default 1. */
   std?: readonly number[];
-  /** Value (0..255, before normalisation) of the canvas where there is no picture. Default 114, as Ultralytics and YOLOX. */
-  pad?: number;
+  /** Value (0..255, before normalisation) of the canvas where there is no picture, or its R, G and B. Default 114, as Ultralytics and YOLOX. */
+  pad?: number | readonly [red: number, green: number, blue: number];
 }
 
 /** Element types of a model's picture input. */
@@ -418,17 +533,19 @@ export function writeTensor(
   offset: number,
 ): void {
   const { width, height, canvas, placement } = picture;
-  const { layout, channels, pad = 114 } = writer.format;
+  const { layout, channels } = writer.format;
   const count = writer.tables.length;
   const plane = canvas.width * canvas.height;
   // Distance in the tensor from a pixel to its right neighbour, and from a channel to the next.
   const [step, stride] = layout === "nchw" ? [1, plane] : [count, 1];
 
   if (width !== canvas.width || height !== canvas.height) {
+    const pad = padOf(writer.format);
     for (const [channel, table] of writer.tables.entries()) {
       const start = offset + channel * stride;
-      if (step === 1) into.fill(table[pad]!, start, start + plane);
-      else for (let at = start; at < start + plane * step; at += step) into[at] = table[pad]!;
+      const value = table[pad[channel]!]!;
+      if (step === 1) into.fill(value, start, start + plane);
+      else for (let at = start; at < start + plane * step; at += step) into[at] = value;
     }
   }
   const writeRow = channels === "grey" ? writeGreyRow : writeColourRow;
@@ -438,6 +555,13 @@ export function writeTensor(
       offset + ((Math.max(0, placement.top) + row) * canvas.width + Math.max(0, placement.left)) * step;
     writeRow(picture.pixels, row * width * 3, width, writer.tables, into, at, step, stride, first, last);
   }
+}
+
+/** The padding's pixel value of each channel. */
+function padOf({ pad = 114, channels }: TensorFormat): readonly number[] {
+  if (typeof pad === "number") return [pad, pad, pad];
+  if (channels === "rgb") return pad;
+  return channels === "bgr" ? pad.toReversed() : [greyOf(...pad)];
 }
 
 type RowWriter = (
@@ -465,11 +589,12 @@ const writeColourRow: RowWriter = (pixels, source, width, tables, into, at, step
 
 const writeGreyRow: RowWriter = (pixels, source, width, [table], into, at, step) => {
   for (const end = source + width * 3; source < end; source += 3, at += step) {
-    const grey =
-      (pixels[source]! * 19595 + pixels[source + 1]! * 38470 + pixels[source + 2]! * 7471 + 0x8000) >> 16;
-    into[at] = table![grey]!;
+    into[at] = table![greyOf(pixels[source]!, pixels[source + 1]!, pixels[source + 2]!)]!;
   }
 };
+
+const greyOf = (red: number, green: number, blue: number) =>
+  (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16;
 
 const floatView = new Float32Array(1);
 const bitsView = new Uint32Array(floatView.buffer);

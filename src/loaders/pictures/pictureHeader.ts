@@ -4,12 +4,25 @@
  * runs, because the run blocks the event loop.
  */
 
-export type PictureFormat = "JPEG" | "PNG" | "WebP";
+import type { PictureFormat } from "../../core/pictureFormats.ts";
+import { readBmpSize } from "./bmp.ts";
 
 /** Width and height as they are seen, once the EXIF orientation is applied. */
 export interface UprightSize {
   width: number;
   height: number;
+}
+
+const READERS: Partial<Record<PictureFormat, (bytes: Buffer) => UprightSize | undefined>> = {
+  JPEG: readJpegSize,
+  PNG: readPngSize,
+  WebP: readWebpSize,
+  BMP: readBmpSize,
+};
+
+/** Whether a PNG has 16 bits a channel. */
+export function isDeepPng(bytes: Buffer): boolean {
+  return bytes[24] === 16;
 }
 
 /**
@@ -18,8 +31,7 @@ export interface UprightSize {
  */
 export function readUprightSize(bytes: Buffer, format: PictureFormat): UprightSize | undefined {
   try {
-    if (format === "JPEG") return readJpegSize(bytes);
-    return format === "PNG" ? readPngSize(bytes) : readWebpSize(bytes);
+    return READERS[format]?.(bytes);
   } catch (error) {
     // The picture ends where its header should go on.
     if (error instanceof RangeError) return undefined;

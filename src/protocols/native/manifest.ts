@@ -9,6 +9,7 @@ import type { Config } from "../../config/schema.ts";
 import { BadInputError, InfermillError, InvalidRequestError, type Fault } from "../../errors.ts";
 import { decodeBase64 } from "../../imil/requestPictures.ts";
 import type { Needs } from "../../imil/requestSchema.ts";
+import { PICTURE_FORMAT_NAMES, sniffPicture } from "../../core/pictureFormats.ts";
 import { parseWith } from "../../core/faults.ts";
 import { parseJson } from "../../api/body/read.ts";
 import { readDictionary } from "../../api/requestDictionary.ts";
@@ -100,15 +101,14 @@ function isName(text: string, { bulk_roots }: Config): boolean {
   throw new InvalidRequestError([
     {
       key: "image",
-      problem: `must be <root>/<path> with a root of bulk_roots (${known}), an http(s) URL, or a JPEG, PNG or WebP as base64, got ${JSON.stringify(text.slice(0, 80))}`,
+      problem: `must be <root>/<path> with a root of bulk_roots (${known}), an http(s) URL, or a picture (${PICTURE_FORMAT_NAMES}) as base64, got ${JSON.stringify(text.slice(0, 80))}`,
     },
   ]);
 }
 
 function isPicture(base64: string): boolean {
   try {
-    const start = decodeBase64(base64.slice(0, 64), "image").toString("latin1");
-    return start.startsWith("\xff\xd8\xff") || start.startsWith("\x89PNG") || start.startsWith("RIFF");
+    return sniffPicture(decodeBase64(base64.slice(0, 64), "image")) !== undefined;
   } catch {
     return false;
   }

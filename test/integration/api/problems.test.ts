@@ -74,9 +74,9 @@ describe.skipIf(whyNoRedis)("problems", () => {
     ["text/plain", "application/x-ndjson"],
     ["", "multipart/form-data"],
     ["application/xml", "application/json"],
-    ["image/gif", "JPEG, PNG or WebP"],
-    ["image/svg+xml", "JPEG, PNG or WebP"],
-    ["image/tiff", "JPEG, PNG or WebP"],
+    ["image/jxl", "JPEG, PNG, WebP"],
+    ["image/svg+xml", "JPEG, PNG, WebP"],
+    ["image/jp2", "JPEG, PNG, WebP"],
   ])("the Content-Type %j is refused with 415", async (type, reason) => {
     const response = await fetch(api.predictions(), {
       method: "POST",

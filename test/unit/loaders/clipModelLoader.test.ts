@@ -215,7 +215,7 @@ describe("a batch", () => {
       `Prompt must hold texts of at most 77 tokens, start and end among them, got 82: "${long.slice(0, 60)}…"`,
       expect.stringMatching(/^Prompt begins like a JSON list but is none: /),
       "Prompt must hold at most 1000 texts, got 1001",
-      expect.stringContaining("must be a JPEG, PNG or WebP"),
+      expect.stringContaining("must be a JPEG, PNG, WebP"),
       'C_threshold must be a number from 0 to 1 (or one in a string), got "high"',
     ]);
     expect(outcomes.slice(1, -1).map((error) => (error as Error).name)).toEqual(

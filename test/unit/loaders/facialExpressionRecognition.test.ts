@@ -239,7 +239,7 @@ describe("FacialExpressionRecognition: find faces, grey 64×64, the strongest of
       ["angry", "disgust"],
       [],
       ["fear", "happy"],
-      expect.stringContaining("must be a JPEG, PNG or WebP"),
+      expect.stringContaining("must be a JPEG, PNG, WebP"),
       ["sad", "surprise"],
     ];
     for (const [shape, runs] of [

@@ -221,7 +221,7 @@ describe("requests", () => {
     ]);
     expect(outcomes.map((outcome) => (outcome instanceof Error ? outcome.message : "answered"))).toEqual([
       "answered",
-      expect.stringContaining("must be a JPEG, PNG or WebP"),
+      expect.stringContaining("must be a JPEG, PNG, WebP"),
       'the model "Means" needs a picture, the request has none',
       "this row is rejected",
       expect.stringContaining("damaged or cut short"),
