@@ -41,6 +41,10 @@ def check_file(place: Mapping[str, Any]) -> None:
     except OSError as error:
         raise fault("model_loader_file", f"{file} can't be read: {error.strerror}") from error
     for node in tree.body:
+        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if not isinstance(node, _HARMLESS) and not is_text:
+            # It may change the path, or install something.
+            break
         for package in _imported(node):
             if not _is_installed(package):
                 raise fault(
@@ -52,6 +56,10 @@ def check_file(place: Mapping[str, Any]) -> None:
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     if place["loader"] not in {*classes, *_bound_names(tree)}:
         raise fault("loader", class_missing(place["loader"], place.get("file") or name, classes))
+
+
+#: Statements after which an import finds what it found before.
+_HARMLESS = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _find_module(name: str, base_dir: str) -> str:
