@@ -3,7 +3,7 @@ import type { LoaderDescription } from "../core/description.ts";
 import { attachOutputs, inputsOf, type RequestDictionary } from "../core/request.ts";
 import { EngineLostError, LoaderError, PredictionTimeoutError } from "../errors.ts";
 import { BaseModelLoader, type BatchTrace, type Outcome } from "../loaders/BaseModelLoader.ts";
-import type { LoaderSpec } from "../loaders/openLoader.ts";
+import type { LoaderSpec } from "../loaders/loaderSpec.ts";
 import { EngineChild } from "./engineChild.ts";
 import { fromWire, type FromEngine, type Member, type MemberOutcome } from "./protocol.ts";
 
