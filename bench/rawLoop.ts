@@ -5,7 +5,8 @@
 import { readFile } from "node:fs/promises";
 import sharp from "sharp";
 import type { BaseModelLoader } from "../src/loaders/BaseModelLoader.ts";
-import { openLoader, type LoaderSpec } from "../src/loaders/openLoader.ts";
+import type { LoaderSpec } from "../src/loaders/loaderSpec.ts";
+import { openLoader } from "../src/loaders/openLoader.ts";
 import { attachPictures } from "../src/imil/requestPictures.ts";
 
 sharp.concurrency(1);

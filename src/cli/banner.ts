@@ -3,7 +3,7 @@ import { relative } from "node:path";
 import { isatty } from "node:tty";
 import picocolors from "picocolors";
 import { findSamplePhoto } from "../models/samplePhotos.ts";
-import type { RedisServer } from "../redis/provideRedis.ts";
+import type { RedisServer } from "../redis/redisServer.ts";
 
 // picocolors takes a CI for a terminal.
 const colours = picocolors.createColors(picocolors.isColorSupported && isatty(1));

@@ -5,7 +5,7 @@ import { attachOutputs, inputsOf, type RequestDictionary } from "../core/request
 import { picturesOf } from "../imil/requestPictures.ts";
 import { EngineLostError, LoaderError, PredictionTimeoutError } from "../errors.ts";
 import { BaseModelLoader, type BatchTrace, type Outcome } from "../loaders/BaseModelLoader.ts";
-import type { LoaderSpec } from "../loaders/openLoader.ts";
+import type { LoaderSpec } from "../loaders/loaderSpec.ts";
 import { EngineChild } from "./engineChild.ts";
 import { fromWire, type FromEngine, type Member, type MemberOutcome } from "./protocol.ts";
 

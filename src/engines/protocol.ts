@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { InputDescription, LoaderDescription, TensorDescription } from "../core/description.ts";
 import type { Output, RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import { BadInputError, InfermillError, LoaderError } from "../errors.ts";
-import type { LoaderSpec } from "../loaders/openLoader.ts";
+import type { LoaderSpec } from "../loaders/loaderSpec.ts";
 import { encodeFrame, FrameError, type Frame } from "./frames.ts";
 
 /** Raised when a message changes in a way that an older engine would misread. */

@@ -7,25 +7,11 @@ import { ConfigError, LoaderError, ModelNotFoundError, type ConfigFault } from "
 import { checkModelSource, resolveModelPath } from "../models/sources.ts";
 import type { BaseModelLoader, LoaderClass, ModelSection } from "./BaseModelLoader.ts";
 import { readClassNames } from "./labels.ts";
+import type { LoaderSpec } from "./loaderSpec.ts";
 import { checkPythonLoader } from "./python/checkPythonLoader.ts";
 import { findPythonLoader } from "./python/pythonLoader.ts";
 import { loadLoaderClass } from "./registry.ts";
 import { buildModelSection, checkModelSection } from "./section.ts";
-
-/** Everything that it takes to build the loader of one model for one device. */
-export interface LoaderSpec {
-  modelName: string;
-  model: ModelConfig;
-  /** The file that it was read from. */
-  configFile: string;
-  /** Folder that relative paths of the model start from. */
-  baseDir: string;
-  /** The model's files, fetched and converted, as absolute paths. */
-  modelPaths: readonly string[];
-  device: string;
-  intraOpThreads: number;
-  maxPicturePixels: number;
-}
 
 /**
  * What is wrong with the models of a configuration, as far as it shows without loading them: loader classes that

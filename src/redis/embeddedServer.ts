@@ -16,7 +16,7 @@ import { Redis } from "ioredis";
 import { RedisUnavailableError } from "../errors.ts";
 import { parseInfo } from "./check.ts";
 import type { RedisProgram } from "./findRedisProgram.ts";
-import type { RedisServer } from "./provideRedis.ts";
+import type { RedisLog, RedisServer } from "./redisServer.ts";
 import {
   isListening,
   launch,
@@ -28,12 +28,6 @@ import {
   type ServerProcess,
 } from "./serverProcess.ts";
 import { withFileLock } from "../fileLock.ts";
-
-/** The part of a pino logger that is used here. */
-export interface RedisLog {
-  info(line: string): void;
-  warn(line: string): void;
-}
 
 const SEAT_NAME = "infermill-seat";
 /** macOS allows 104 bytes with the closing zero, Linux 108. */

@@ -5,22 +5,11 @@
 import type { Redis } from "ioredis";
 import { connectRedis, withoutPassword } from "./connections.ts";
 import { checkRedis } from "./check.ts";
-import { startEmbeddedRedis, type RedisLog } from "./embeddedServer.ts";
+import { startEmbeddedRedis } from "./embeddedServer.ts";
 import { findRedisProgram } from "./findRedisProgram.ts";
+import type { RedisLog, RedisServer } from "./redisServer.ts";
 
-/** A Redis to use until `close()`. */
-export interface RedisServer {
-  /** `redis://…`, `rediss://…` or `unix:///path`, percent-encoded. */
-  readonly url: string;
-  /** For people: "REDIS_URL", "redis-server 7.0.15 on the PATH (/usr/bin/redis-server)". */
-  readonly source: string;
-  /** "7.0.15", or "unknown" where the server hides it. */
-  readonly version: string;
-  /** What a named server's settings mean for durability, a sentence each; empty where all is well. */
-  readonly warnings: readonly string[];
-  /** Stops an embedded server that no other infermill uses; leaves every other one alone. */
-  close(): Promise<void>;
-}
+export type { RedisServer } from "./redisServer.ts";
 
 export interface ProvideRedisOptions {
   /** Redis that the user named. Default: REDIS_URL, else an embedded server. */

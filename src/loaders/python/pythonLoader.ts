@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { DEFAULT_MAX_BATCH_SIZE, modelSchema, type ModelConfig } from "../../config/schema.ts";
 import { isMilConfig } from "../../imil/milConfig.ts";
 import { readClassNames } from "../labels.ts";
-import type { LoaderSpec } from "../openLoader.ts";
+import type { LoaderSpec } from "../loaderSpec.ts";
 
 /** What is started as an engine; `infermill`, the package for loaders, lies beside it. */
 export const ENGINE_SCRIPT = fileURLToPath(new URL("../../../python/infermill_engine.py", import.meta.url));

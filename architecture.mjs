@@ -1,0 +1,145 @@
+/**
+ * The rooms of src and what each may import; `npm run architecture` fails on whatever else, on circles, and on rooms
+ * that are not listed here. Imports of types count, and so do dynamic ones. CONTRIBUTING.md draws the same picture.
+ */
+
+/** Files that stand in src itself and belong to nobody: every room may import them. */
+const SHARED = ["errors.ts", "closest.ts", "fileLock.ts", "version.ts"];
+
+const ROOMS = {
+  // What requests, predictions and bulk runs are.
+  core: [],
+  // IMIL's dialect, and that of the Open Inference Protocol.
+  imil: ["core"],
+  tensors: ["core"],
+
+  // Models: from a file to a response. Nothing here knows of HTTP, Redis or jobs.
+  models: [],
+  loaders: ["models", "imil", "tensors", "config", "core"],
+  engines: ["loaders", "imil", "config", "core"],
+
+  // Queues: everything that touches Redis.
+  egress: [],
+  config: ["imil", "egress", "core"],
+  redis: ["core"],
+  queue: ["redis", "config", "core"],
+
+  // Processes: api, worker and coordinator meet in the queue only.
+  worker: ["engines", "queue", "redis", "egress", "config", "core"],
+  bulk: ["queue", "redis", "imil", "config", "core"],
+  webhooks: ["queue", "redis", "egress", "config", "core"],
+  api: ["bulk", "queue", "egress", "imil", "config", "core"],
+  protocols: ["api", "bulk", "queue", "egress", "imil", "tensors", "config", "core"],
+
+  annotate: ["imil", "core"],
+  client: ["imil", "core"],
+  // Starts whatever there is.
+  cli: [
+    "executeModel.ts",
+    "annotate",
+    "api",
+    "bulk",
+    "client",
+    "config",
+    "core",
+    "engines",
+    "imil",
+    "loaders",
+    "models",
+    "protocols",
+    "queue",
+    "redis",
+    "webhooks",
+    "worker",
+  ],
+};
+
+/** Rooms that only know models: they take neither requests nor jobs. */
+const WITHOUT_HTTP_OR_REDIS = ["core", "imil", "tensors", "models", "loaders"];
+const HTTP_AND_REDIS = "^(express|ioredis|bullmq|helmet|@bull-board/.*|(node:)?https?)$";
+
+const anyOf = (names) => `(${names.join("|")})`;
+
+/** A room is a folder; what ends in .ts is a file of src itself. */
+const pathOf = (name) => (name.endsWith(".ts") ? `${name.replace(".", "\\.")}$` : `${name}/`);
+
+const importsOfRooms = Object.entries(ROOMS).map(([room, rooms]) => ({
+  name: `imports-of-${room}`,
+  comment: `src/${room} may import ${[...rooms, ...SHARED].join(", ")}`,
+  severity: "error",
+  from: { path: `^src/${room}/` },
+  to: { path: "^src/", pathNot: `^src/${anyOf([room, ...rooms, ...SHARED].map(pathOf))}` },
+}));
+
+export default {
+  forbidden: [
+    ...importsOfRooms,
+    {
+      name: "shared-files-stand-alone",
+      severity: "error",
+      from: { path: `^src/${anyOf(SHARED.map(pathOf))}` },
+      to: { path: "^src/", pathNot: `^src/${anyOf(SHARED.map(pathOf))}` },
+    },
+    {
+      name: "room-is-not-listed",
+      comment: "name the room and what it may import in architecture.mjs",
+      severity: "error",
+      from: { path: "^src/[^/]+/", pathNot: `^src/${anyOf(Object.keys(ROOMS))}/` },
+      to: {},
+    },
+    {
+      name: "worker-speaks-the-engine-protocol",
+      comment: "what runs inside of an engine is not the worker's",
+      severity: "error",
+      from: { path: "^src/worker/" },
+      to: { path: "^src/engines/", pathNot: "^src/engines/(protocol|engineChild)\\.ts$" },
+    },
+    {
+      name: "protocols-stand-beside-each-other",
+      severity: "error",
+      from: { path: "^src/protocols/([^/]+)/" },
+      to: { path: "^src/protocols/", pathNot: "^src/protocols/$1/" },
+    },
+    {
+      name: "nothing-imports-the-public-entry",
+      severity: "error",
+      from: {},
+      to: { path: "^src/index\\.ts$" },
+    },
+    {
+      name: "models-know-no-http-and-no-redis",
+      severity: "error",
+      from: { path: `^src/${anyOf(WITHOUT_HTTP_OR_REDIS)}/` },
+      to: { path: `${HTTP_AND_REDIS}|node_modules/(express|ioredis|bullmq|helmet|@bull-board)/` },
+    },
+    {
+      name: "the-client-runs-in-browsers",
+      severity: "error",
+      from: { path: `^src/${anyOf(["client", "core"])}/` },
+      to: { dependencyTypes: ["core"] },
+    },
+    {
+      name: "no-circle",
+      severity: "error",
+      from: {},
+      to: { circular: true },
+    },
+    {
+      name: "no-development-package-in-src",
+      severity: "error",
+      from: { path: "^src/" },
+      to: { dependencyTypes: ["npm-dev", "npm-no-pkg", "npm-unknown", "unknown"] },
+    },
+  ],
+  options: {
+    // TypeScript 7.0 has no API for other tools, and swc parses all that there is here.
+    parser: "swc",
+    tsPreCompilationDeps: true,
+    doNotFollow: { path: "node_modules" },
+    enhancedResolveOptions: {
+      exportsFields: ["exports"],
+      conditionNames: ["import", "node", "types", "default"],
+      extensions: [".ts", ".js"],
+    },
+  },
+};
