@@ -10,6 +10,16 @@ import { DEFAULT_MAX_BATCH_SIZE } from "../../config/schema.ts";
 import type { WorkerReport } from "../../queue/workerReports.ts";
 import { count } from "./schemas.ts";
 
+/** What OpenAI's clients read of a model, so that they can list them, too. */
+const openAiModelSchema = z.object({
+  id: z.string().meta({ description: "Its name." }),
+  object: z.literal("model"),
+  created: z
+    .int()
+    .meta({ description: "When its first live worker started, in Unix seconds; 0 without one." }),
+  owned_by: z.string(),
+});
+
 const modelSchema = z
   .object({
     name: z.string(),
@@ -73,17 +83,26 @@ const modelSchema = z
       })
       .meta({ description: "Since the live workers started." }),
     links: z.object({ self: z.string(), predictions: z.string() }),
+    ...openAiModelSchema.shape,
   })
   .meta({ id: "Model" });
 
-const modelsSchema = z.object({ models: z.array(modelSchema) }).meta({ id: "Models" });
+const modelsSchema = z
+  .object({
+    models: z.array(modelSchema),
+    object: z.literal("list"),
+    data: z.array(openAiModelSchema).meta({ description: "The same for OpenAI's clients." }),
+  })
+  .meta({ id: "Models" });
 
 type ModelDescription = z.output<typeof modelSchema>;
 
 async function listModels(api: Api, _req: Request, res: Response): Promise<void> {
   const reports = await api.predictions.workers();
   const names = Object.keys(api.config.models);
-  res.json({ models: await Promise.all(names.map((name) => describeModel(api, name, reports))) });
+  const models = await Promise.all(names.map((name) => describeModel(api, name, reports)));
+  const data = models.map(({ id, object, created, owned_by }) => ({ id, object, created, owned_by }));
+  res.json({ models, object: "list", data });
 }
 
 async function getModel(api: Api, req: Request, res: Response): Promise<void> {
@@ -156,7 +175,17 @@ async function describeModel(
         sum("batches") > 0 ? Math.round((sum("predictions") / sum("batches")) * 100) / 100 : null,
     },
     links: modelLinks(name),
+    id: name,
+    object: "model",
+    created: served.length > 0 ? startedAt(name, reports) : 0,
+    owned_by: "infermill",
   };
+}
+
+/** Unix seconds. */
+function startedAt(name: string, reports: readonly WorkerReport[]): number {
+  const times = reports.filter(({ models }) => models[name]).map(({ started_at }) => Date.parse(started_at));
+  return Math.floor(Math.min(...times) / 1000);
 }
 
 export const modelRoutes: readonly Route[] = [
