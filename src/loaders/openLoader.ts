@@ -2,7 +2,7 @@
 import { devicesOf } from "../core/devices.ts";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
-import type { Config, ModelConfig } from "../config/schema.ts";
+import type { Config } from "../config/schema.ts";
 import { ConfigError, LoaderError, ModelNotFoundError, type ConfigFault } from "../errors.ts";
 import { checkModelSource, resolveModelPath } from "../models/sources.ts";
 import type { BaseModelLoader, LoaderClass, ModelSection } from "./BaseModelLoader.ts";

@@ -68,7 +68,7 @@ const TABLE = Array.from({ length: 7 }, (_, id) => [id, id * id, 1]);
 
 /** Token vectors from a table, [N, length, 3], and with `pooled` the sum of those that the mask keeps, [N, 3]. */
 function transformer({
-  type = "int64" as DataType,
+  type = "int64",
   pooled = false,
   inputs = ["input_ids", "attention_mask"],
 }: { type?: DataType; pooled?: boolean; inputs?: string[] } = {}): OnnxModel {
