@@ -211,3 +211,11 @@ export function toInfermillError(
   const detail = thrown instanceof Error ? thrown.message || thrown.name : String(thrown);
   return wrap(detail, { cause: thrown });
 }
+
+/** Of onnxruntime, CUDA and V8. */
+export function isOutOfMemory(error: unknown): boolean {
+  return (
+    error instanceof Error &&
+    /out of memory|failed to allocate memory|(array buffer|array) allocation failed/i.test(error.message)
+  );
+}

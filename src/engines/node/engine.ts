@@ -5,7 +5,13 @@
  */
 import { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
-import { BadInputError, LoaderError, toInfermillError, type InfermillError } from "../../errors.ts";
+import {
+  BadInputError,
+  LoaderError,
+  toInfermillError,
+  type InfermillError,
+  isOutOfMemory,
+} from "../../errors.ts";
 import type { BaseModelLoader, BatchTrace, Outcome } from "../../loaders/BaseModelLoader.ts";
 import {
   DEFAULT_INPUT,
@@ -181,14 +187,6 @@ async function runBatch(batch: ReadMember[]): Promise<void> {
 
 async function runParts(batch: ReadMember[], size: number): Promise<void> {
   for (let start = 0; start < batch.length; start += size) await runBatch(batch.slice(start, start + size));
-}
-
-/** Of onnxruntime, CUDA and V8. */
-function isOutOfMemory(error: unknown): boolean {
-  return (
-    error instanceof Error &&
-    /out of memory|failed to allocate memory|(array buffer|array) allocation failed/i.test(error.message)
-  );
 }
 
 function lowerBatchLimit(tried: number, error: Error): void {

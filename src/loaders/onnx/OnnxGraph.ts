@@ -5,7 +5,7 @@
  */
 import type { InferenceSession } from "onnxruntime-node";
 import type { TensorDescription } from "../../core/description.ts";
-import { BadInputError, InfermillError, LoaderError } from "../../errors.ts";
+import { BadInputError, InfermillError, isOutOfMemory, LoaderError } from "../../errors.ts";
 import { loadModelFile, type ModelFile } from "../../models/onnxGraph.ts";
 import {
   TENSOR_ARRAYS,
@@ -57,10 +57,15 @@ export class OnnxGraph {
   readonly plan: BatchPlan;
   /** What the file says of itself. */
   readonly file: ModelFile;
-  /** What was found out of this graph and decided for it. */
+  /** What was found out of this graph that limits it, and the setting that has no effect then. */
   readonly notes: string[] = [];
+  /** What was measured. */
+  readonly facts: Record<string, string> = {};
   readonly wantedOutputs: readonly string[];
-  readonly #session: InferenceSession;
+  #session: InferenceSession;
+  readonly #openAgain: () => Promise<InferenceSession>;
+  /** Most rows that one run had so far. */
+  #largestRun = 1;
   readonly #runtime: Runtime;
   #limit: number;
   #rows: Rows = "untried";
@@ -77,8 +82,15 @@ export class OnnxGraph {
   readonly #buffers = new Map<string, NumberArray>();
   #lastTurn: Promise<unknown> = Promise.resolve();
 
-  private constructor(session: InferenceSession, runtime: Runtime, file: ModelFile, options: GraphOptions) {
+  private constructor(
+    session: InferenceSession,
+    openAgain: () => Promise<InferenceSession>,
+    runtime: Runtime,
+    file: ModelFile,
+    options: GraphOptions,
+  ) {
     this.#session = session;
+    this.#openAgain = openAgain;
     this.#runtime = runtime;
     this.file = file;
     this.inputs = describeTensors(session.inputMetadata);
@@ -104,11 +116,12 @@ export class OnnxGraph {
   /** @throws Error where the file or the device can't be used, or the graph has inputs that are no tensors */
   static async open(path: string | undefined, options: GraphOptions): Promise<OnnxGraph> {
     const file = path === undefined ? undefined : loadModelFile(path);
-    const session = await openSession(path, options, file?.content);
+    const openAgain = () => openSession(path, options, file?.content);
+    const session = await openAgain();
     try {
       const notTensor = describeTensors(session.inputMetadata).find(({ type }) => type === "not a tensor");
       if (notTensor) throw new Error(`the input "${notTensor.name}" is no tensor, which can't be filled`);
-      return new OnnxGraph(session, await loadRuntime(), file!, options);
+      return new OnnxGraph(session, openAgain, await loadRuntime(), file!, options);
     } catch (error) {
       await session.release();
       throw error;
@@ -206,7 +219,9 @@ export class OnnxGraph {
     if (isUntried) return this.#tryTogether(batch, run);
     try {
       return await this.#runTogether(batch, run);
-    } catch {
+    } catch (error) {
+      // Whoever formed the batch makes smaller ones then.
+      if (isOutOfMemory(error)) throw error;
       // One of them fails for what is in it, and only that one is to fail.
       return this.#runEachAlone(batch, run);
     }
@@ -266,6 +281,7 @@ export class OnnxGraph {
 
   /** One run of all rows. @throws Error where it fails, or its outputs can't be divided */
   async #runTogether(batch: readonly Item[], run: Run): Promise<Tensors[]> {
+    this.#largestRun = Math.max(this.#largestRun, countAll(batch));
     const answer = await this.#runSession(this.#stack(batch), run);
     const startedAt = performance.now();
     const total = typeof this.plan.rows === "number" ? this.plan.rows : countAll(batch);
@@ -350,6 +366,17 @@ export class OnnxGraph {
     return turn;
   }
 
+  /** Gives back the memory of larger batches than will run from now on, which onnxruntime keeps as long as its session. */
+  shrink(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#largestRun <= this.#limit) return;
+      this.#buffers.clear();
+      await this.#session.release();
+      this.#session = await this.#openAgain();
+      this.#largestRun = 1;
+    });
+  }
+
   async close(): Promise<void> {
     await this.#lastTurn;
     await this.#session.release();
@@ -388,11 +415,19 @@ export class OnnxGraph {
     });
   }
 
-  /** Runs a full batch once; where the model can't, every row runs alone from now on, and a note says so. */
+  /**
+   * Runs a full batch once. Where the model can't, every row runs alone from now on; where the memory doesn't suffice,
+   * half as many run together. A note says so.
+   */
   async checkFullBatch(samples: readonly InputTensors[]): Promise<void> {
-    const size = this.#limit;
-    if (size > samples.length && samples.length > 0 && !(await this.#runsBatch(samples, size)))
-      this.#runSingly(`it can't run ${size} rows together`);
+    while (this.#limit > Math.max(1, samples.length) && samples.length > 0) {
+      const error = await this.#tryBatch(samples, this.#limit);
+      if (!error) return;
+      const reason = `it can't run ${this.#limit} rows together (${reasonOf(error)})`;
+      if (!isOutOfMemory(error)) return this.#runSingly(reason);
+      this.#limit = this.#limit >> 1;
+      this.notes.push(`max_batch_size is ${this.#limit} for this model, whatever is configured: ${reason}`);
+    }
   }
 
   /** Runs requests both ways and compares; answers with what came of each alone. */
@@ -407,6 +442,7 @@ export class OnnxGraph {
     const answers = good.map(({ answer }) => answer);
     let problem: string | undefined;
     try {
+      this.#largestRun = Math.max(this.#largestRun, countAll(items));
       const together = await this.#runSession(this.#stack(items), { outputs: run.outputs });
       problem = this.#compare(items, answers, together);
     } catch (error) {
@@ -484,10 +520,8 @@ export class OnnxGraph {
     const measured = times.map(
       ({ size, ms }) => `${Number(ms.toPrecision(2))} ms for each in batches of ${size}`,
     );
-    this.notes.push(
-      `${best.size === 1 ? "requests run one by one" : `up to ${best.size} requests run together`}, the fastest on ` +
-        `this CPU (${measured.join(", ")}); max_batch_size sets another number`,
-    );
+    this.facts["batch size"] =
+      `${best.size}, the fastest on this CPU (${measured.join(", ")}); max_batch_size sets another`;
   }
 
   /** The least of a few rounds; undefined where a batch of that size fails. */
@@ -500,7 +534,7 @@ export class OnnxGraph {
     let least = Infinity;
     for (let round = 0; round < MAX_ROUNDS; round++) {
       const roundStartedAt = performance.now();
-      if (!(await this.#runsBatch(samples, size))) return undefined;
+      if (await this.#tryBatch(samples, size)) return undefined;
       const endedAt = performance.now();
       least = Math.min(least, (endedAt - roundStartedAt) / size);
       if (endedAt - startedAt > (round < 2 ? enoughMs : ENOUGH_MS)) break;
@@ -508,8 +542,8 @@ export class OnnxGraph {
     return least;
   }
 
-  /** Runs as many of the samples as one batch. @returns whether the model can */
-  #runsBatch(samples: readonly InputTensors[], size: number): Promise<boolean> {
+  /** Runs as many of the samples as one batch. @returns why the model can't */
+  #tryBatch(samples: readonly InputTensors[], size: number): Promise<Error | undefined> {
     const items = Array.from({ length: size }, (_, index): Item => {
       const inputs = samples[index % samples.length]!;
       return { index, inputs, rows: countRows(inputs, this.plan), length: this.#lengthOf(inputs) };
@@ -519,9 +553,9 @@ export class OnnxGraph {
       try {
         if (size === 1) await this.#runSession(items[0]!.inputs, run);
         else await this.#runTogether(items, run);
-        return true;
-      } catch {
-        return false;
+        return undefined;
+      } catch (error) {
+        return error as Error;
       }
     });
   }

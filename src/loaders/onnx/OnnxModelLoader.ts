@@ -166,6 +166,8 @@ export abstract class OnnxModelLoader extends BaseModelLoader {
     if (usesCores(this.settings.device) && this.settings.measures_batch_size)
       await this.graph.measure(samples, MEASURING_MS);
     else await this.graph.checkFullBatch(samples);
+    await this.graph.shrink();
+    if (samples[0]) await this.graph.try(samples[0]);
   }
 
   override async close(): Promise<void> {
@@ -173,7 +175,7 @@ export abstract class OnnxModelLoader extends BaseModelLoader {
   }
 
   override describe(): LoaderDescription {
-    const { inputs, outputs } = this.graph;
+    const { inputs, outputs, facts } = this.graph;
     const notes = [
       ...this.notes,
       ...this.#graphs.flatMap((graph, index) =>
@@ -187,6 +189,7 @@ export abstract class OnnxModelLoader extends BaseModelLoader {
       picture: "none",
       tensors: { inputs, outputs },
       ...(notes.length > 0 && { notes }),
+      ...(Object.keys(facts).length > 0 && { facts }),
     };
   }
 }

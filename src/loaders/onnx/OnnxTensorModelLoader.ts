@@ -108,8 +108,9 @@ export class OnnxTensorModelLoader extends OnnxModelLoader {
   override describe(): LoaderDescription {
     const { inputs, file } = this.graph;
     const { class_names: given } = this.settings;
+    const described = super.describe();
     return {
-      ...super.describe(),
+      ...described,
       labels: given.length > 0 ? given : file.classLabels,
       takesTensors: true,
       requiredKeys: ["inputs"],
@@ -120,6 +121,7 @@ export class OnnxTensorModelLoader extends OnnxModelLoader {
         multiple: false,
       })),
       facts: {
+        ...described.facts,
         ...(file.producer && { producer: file.producer }),
         ...Object.fromEntries(Object.entries(file.metadata).map(([key, value]) => [key, shortened(value)])),
       },

@@ -14,7 +14,7 @@ import type { BatchPlan } from "./batchPlan.ts";
 /** Sizes that free dimensions get, and the number below which whole numbers stay, one attempt after the other. */
 const ATTEMPTS = [8, 32, 224, 1].flatMap((size) => [10, 2].map((below) => ({ size, below })));
 /** How wide the numbers of the rows spread. They differ, as the rows of a batch do in which quantisation goes wrong. */
-const SPREADS = [1, 0.2, 4];
+const SPREADS = [1, 0.2, 10];
 
 /** Sets of three requests of one row, alike in shape; a graph that can't run one set may run the next. */
 export function* sampleSets(inputs: readonly TensorDescription[], plan: BatchPlan): Generator<Tensors[]> {

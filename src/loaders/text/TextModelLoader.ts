@@ -111,12 +111,13 @@ export abstract class TextModelLoader extends OnnxModelLoader {
   }
 
   override describe(): LoaderDescription {
+    const described = super.describe();
     return {
-      ...super.describe(),
+      ...described,
       takesTensors: true,
       tensors: { inputs: [{ name: TEXT, type: "string", shape: ["texts"] }], outputs: this.outputTensors },
       inputs: [{ name: TEXT, mediaTypes: ["text/plain"], required: false, multiple: true }],
-      facts: { "longest text": `${this.#tokenizer.maxLength} tokens` },
+      facts: { ...described.facts, "longest text": `${this.#tokenizer.maxLength} tokens` },
     };
   }
 
