@@ -46,7 +46,7 @@ async function read(
       const bytes = byKey.get(key);
       if (!bytes) {
         const timings = { ...noTimings(), read_ms: performance.now() - startedAt };
-        return { key: member.key, error: toWire(lostInput()), timings, batchSize: 0 };
+        return { key: member.key, error: toWire(lostInput()), timings, batch_size: 0 };
       }
       inputs.push({ ...label, bytes });
     }
