@@ -35,7 +35,7 @@ def encode_response(response: Any) -> Tuple[str, list[Output]]:
 
     :raises LoaderError: where it is no dictionary, or holds what JSON can't, with the path of the key
     """
-    if not isinstance(response, Mapping):
+    if not isinstance(response, (dict, Mapping)):
         raise LoaderError(f"the loader must return a response dictionary, got {_shown(response)}")
     outputs: list[Output] = list(getattr(response, "outputs", []))
     tensors = response.get("outputs")
@@ -101,6 +101,9 @@ def _convert(value: Any) -> Any:
 _ENCODER = json.JSONEncoder(
     default=_convert, allow_nan=False, ensure_ascii=False, check_circular=True, separators=(",", ":")
 )
+
+
+encode_json = _ENCODER.encode
 
 
 def _explain(response: Any, error: Exception) -> str:

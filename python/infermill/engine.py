@@ -18,7 +18,7 @@ from collections import deque
 from typing import Any, Callable, Deque, Mapping, NamedTuple, Optional, Sequence
 
 from . import options
-from .encode import encode_response, to_bytes
+from .encode import encode_json, encode_response, to_bytes
 from .errors import BadInputError, ConfigFaults, InfermillError, LoaderError, is_out_of_memory, wire_error
 from .frames import PROTOCOL, Bytes, Channel
 from .importing import describe, format_traceback, load_class, set_user_folder
@@ -186,6 +186,12 @@ class Engine:
         offset = 0
         batch: list[Member] = []
         for member in members:
+            if not member["inputs"]:
+                batch.append(Member(member["key"], Request(member["request"], (), self._model, self._max_pixels), 0.0))
+                if len(batch) >= self._batch_limit:
+                    self._queue.put(batch, header["is_urgent"])
+                    batch = []
+                continue
             started_at = time.perf_counter()
             try:
                 inputs = []
@@ -203,7 +209,7 @@ class Engine:
                 self._reporter.report([_failure(member["key"], error, _timings(read_ms), 0)])
                 continue
             request = Request(member["request"], inputs, self._model, self._max_pixels)
-            batch.append(Member(member["key"], request, (time.perf_counter() - started_at) * 1000 if inputs else 0.0))
+            batch.append(Member(member["key"], request, (time.perf_counter() - started_at) * 1000))
             if len(batch) >= self._batch_limit:
                 self._queue.put(batch, header["is_urgent"])
                 batch = []
@@ -240,9 +246,7 @@ class Engine:
         if not TRACE["infer_ms"]:
             spent = (time.perf_counter() - started_at) * 1000
             TRACE["infer_ms"] = max(0.0, spent - TRACE["preprocess_ms"] - TRACE["postprocess_ms"])
-        self._reporter.report(
-            [_outcome(member, outcome, len(batch)) for member, outcome in zip(batch, outcomes)]
-        )
+        self._reporter.report(_encode_batch(batch, outcomes))
 
     def _call(self, requests: list[Request]) -> Sequence[Any]:
         outcomes = resolve(self._predict(requests))
@@ -299,10 +303,11 @@ class Queue:
 
 
 class Encoded(NamedTuple):
-    """An outcome as it travels."""
+    """Outcomes as they travel."""
 
     header: str
-    body: Sequence[Bytes]
+    body: Sequence[Bytes] = ()
+    count: int = 1
 
     @property
     def size(self) -> int:
@@ -327,7 +332,7 @@ class Reporter:
     def report(self, outcomes: list[Encoded]) -> None:
         with self._condition:
             self._unsent += outcomes
-            self._under_way -= len(outcomes)
+            self._under_way -= sum(outcome.count for outcome in outcomes)
             if self._under_way == 0 or time.monotonic() - self._sent_at >= COALESCE_S:
                 self._send()
             elif not self._is_flushing:
@@ -353,6 +358,30 @@ class Reporter:
             now, outcomes = outcomes[:count], outcomes[count:]
             header = '{"type":"outcomes","outcomes":[' + ",".join(outcome.header for outcome in now) + "]}"
             self._channel.send(to_bytes(header), [part for outcome in now for part in outcome.body])
+
+
+def _encode_batch(batch: list[Member], outcomes: Sequence[Any]) -> list[Encoded]:
+    """All at once where they are plain dictionaries, as nearly all are; else one by one, so that each fails alone."""
+    size = len(batch)
+    if size > 1 and all(type(outcome) is dict and "outputs" not in outcome for outcome in outcomes):
+        phases = {phase: round(ms, 3) for phase, ms in TRACE.items()}
+        try:
+            text = encode_json(
+                [
+                    {
+                        "key": member.key,
+                        "response": outcome,
+                        "timings": {"read_ms": round(member.read_ms, 3), **phases},
+                        "batch_size": size,
+                    }
+                    for member, outcome in zip(batch, outcomes)
+                ]
+            )
+            if len(text) <= MAX_BODY_TOGETHER:
+                return [Encoded(text[1:-1], (), size)]
+        except (ValueError, TypeError, RecursionError):
+            pass
+    return [_outcome(member, outcome, size) for member, outcome in zip(batch, outcomes)]
 
 
 def _timings(read_ms: float) -> str:
@@ -387,7 +416,7 @@ def _failure(key: int, error: BaseException, timings: str, batch_size: int) -> E
     is_known = isinstance(error, InfermillError)
     wire = wire_error(error, str(error) if is_known else describe(error), format_traceback(error))
     return Encoded(
-        f'{{"key":{key},"error":{json.dumps(wire)},"timings":{timings},"batch_size":{batch_size}}}', ()
+        f'{{"key":{key},"error":{json.dumps(wire)},"timings":{timings},"batch_size":{batch_size}}}'
     )
 
 

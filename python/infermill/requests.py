@@ -98,7 +98,10 @@ class Request(dict):  # type: ignore[type-arg]
         self._model = model
         self._max_pixels = max_pixels
         self._pictures: Optional[list[Picture]] = None
-        self._has_lazy_base64 = any(map(_is_picture, self.inputs)) and not dict.__contains__(self, "Base_64")
+        self._has_lazy_base64 = bool(self.inputs) and self._brings_pictures()
+
+    def _brings_pictures(self) -> bool:
+        return any(map(_is_picture, self.inputs)) and not dict.__contains__(self, "Base_64")
 
     def input(self, name: str) -> bytes:
         """The bytes of the input of this name.

@@ -100,6 +100,7 @@ export class EngineChild {
     const pipe = this.#pipe;
     // One that died in this moment is dealt with when its exit is told.
     if (!pipe || pipe.destroyed) return;
+    if (parts.length === 1) return void pipe.write(parts[0]!);
     pipe.cork();
     for (const part of parts) pipe.write(part);
     pipe.uncork();

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { InputDescription, LoaderDescription, TensorDescription } from "../core/description.ts";
 import type { Output, RequestDictionary, ResponseDictionary } from "../core/request.ts";
-import { BadInputError, InfermillError, LoaderError } from "../errors.ts";
+import { BadInputError, InfermillError, LoaderError, toInfermillError } from "../errors.ts";
 import type { LoaderSpec } from "../loaders/loaderSpec.ts";
 import { encodeFrame, FrameError, type Frame } from "./frames.ts";
 
@@ -58,7 +58,8 @@ export interface MemberOutcome {
   outputs?: readonly Output[];
   error?: WireError;
   timings: PhaseTimings;
-  batchSize: number;
+  /** 0 where no batch was formed. */
+  batch_size: number;
 }
 
 export type FromEngine =
@@ -108,20 +109,17 @@ export function fromWire({ detail, stack, ...kind }: WireError): InfermillError 
 /** A chunk: predictions that travel together; the engine forms batches of them. Urgent ones run before what has not begun. */
 export function encodeChunk(members: readonly Member[], isUrgent: boolean): Uint8Array[] {
   const body: Buffer[] = [];
-  const header = JSON.stringify({
-    type: "chunk",
-    is_urgent: isUrgent,
-    members: members.map(({ key, request, inputs }) => ({
-      key,
-      request,
-      inputs: inputs.map((input) => {
-        if (!("bytes" in input)) return input;
-        body.push(input.bytes);
-        return { ...input, bytes: input.bytes.length };
-      }),
-    })),
-  });
-  return encodeFrame(header, body);
+  const withoutBytes = (input: MemberInput) => {
+    if (!("bytes" in input)) return input;
+    body.push(input.bytes);
+    return { ...input, bytes: input.bytes.length };
+  };
+  const sent = members.map((member) =>
+    member.inputs.some((input) => "bytes" in input)
+      ? { ...member, inputs: member.inputs.map(withoutBytes) }
+      : member,
+  );
+  return encodeFrame(JSON.stringify({ type: "chunk", is_urgent: isUrgent, members: sent }), body);
 }
 
 /** What the worker sent. It is trusted: both come with the same package. */
@@ -144,46 +142,60 @@ export function decodeToEngine({ header, body }: Frame): ToEngine {
 
 // From an engine to the worker
 
+/** One outcome or several. */
 export interface EncodedOutcome {
   header: string;
   body: readonly Uint8Array[];
 }
 
 /**
- * One outcome as it travels.
- * @throws LoaderError where the response holds what JSON can't
+ * Outcomes as they travel: all at once, which is quick, or where one can't be written one by one, so that it fails alone.
  */
-export function encodeOutcome(outcome: MemberOutcome): EncodedOutcome {
-  const { key, response, outputs = [], error, timings, batchSize } = outcome;
-  let header: string;
+export function encodeAll(outcomes: readonly MemberOutcome[]): EncodedOutcome[] {
   try {
-    header = JSON.stringify({
-      key,
-      response,
-      error,
-      timings,
-      batch_size: batchSize,
-      ...(outputs.length > 0 && {
-        outputs: outputs.map(({ name, mediaType, bytes }) => ({
-          name,
-          media_type: mediaType,
-          bytes: bytes.byteLength,
-        })),
-      }),
+    return [encodeTogether(outcomes)];
+  } catch {
+    return outcomes.map((outcome) => {
+      try {
+        return encodeTogether([outcome]);
+      } catch (thrown) {
+        const { key, timings, batch_size } = outcome;
+        const error = toInfermillError(
+          thrown,
+          (detail, options) => new LoaderError(`the response can't be written as JSON: ${detail}`, options),
+        );
+        return encodeTogether([{ key, timings, batch_size, error: toWire(error) }]);
+      }
     });
-  } catch (cause) {
-    throw new LoaderError(`the response can't be written as JSON: ${(cause as Error).message}`, { cause });
   }
-  // JSON writes null for them, which would look right. Responses without a null need no second look.
-  const path = header.includes("null") ? findNonFinite(response, "") : undefined;
-  if (path !== undefined)
-    throw new LoaderError(`the response can't be written as JSON: ${path}, which JSON can't hold`);
-  const encoded = { header, body: outputs.map(({ bytes }) => bytes) };
+}
+
+/** @throws what JSON.stringify throws, LoaderError */
+function encodeTogether(outcomes: readonly MemberOutcome[]): EncodedOutcome {
+  const body: Uint8Array[] = [];
+  const sent = outcomes.map((outcome) => {
+    if (!outcome.outputs) return outcome;
+    for (const { bytes } of outcome.outputs) body.push(bytes);
+    return { ...outcome, outputs: outcome.outputs.map(describeOutput) };
+  });
+  const header = JSON.stringify(sent).slice(1, -1);
+  // JSON writes null for numbers that it can't hold, which would look right. Without a null there is none.
+  const responses = header.includes("null") ? outcomes.map(({ response }) => response) : [];
+  for (const response of responses) {
+    const path = findNonFinite(response, "");
+    if (path !== undefined)
+      throw new LoaderError(`the response can't be written as JSON: ${path}, which JSON can't hold`);
+  }
+  const encoded = { header, body };
   if (sizeOf(encoded) > MAX_OUTCOME_BYTES)
     throw new LoaderError(
       `the response has ${sizeOf(encoded)} bytes with its outputs, at most ${MAX_OUTCOME_BYTES} can be sent`,
     );
   return encoded;
+}
+
+function describeOutput({ name, mediaType, bytes }: Output): object {
+  return { name, media_type: mediaType, bytes: bytes.byteLength };
 }
 
 function sizeOf({ header, body }: EncodedOutcome): number {
@@ -328,38 +340,35 @@ export function decodeFromEngine({ header, body }: Frame): FromEngine {
 function decodeOutcomes(given: unknown, body: Buffer): MemberOutcome[] {
   if (!Array.isArray(given)) throw new FrameError("its outcomes are no list");
   let offset = 0;
-  return given.map((each: unknown): MemberOutcome => {
-    const { key, response, outputs, error, timings, batch_size } = asObject(each, "an outcome");
-    const outcome: MemberOutcome = {
-      key: wholeNumber(key, 0),
-      timings: decodeTimings(timings),
-      batchSize: wholeNumber(batch_size, 0),
-    };
-    if (error !== undefined) return { ...outcome, error: decodeError(error) };
-    outcome.response = asObject(response, "a response");
-    if (outputs !== undefined) {
-      if (!Array.isArray(outputs)) throw new FrameError("its outputs are no list");
-      outcome.outputs = outputs.map((output: unknown) => {
-        const { name, media_type, bytes } = asObject(output, "an output");
-        const end = offset + wholeNumber(bytes, 0);
-        if (end > body.length) throw new FrameError("its outputs are longer than its body");
-        const own = body.subarray(offset, end);
-        offset = end;
-        return { name: String(name), mediaType: String(media_type), bytes: own };
-      });
-    }
-    return outcome;
-  });
+  for (const each of given as unknown[]) {
+    // Checked where it is, as there are tens of thousands a second of them.
+    const outcome = asObject(each, "an outcome");
+    wholeNumber(outcome["key"], 0);
+    wholeNumber(outcome["batch_size"], 0);
+    completeTimings(outcome);
+    if (outcome["error"] === undefined) asObject(outcome["response"], "a response");
+    else outcome["error"] = decodeError(outcome["error"]);
+    if (outcome["outputs"] === undefined) continue;
+    if (!Array.isArray(outcome["outputs"])) throw new FrameError("its outputs are no list");
+    outcome["outputs"] = outcome["outputs"].map((output: unknown): Output => {
+      const { name, media_type: mediaType, bytes } = asObject(output, "an output");
+      const start = offset;
+      offset += wholeNumber(bytes, 0);
+      if (offset > body.length) throw new FrameError("its outputs are longer than its body");
+      return { name: String(name), mediaType: String(mediaType), bytes: body.subarray(start, offset) };
+    });
+  }
+  return given as MemberOutcome[];
 }
 
-function decodeTimings(given: unknown): PhaseTimings {
-  const timings = noTimings();
-  const from = asObject(given ?? {}, "timings");
-  for (const phase of Object.keys(timings) as (keyof typeof timings)[]) {
-    const ms = from[phase];
-    if (typeof ms === "number" && ms >= 0) timings[phase] = ms;
+const PHASES = Object.keys(noTimings()) as (keyof PhaseTimings)[];
+
+function completeTimings(outcome: Record<string, unknown>): void {
+  const timings = asObject((outcome["timings"] ??= {}), "timings");
+  for (const phase of PHASES) {
+    const ms = timings[phase];
+    if (!(typeof ms === "number" && ms >= 0)) timings[phase] = 0;
   }
-  return timings;
 }
 
 function decodeError(given: unknown): WireError {

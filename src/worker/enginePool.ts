@@ -287,10 +287,10 @@ export class EnginePool {
       return this.#fail(
         held,
         outcome.error ? fromWire(outcome.error) : new LoaderError("the engine sent no response"),
-        outcome.batchSize,
+        outcome.batch_size,
       );
     }
-    const { timings, batchSize, response } = outcome;
+    const { timings, batch_size: batchSize, response } = outcome;
     const outputs = outcome.outputs ?? [];
     this.#finish(held, "succeeded", batchSize);
     held.resolve({ response, outputs, timings, batchSize, engine: held.engine, startedAt: held.startedAt });

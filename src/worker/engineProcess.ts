@@ -147,14 +147,14 @@ export class EngineProcess {
   #refuse(key: number, cause: Error): void {
     const error = new BadInputError(`the request can't be sent to an engine: ${cause.message}`, { cause });
     // Not while the pool is in the middle of handing it out.
-    setImmediate(() => this.#settle([{ key, error: toWire(error), timings: noTimings(), batchSize: 0 }]));
+    setImmediate(() => this.#settle([{ key, error: toWire(error), timings: noTimings(), batch_size: 0 }]));
   }
 
   /** The stored inputs can't be read now: another try may. */
   #giveUp(members: readonly StoredMember[], cause: Error): void {
     const error = new RetryableError(`the inputs can't be read: ${cause.message}`, { cause });
     this.#settle(
-      members.map(({ key }) => ({ key, error: toWire(error), timings: noTimings(), batchSize: 0 })),
+      members.map(({ key }) => ({ key, error: toWire(error), timings: noTimings(), batch_size: 0 })),
     );
   }
 

@@ -40,7 +40,7 @@ async function readFromRedis(
     const inputs = member.inputs.map((ref) => toInput(ref, byKey));
     if (inputs.every((input) => input !== undefined)) return { ...member, inputs };
     const timings = { ...noTimings(), read_ms: performance.now() - startedAt };
-    return { key: member.key, error: toWire(lostInput()), timings, batchSize: 0 };
+    return { key: member.key, error: toWire(lostInput()), timings, batch_size: 0 };
   });
 }
 

@@ -27,13 +27,12 @@ import { encodeFrame, FrameReader } from "../frames.ts";
 import {
   decodeToEngine,
   encodeDescription,
-  encodeOutcome,
+  encodeAll,
   encodeOutcomes,
   noTimings,
   PIPE,
   PROTOCOL,
   toWire,
-  type EncodedOutcome,
   type EngineSpec,
   type Member,
   type MemberInput,
@@ -131,7 +130,7 @@ async function readMembers(members: Member[]): Promise<ReadMember[]> {
     const own = inputs.slice(next, (next += length));
     const failed = own.find((input) => input instanceof BadInputError);
     if (failed) {
-      report([{ key, error: toWire(failed), timings: { ...noTimings(), read_ms: readMs }, batchSize: 0 }]);
+      report([{ key, error: toWire(failed), timings: { ...noTimings(), read_ms: readMs }, batch_size: 0 }]);
       return [];
     }
     return {
@@ -174,13 +173,17 @@ async function runBatch(batch: ReadMember[]): Promise<void> {
   const { preprocess_ms, infer_ms, postprocess_ms } = trace;
   const spent = performance.now() - startedAt - preprocess_ms - postprocess_ms;
   // A loader that measures nothing itself spent all of its time on inference, as far as anybody knows.
-  const phases = { preprocess_ms, infer_ms: infer_ms || Math.max(0, spent), postprocess_ms };
+  const inferMs = infer_ms || Math.max(0, spent);
   report(
     batch.map(({ key, readMs }, index): MemberOutcome => {
       const outcome = outcomes[index]!;
-      const facts = { key, timings: { read_ms: readMs, ...phases }, batchSize: batch.length };
-      if (outcome instanceof Error) return { ...facts, error: toWire(asInfermillError(outcome)) };
-      return { ...facts, response: outcome, outputs: outputsOf(outcome) };
+      const timings = { read_ms: readMs, preprocess_ms, infer_ms: inferMs, postprocess_ms };
+      const batch_size = batch.length;
+      if (outcome instanceof Error)
+        return { key, error: toWire(asInfermillError(outcome)), timings, batch_size };
+      const outputs = outputsOf(outcome);
+      if (outputs.length > 0) return { key, response: outcome, outputs, timings, batch_size };
+      return { key, response: outcome, timings, batch_size };
     }),
   );
 }
@@ -204,27 +207,17 @@ function tellProgress(): void {
   send({ type: "progress" });
 }
 
-let unsent: EncodedOutcome[] = [];
+let unsent: MemberOutcome[] = [];
 let lastSentAt = 0;
 let sendTimer: NodeJS.Timeout | undefined;
 /** Predictions that were received and not reported yet. */
 let underWay = 0;
 
 function report(outcomes: MemberOutcome[]): void {
-  unsent.push(...outcomes.map(encodeSafely));
+  unsent.push(...outcomes);
   underWay -= outcomes.length;
   if (underWay === 0 || performance.now() - lastSentAt >= COALESCE_MS) return sendOutcomes();
   sendTimer ??= setTimeout(sendOutcomes, COALESCE_MS);
-}
-
-/** A loader of one's own may answer what JSON can't hold: a BigInt, NaN, a circle. */
-function encodeSafely(outcome: MemberOutcome): EncodedOutcome {
-  try {
-    return encodeOutcome(outcome);
-  } catch (error) {
-    const { key, timings, batchSize } = outcome;
-    return encodeOutcome({ key, timings, batchSize, error: toWire(asInfermillError(error)) });
-  }
 }
 
 function sendOutcomes(): void {
@@ -233,7 +226,7 @@ function sendOutcomes(): void {
   lastSentAt = performance.now();
   const outcomes = unsent;
   unsent = [];
-  for (const frame of encodeOutcomes(outcomes)) write(frame);
+  for (const frame of encodeOutcomes(encodeAll(outcomes))) write(frame);
 }
 
 function send(message: object): void {
@@ -241,6 +234,7 @@ function send(message: object): void {
 }
 
 function write(parts: readonly Uint8Array[]): void {
+  if (parts.length === 1) return void pipe.write(parts[0]!);
   pipe.cork();
   for (const part of parts) pipe.write(part);
   pipe.uncork();
