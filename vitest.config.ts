@@ -8,6 +8,7 @@ export default defineConfig({
     expect: { poll: { timeout: 20_000 } },
     testTimeout: 60_000,
     hookTimeout: 120_000,
+    setupFiles: ["test/support/leaveNothingBehind.ts"],
     projects: [
       // No process, no Redis, no HTTP server: seconds.
       { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },

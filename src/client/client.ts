@@ -117,7 +117,7 @@ export class InfermillClient {
 
   /**
    * Submits a request and waits for its end, however long that takes.
-   * @param signal aborted to wait no longer; the prediction goes on
+   * @param options with `signal`: aborted to wait no longer; the prediction goes on
    * @returns the response dictionary
    * @throws PredictionFailedError where it failed, was cancelled or expired
    */
@@ -192,7 +192,7 @@ export class InfermillClient {
 
   /**
    * The results of a bulk run as they come, until it has ended.
-   * @param after continues behind this `line`
+   * @param options with `after`: continues behind this `line`
    * @throws TypeError where the connection breaks; go on with `after` as the last result's `line`
    */
   async *bulkResults(
