@@ -14,6 +14,7 @@ import { openModel } from "./engines/openModel.ts";
 import { checkLoaders } from "./loaders/openLoader.ts";
 import { checkOutcomes } from "./loaders/outcomes.ts";
 import { asDictionary, checkRequest, isBlank } from "./imil/requestSchema.ts";
+import { inlineTensors } from "./tensors/dialect.ts";
 import { buildErrorResponse, toImilResponse } from "./imil/response.ts";
 
 export interface ExecuteOptions {
@@ -75,7 +76,7 @@ async function execute(read: () => unknown, options: ExecuteOptions): Promise<Pr
         "image works through a server only; here the picture must come in Base_64, as the base64 of its file",
       );
     }
-    const response = await model.run(request);
+    const response = inlineTensors(await model.run(request));
     return toImilResponse(request, response, outputsOf(response), run);
   } catch (error) {
     return failed(error);

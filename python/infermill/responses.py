@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timezone
 from typing import Any, Iterable, Mapping, NamedTuple, Optional
 
@@ -22,13 +21,13 @@ _ECHOED = (
     "Prompt",
     "Hp",
 )
-_OUTPUT_NAME = re.compile(r"^[A-Za-z0-9_.-]+$")
+_MAX_OUTPUT_NAME = 256
 
 
 class Output(NamedTuple):
     """Bytes that a response brings: a picture, a mask, a large tensor."""
 
-    #: Unique in its response: letters, digits, ``_``, ``.`` and ``-``.
+    #: Unique in its response: 1 to 256 printable characters.
     name: str
     #: Such as ``image/png``.
     media_type: str
@@ -44,14 +43,14 @@ class Response(dict):  # type: ignore[type-arg]
 def attach_outputs(response: Mapping[str, Any], outputs: Iterable[Output]) -> Response:
     """The response with bytes beside it. Clients read them at ``GET …/outputs/{name}``, or inline where they are small.
 
-    :raises ValueError: where a name is used twice or has other characters than letters, digits, ``_``, ``.`` and ``-``
+    :raises ValueError: where a name is used twice, or is not 1 to 256 printable characters
     """
     own = Response(response)
     own.outputs = [*getattr(response, "outputs", []), *(Output(*each) for each in outputs)]
     names = [each.name for each in own.outputs]
     for name in names:
-        if not isinstance(name, str) or not _OUTPUT_NAME.match(name):
-            raise ValueError(f"an output's name must match {_OUTPUT_NAME.pattern}, got {name!r}")
+        if not isinstance(name, str) or not 0 < len(name) <= _MAX_OUTPUT_NAME or not name.isprintable():
+            raise ValueError(f"an output's name must be 1 to {_MAX_OUTPUT_NAME} printable characters, got {name!r}")
         if names.count(name) > 1:
             raise ValueError(f"two outputs are called {name}")
     return own

@@ -247,7 +247,7 @@ const settings = z.strictObject({
   }),
   sync_timeout_ms: wholeNumber(1).max(3_600_000).default(60_000).meta({
     description:
-      "Longest time in milliseconds that POST /{Model} waits for its response; then its prediction is cancelled and the answer is 504.",
+      "Longest time in milliseconds that POST /{Model}, /v2/…/infer and /v1/embeddings wait for their response; then the prediction is cancelled and the answer is 504.",
   }),
   default_model: z.string().optional().meta({
     description:

@@ -25,7 +25,7 @@ export interface Input {
 
 /** Bytes that a response brings: a picture, a mask, a large tensor. */
 export interface Output {
-  /** Unique in its response: letters, digits, `_`, `.` and `-`. */
+  /** Unique in its response: 1 to 256 printable characters. */
   name: string;
   mediaType: string;
   bytes: Uint8Array;

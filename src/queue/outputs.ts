@@ -3,6 +3,7 @@
  * the api and the workers share a disk, in raw binary Redis keys where they don't. They live as long as their
  * prediction, or their bulk run.
  */
+import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, stat, unlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Redis } from "ioredis";
@@ -14,7 +15,10 @@ import type { Names } from "./names.ts";
 
 /** BullMQ copies return values into its event stream, which is why more than this stays out of them. */
 const INLINE_BYTES = 2048;
-const OUTPUT_NAME = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
+/** Names of tensors are of all kinds: `Identity:0`, `/head/Add`. */
+const OUTPUT_NAME = /^[^\p{Cc}\p{Cs}]{1,256}$/u;
+/** A longer part of a file's name is hashed. */
+const MAX_FILE_PART = 128;
 
 /** What a job's return value carries of an output. */
 export interface OutputRef {
@@ -85,7 +89,7 @@ function checkNames(outputs: readonly Output[]): void {
   const faulty = names.find((name, index) => !OUTPUT_NAME.test(name) || names.indexOf(name) !== index);
   if (faulty === undefined) return;
   throw new LoaderError(
-    `the outputs of a response must have names of their own of letters, digits, "_", "." and "-", got ${JSON.stringify(names)}`,
+    `the outputs of a response must have different names of 1 to 256 printable characters, got ${JSON.stringify(names)}`,
   );
 }
 
@@ -103,8 +107,8 @@ interface Place {
 function createFiles(folder: string, config: Config): Place {
   const fileOf = (owner: OutputOwner, name: string) =>
     "model" in owner
-      ? `models/${owner.model}/${owner.id.slice(-2)}/${owner.id}~${name}`
-      : `bulk/${owner.bulkRun}/${owner.index}~${name}`;
+      ? `models/${owner.model}/${owner.id.slice(-2)}/${owner.id}~${filePart(name)}`
+      : `bulk/${owner.bulkRun}/${owner.index}~${filePart(name)}`;
   return {
     refOf: (owner, name) => ({ file: fileOf(owner, name) }),
     async write(owner, name, bytes) {
@@ -128,6 +132,11 @@ function createFiles(folder: string, config: Config): Place {
       }
     },
   };
+}
+
+function filePart(name: string): string {
+  const part = encodeURIComponent(name);
+  return part.length <= MAX_FILE_PART ? part : createHash("sha256").update(name).digest("hex");
 }
 
 async function entriesOf(folder: string): Promise<string[]> {

@@ -14,6 +14,7 @@ import { descriptionOf, draftOf, runToEnd } from "../../api/service.ts";
 import type { Api, Protocol, Route } from "../../api/api.ts";
 import { readJson } from "../../api/body/read.ts";
 import { encodeErrors } from "../../api/problems.ts";
+import { withTensorData } from "../../api/tensorData.ts";
 import { clientOf } from "../../api/waiting.ts";
 import { readDictionary } from "../../api/requestDictionary.ts";
 
@@ -33,8 +34,10 @@ async function answerImil(api: Api, modelName: string, req: Request, res: Respon
   if (typeof body === "object" && body !== null) request = body as PredictionRequest;
   const parts = readDictionary(body, config, modelName, await descriptionOf(api, modelName));
   const prediction = await runToEnd(api, modelName, draftOf(parts), {}, { client: clientOf(res) });
-  const outputs = await predictions.readOutputs(prediction);
-  res.json(toImilResponse(parts.request, prediction.result!, outputs, run));
+  const pictures = prediction.outputs.filter(({ media_type }) => media_type.startsWith("image/"));
+  const outputs = await predictions.readOutputs({ ...prediction, outputs: pictures });
+  const { result } = await withTensorData(api, prediction);
+  res.json(toImilResponse(parts.request, result!, outputs, run));
 }
 
 const imilProblemSchema = z

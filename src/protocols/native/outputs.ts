@@ -36,7 +36,7 @@ function sendBytes(res: Response, name: string, mediaType: string, bytes: Buffer
   const disposition = SHOWN.test(mediaType) ? "inline" : "attachment";
   res.set({
     "Content-Type": mediaType,
-    "Content-Disposition": `${disposition}; filename="${name}"`,
+    "Content-Disposition": `${disposition}; filename="${name.replaceAll(/[^\w.-]/g, "_")}"`,
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cache-Control": "private, max-age=3600",
   });

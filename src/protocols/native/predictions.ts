@@ -12,6 +12,7 @@ import {
   problemAnswers,
 } from "../../api/operations.ts";
 import { streamState } from "../../api/streamState.ts";
+import { withTensorData } from "../../api/tensorData.ts";
 import { abortWhenGone, clientOf } from "../../api/waiting.ts";
 import { parseWith } from "../../core/faults.ts";
 import { requestSchema } from "../../imil/requestSchema.ts";
@@ -49,7 +50,8 @@ async function getPrediction(api: Api, req: Request, res: Response): Promise<voi
   try {
     const waitMs = (checked.wait ?? 0) * 1000;
     const [model, id] = [pathParameter(req, "model"), pathParameter(req, "id")];
-    sendPrediction(res, await api.predictions.wait(model, id, waitMs, gone.signal), 200);
+    const prediction = await api.predictions.wait(model, id, waitMs, gone.signal);
+    sendPrediction(res, await withTensorData(api, prediction), 200);
   } finally {
     gone.stop();
   }
@@ -62,13 +64,15 @@ async function cancelPrediction({ predictions }: Api, req: Request, res: Respons
 /** Only endings are announced; that it began to run is seen by looking. */
 const LOOK_INTERVAL_MS = 1000;
 
-async function streamEvents({ predictions, closing }: Api, req: Request, res: Response): Promise<void> {
+async function streamEvents(api: Api, req: Request, res: Response): Promise<void> {
+  const { predictions, closing } = api;
   const [model, id] = [pathParameter(req, "model"), pathParameter(req, "id")];
-  await streamState(req, res, closing, await predictions.read(model, id), {
+  const first = await withTensorData(api, await predictions.read(model, id));
+  await streamState(req, res, closing, first, {
     event: "status",
     idOf: eventId,
     hasEnded: ({ status }) => isFinal(status),
-    next: (signal) => predictions.wait(model, id, LOOK_INTERVAL_MS, signal),
+    next: async (signal) => withTensorData(api, await predictions.wait(model, id, LOOK_INTERVAL_MS, signal)),
   });
 }
 

@@ -13,6 +13,7 @@ import {
   type RequestParts,
   type StoreInput,
 } from "../../api/service.ts";
+import { withTensorData } from "../../api/tensorData.ts";
 import { clientOf } from "../../api/waiting.ts";
 import { inputsOfDescription, type LoaderDescription } from "../../core/description.ts";
 import { BadInputError } from "../../errors.ts";
@@ -32,7 +33,7 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
   const waitMs = (options.waitSeconds ?? 0) * 1000;
   const prediction = await submitAndWait(api, model, draft, options, { waitMs, client: clientOf(res) });
   if (options.waitSeconds !== undefined) res.set("Preference-Applied", `wait=${options.waitSeconds}`);
-  sendPrediction(res, prediction, isFinal(prediction.status) ? 200 : 202);
+  sendPrediction(res, await withTensorData(api, prediction), isFinal(prediction.status) ? 200 : 202);
 
   /** Bodies that are streamed are read by their draft, once there is room; undefined for many requests in one body. */
   async function draftOfBody(): Promise<Draft | undefined> {

@@ -2,8 +2,11 @@
  * Inference requests and responses as bodies over HTTP: JSON, and with the binary tensor extension the bytes of
  * tensors behind it, in the order of their entries. `Inference-Header-Content-Length` is the length of the JSON.
  */
+import { promisify } from "node:util";
+import { gunzip, inflate, type ZlibOptions } from "node:zlib";
 import type { Request, Response } from "express";
 import { checkTransfer, limitBody, parseJson, readBytes, textOf } from "../../api/body/read.ts";
+import { BodyTooLargeError, MalformedBodyError } from "../../api/problems.ts";
 import { inputsOfDescription, type LoaderDescription } from "../../core/description.ts";
 import { BadInputError } from "../../errors.ts";
 import { joinBytes } from "../../tensors/rawBytes.ts";
@@ -13,6 +16,10 @@ import { jsonOf, rawOf, type AnswerTensor } from "./answerTensors.ts";
 import { VERSION } from "./infer.ts";
 import { parseInferRequest, type InferRequest } from "./inferRequest.ts";
 
+const DECODERS = new Map([
+  ["gzip", promisify<Buffer, ZlibOptions, Buffer>(gunzip)],
+  ["deflate", promisify<Buffer, ZlibOptions, Buffer>(inflate)],
+]);
 const HEADER = "Inference-Header-Content-Length";
 
 /** @throws UnsupportedMediaTypeError, BodyTooLargeError, MalformedBodyError, InvalidRequestError */
@@ -21,8 +28,7 @@ export async function readInferBody(
   maxBytes: number,
   describe: () => Promise<LoaderDescription>,
 ): Promise<InferRequest> {
-  checkTransfer(req, maxBytes);
-  const body = await readBytes(limitBody(req, maxBytes));
+  const body = await readBody(req, maxBytes);
   const header = req.get(HEADER);
   const length = header === undefined ? body.length : Number(header);
   if (!Number.isInteger(length) || length < 0 || length > body.length)
@@ -31,6 +37,26 @@ export async function readInferBody(
   const request = parseInferRequest(parseJson(textOf(body.subarray(0, length)), "the body"));
   takeBinaryData(request, body.subarray(length));
   return request;
+}
+
+/** The body, which Triton's clients may compress. */
+async function readBody(req: Request, maxBytes: number): Promise<Buffer> {
+  const decode = DECODERS.get(req.headers["content-encoding"] ?? "");
+  if (!decode) checkTransfer(req, maxBytes);
+  const bytes = await readBytes(limitBody(req, maxBytes));
+  if (!decode) return bytes;
+  try {
+    return await decode(bytes, { maxOutputLength: maxBytes });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE")
+      throw new BodyTooLargeError(maxBytes);
+    throw new MalformedBodyError(
+      `the body is not what its Content-Encoding says: ${(error as Error).message}`,
+      {
+        cause: error,
+      },
+    );
+  }
 }
 
 /** Gives every input with `binary_data_size` its bytes. */

@@ -26,7 +26,7 @@ describe.skipIf(whyNoRedis)("problems", () => {
   });
 
   test("an unknown route is a 404 problem", async () => {
-    const { status, headers, body } = await send("GET", `${api.url}/v2/models`);
+    const { status, headers, body } = await send("GET", `${api.url}/v3/models`);
     expect([status, headers.get("Content-Type")]).toEqual([404, problemType]);
     expect(body).toMatchObject({ type: "urn:infermill:problem:not_found", status: 404, code: "not_found" });
   });
