@@ -11,6 +11,7 @@ import { BaseModelLoader, type LoaderClass } from "./BaseModelLoader.ts";
 import { CenterNetModelLoader } from "./vision/CenterNetModelLoader.ts";
 import { ClipModelLoader } from "./vision/ClipModelLoader.ts";
 import { didYouMean } from "../closest.ts";
+import { DetectionModelLoader } from "./vision/DetectionModelLoader.ts";
 import { DetectoModelLoader } from "./vision/DetectoModelLoader.ts";
 import { FacialExpressionRecognitionModelLoader } from "./vision/FacialExpressionRecognitionModelLoader.ts";
 import { ImageClassificationModelLoader } from "./vision/ImageClassificationModelLoader.ts";
@@ -25,6 +26,7 @@ import { YoloxModelLoader } from "./vision/YoloxModelLoader.ts";
 export const BUILT_IN_LOADERS: Readonly<Record<string, LoaderClass>> = {
   CenterNetModelLoader,
   ClipModelLoader,
+  DetectionModelLoader,
   DetectoModelLoader,
   FacialExpressionRecognitionModelLoader,
   ImageClassificationModelLoader,

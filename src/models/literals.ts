@@ -75,8 +75,8 @@ export function readLiteral(text: string): Literal | undefined {
       const entries: [string, Literal][] = [];
       readItems("}", () => {
         const key = readValue();
-        if (typeof key === "object" || !take(":")) fail();
-        entries.push([String(key), readValue()]);
+        if ((typeof key === "object" && key !== null) || !take(":")) fail();
+        entries.push([`${key as string | number}`, readValue()]);
       });
       return Object.fromEntries(entries);
     }

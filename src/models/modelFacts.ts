@@ -122,7 +122,9 @@ function readMetadata(metadata: Readonly<Record<string, string>>, facts: Draft):
   const args = asObject(readLiteral(value("args") ?? ""));
   const endToEnd = [value("end2end"), args?.["nms"], args?.["end2end"]].filter((each) => each !== undefined);
   if (endToEnd.length > 0) {
-    facts.endToEnd = endToEnd.some((each) => each === true || /^true$/i.test(String(each)));
+    facts.endToEnd = endToEnd.some(
+      (each) => each === true || (typeof each === "string" && /^true$/i.test(each)),
+    );
     if (facts.endToEnd) facts.said["end2end"] = "true from the metadata";
   }
   const keyPoints = readLiteral(value("kpt_shape") ?? "");
@@ -239,7 +241,7 @@ async function readPreprocessorConfig(file: string, facts: Draft): Promise<void>
       Object.assign(preprocessing, { size: [width, short], fit: "stretch" });
     }
   }
-  const filter = PILLOW_FILTERS[String(config["resample"])];
+  const filter = PILLOW_FILTERS[numberOf(config["resample"]) ?? -1];
   if (filter) Object.assign(preprocessing, { interpolation: filter });
   if (config["do_rescale"] === false) Object.assign(preprocessing, { scale: 1 });
   else Object.assign(preprocessing, { scale: numberOf(config["rescale_factor"]) ?? 1 / 255 });
@@ -331,9 +333,7 @@ function numberOf(value: Literal | undefined): number | undefined {
 }
 
 function numbersOf(value: Literal | undefined): number[] | undefined {
-  return Array.isArray(value) && value.every((each) => typeof each === "number")
-    ? (value as number[])
-    : undefined;
+  return Array.isArray(value) && value.every((each) => typeof each === "number") ? value : undefined;
 }
 
 function isCount(value: unknown): value is number {

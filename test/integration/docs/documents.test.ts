@@ -352,6 +352,7 @@ describe("the tables of the documents", () => {
     /** Codes that come in the `error` of a prediction; its status says how it ended. */
     const ofPredictions = new Set([
       "loader_failed",
+      "implausible_output",
       "temporary_fault",
       "engine_lost",
       "worker_lost",

@@ -49,10 +49,7 @@ export function chooseHead(
   formats: readonly DetectorFormat[],
   options: BoxOptions = {},
 ): Head {
-  const isNamed = formats.length === 1;
-  const fitting = formats.flatMap((format) =>
-    FITTINGS[format](outputs, isNamed ? evidence : withoutHints(format, evidence), options),
-  );
+  const fitting = formats.flatMap((format) => FITTINGS[format](outputs, evidence, options));
   const [head] = fitting;
   if (fitting.length === 1) return head!;
   const seen = outputs
@@ -75,9 +72,6 @@ export function chooseHead(
   );
 }
 
-/** Nothing is taken away from what is known; a format that is not named just gets no say in what fits. */
-const withoutHints = (_format: DetectorFormat, evidence: Evidence): Evidence => evidence;
-
 /** Says where only the number of labels keeps a head from fitting. */
 function mismatch(
   outputs: readonly OutputShape[],
@@ -98,13 +92,13 @@ function mismatch(
 /** The only output of rank 2 (without N), and the prototypes of masks beside it. */
 function mainOutput(outputs: readonly OutputShape[]) {
   const flat = outputs.filter(({ dims, batched }) => dims.length === 2 && batched);
-  // Raw heads of rank 4 (v5) lie beside it, and say nothing more.
+  // Several maps beside it are heads before they were decoded, and say nothing more.
   const prototypes = outputs.filter(({ dims }) => dims.length === 3);
   const [main] = flat;
-  if (flat.length !== 1 || prototypes.length > 1) return undefined;
+  if (flat.length !== 1) return undefined;
   const [first, second] = main!.dims;
   if (second === undefined && first === undefined) return undefined;
-  const masks = prototypes[0];
+  const masks = prototypes.length === 1 ? prototypes[0] : undefined;
   return {
     name: main!.name,
     first,
@@ -163,7 +157,7 @@ function extrasOf(
 ): Extras[] {
   const { labels, keyPointShape } = evidence;
   // The graph's own prototypes are surer than a task that was copied from elsewhere.
-  const task = prototypes !== undefined ? "segment" : (evidence.task ?? taskOfShape(evidence));
+  const task = prototypes !== undefined ? "segment" : (evidence.task ?? taskOfGraph(evidence));
   const found: Extras[] = [];
   const add = (each: DetectionTask, extras: number, pointSize?: 2 | 3) => {
     const classes = hasClasses ? width - extras : labels;
@@ -184,18 +178,14 @@ function extrasOf(
   } else {
     add("detect", 0);
     if (task === undefined && width === (hasClasses ? 1 : 0) + 51 && labels <= 1) add("pose", 51, 3);
-    // Without labels or a task, an angle could be one more class; only a graph that computes sines has angles.
-    if (task === undefined && hasClasses && labels === 0 && hasAngles(evidence)) add("obb", 1);
   }
   return found;
 }
 
-function taskOfShape({ keyPointShape }: Evidence): DetectionTask | undefined {
-  return keyPointShape ? "pose" : undefined;
-}
-
-function hasAngles({ operators }: Evidence): boolean {
-  return operators !== undefined && operators.has("Sin") && operators.has("Cos");
+/** Of YOLO's heads only those for boxes at an angle compute sines and cosines. */
+function taskOfGraph({ keyPointShape, operators }: Evidence): DetectionTask | undefined {
+  if (keyPointShape) return "pose";
+  return operators?.has("Sin") && operators.has("Cos") ? "obb" : undefined;
 }
 
 /** The raw layouts, with or without objectness, that the one tensor fits. */
@@ -250,16 +240,26 @@ function describeExtras(task: DetectionTask, extras: number, pointSize: 2 | 3 | 
   return task === "pose" ? [`${extras / pointSize!} key points`] : [];
 }
 
-const fitYolov8: Fitting = (outputs, evidence) =>
-  fitRaw(
+const fitYolov8: Fitting = (outputs, evidence) => {
+  const readings = fitRaw(
     "yolov8",
     outputs,
     evidence,
     // The other order of the axes is somebody's own; labels, or the task in the metadata, must vouch for it.
     ({ anchors, featuresFirst }) =>
-      anchors === 1 && (featuresFirst || evidence.labels > 0 || evidence.task !== undefined),
+      anchors === 1 &&
+      (featuresFirst || evidence.labels > 0 || evidence.task !== undefined || isNamed(evidence)),
     false,
-  ).map(({ layout, head }) => ({ ...head, read: (input) => readRaw(layout, input) }));
+  );
+  const usual = readings.filter(({ layout }) => layout.boxStep === 1);
+  // Of as many features as boxes, the order that is exported is meant once the format is named.
+  return (isNamed(evidence) && usual.length > 0 ? usual : readings).map(({ layout, head }) => ({
+    ...head,
+    read: (input) => readRaw(layout, input),
+  }));
+};
+
+const isNamed = ({ named }: Evidence) => named === true;
 
 const fitYolov5: Fitting = (outputs, evidence) =>
   fitRaw("yolov5", outputs, evidence, ({ anchors }) => anchors === 3, true).map(({ layout, head }) => ({
@@ -268,13 +268,13 @@ const fitYolov5: Fitting = (outputs, evidence) =>
   }));
 
 const fitYolov6: Fitting = (outputs, evidence) => {
-  if (evidence.beginsWithFocus) return [];
+  if (evidence.beginsWithFocus && !evidence.named) return [];
   const accept = ({ anchors, featuresFirst }: RawReading) => anchors === 1 && !featuresFirst;
   return fitRaw("yolov6", outputs, withDetect(evidence), accept, true).map(({ layout, head }) => ({
     ...head,
     read: (input) => {
       const { data } = input.row[layout.output]!;
-      if (evidence.labels === 0) checkObjectnessIsOne(data, layout);
+      checkObjectnessIsOne(data, layout);
       if (!isDecoded(data, layout, input.threshold)) {
         throw new ImplausibleOutputError(
           `the output "${layout.output}" has boxes that are relative to their cells, as YOLOX has them; look at loader (YoloxModelLoader) and format`,
@@ -290,13 +290,15 @@ function withDetect(evidence: Evidence): Evidence {
   return evidence.task === undefined ? { ...evidence, task: "detect" } : evidence;
 }
 
-/** Without labels, [boxes, 5 + classes] could be [boxes, 4 + classes]; YOLOv6's objectness of 1 everywhere tells them apart. */
+/** [boxes, 5 + classes] could be [boxes, 4 + classes], or YOLOX; YOLOv6's objectness of 1 everywhere tells them apart. */
 function checkObjectnessIsOne(data: ArrayLike<number>, layout: RawLayout): void {
-  for (let box = 0; box < layout.boxes; box++) {
-    const objectness = data[box * layout.boxStep + 4 * layout.featureStep]!;
-    if (Math.abs(objectness - 1) > 1e-3) {
+  const { output, boxes, boxStep, featureStep } = layout;
+  for (let at = 0; at < boxes * boxStep; at += boxStep) {
+    const objectness = data[at + 4 * featureStep]!;
+    const isBlank = objectness === 0 && data[at + 2 * featureStep] === 0;
+    if (Math.abs(objectness - 1) > 1e-3 && !isBlank) {
       throw new ImplausibleOutputError(
-        `the output "${layout.output}" has ${objectness} where YOLOv6 has an objectness of 1, and no labels say where the classes begin; set class_names, or look at format`,
+        `the output "${output}" has ${objectness} where YOLOv6 has an objectness of 1: look at class_names (their number says where the classes begin), at format, and for YOLOX at loader`,
       );
     }
   }
@@ -322,13 +324,9 @@ const fitEndToEnd: Fitting = (outputs, evidence, options) => {
   const main = mainOutput(outputs);
   if (!main || main.second === undefined || main.second < 6) return [];
   const { first, second, prototypes } = main;
-  // A raw head has as many rows as there are cells.
-  const isRaw = rawReadings(first, second, evidence).some(
-    ({ featuresFirst, features }) =>
-      !featuresFirst &&
-      (evidence.labels === 0 || features === 4 + evidence.labels || features === 5 + evidence.labels),
-  );
-  if (isRaw && evidence.endToEnd !== true) return [];
+  // A raw head has as many boxes as there are cells.
+  const isRaw = rawReadings(first, second, evidence).length > 0;
+  if (isRaw && evidence.endToEnd !== true && !evidence.named) return [];
   return extrasOf(second - 6, prototypes?.count, evidence, false).map(({ task, extras, pointSize }) => {
     const layout: ListLayout = {
       output: main.name,
@@ -365,9 +363,9 @@ function fitDetrTensor(outputs: readonly OutputShape[], evidence: Evidence, opti
   const classes = second - 4;
   const saysSo = /rt-?detr/i.test(evidence.architecture ?? "");
   const saysOther = !saysSo && /yolo/i.test(evidence.architecture ?? "");
-  if (saysOther || evidence.endToEnd === true || classes < 1) return [];
+  if (classes < 1 || (!evidence.named && (saysOther || evidence.endToEnd === true))) return [];
   if (evidence.task !== undefined && evidence.task !== "detect") return [];
-  if (evidence.labels > 0 ? classes !== evidence.labels : !saysSo) return [];
+  if (evidence.labels > 0 ? classes !== evidence.labels : !saysSo && !evidence.named) return [];
   if (rawReadings(first, second, evidence).some(({ featuresFirst }) => !featuresFirst) && !saysSo) return [];
   const layout = {
     output: main.name,
@@ -415,7 +413,7 @@ function readDetrTensor(
     {
       ...input,
       row: {
-        [output]: { data: data.subarray(4) as typeof data, dims: [boxes, classes] },
+        [output]: { data: data.subarray(4), dims: [boxes, classes] },
         [BOXES]: { data: numbers, dims: [boxes, 4] },
       },
     },
@@ -426,13 +424,13 @@ const BOXES = "boxes";
 // Lists whose rows belong to any picture of the batch
 
 const unbatchedList = (outputs: readonly OutputShape[], columns: number) =>
-  outputs.filter(({ dims }) => dims.length === 2 && dims[1] === columns);
+  outputs.find(({ dims, batched }) => !batched && dims.length === 2 && dims[1] === columns);
 
 function fitNumberedList(format: DetectorFormat, score: number, classIndex: number): Fitting {
   return (outputs, _evidence, options) => {
-    const [list, ...others] = unbatchedList(outputs, 7).filter(({ batched }) => !batched);
+    const list = unbatchedList(outputs, 7);
     // YOLO-NAS has the class last, YOLOv7 the score; only the name of the output tells.
-    if (!list || others.length > 0 || outputs.length > 1) return [];
+    if (!list || outputs.length > 1) return [];
     if (/flat/i.test(list.name) !== (format === "yolo-nas-flat")) return [];
     const layout: ListLayout = {
       output: list.name,
@@ -459,7 +457,7 @@ function fitNumberedList(format: DetectorFormat, score: number, classIndex: numb
 }
 
 const fitPaddleList: Fitting = (outputs, _evidence, options) => {
-  const [list] = unbatchedList(outputs, 6).filter(({ batched }) => !batched);
+  const list = unbatchedList(outputs, 6);
   const counts = outputs.find((output) => output !== list && output.dims.length <= 1);
   if (!list || !counts || outputs.length !== 2) return [];
   const layout: ListLayout = {
@@ -558,9 +556,7 @@ const fitDetr: Fitting = (outputs, evidence, options) => {
   const softmax = /^(Detr|ConditionalDetr|Yolos|TableTransformer|DabDetr)/.exec(evidence.architecture ?? "");
   const isSoftmax = softmax !== null && !/^(Conditional|Dab)/.test(softmax[0]);
   const fits =
-    evidence.labels > 0
-      ? pair.classes === evidence.labels + 1
-      : isSoftmax || /softmax/.test(options.activation ?? "");
+    evidence.labels > 0 ? pair.classes === evidence.labels + 1 : isSoftmax || evidence.named === true;
   if (!fits) return [];
   return [
     pairHead(
@@ -577,7 +573,11 @@ const fitRtDetr: Fitting = (outputs, evidence, options) => {
   const sigmoid = /^(RTDetr|RtDetr|Deformable|Conditional|DFine|Dab|GroundingDino)|rt-?detr/i.test(
     evidence.architecture ?? "",
   );
-  if (pair && !pair.featuresFirst && (evidence.labels > 0 ? pair.classes === evidence.labels : sigmoid)) {
+  if (
+    pair &&
+    !pair.featuresFirst &&
+    (evidence.labels > 0 ? pair.classes === evidence.labels : sigmoid || evidence.named)
+  ) {
     return [
       pairHead("rt-detr", pair, { activation: "sigmoid", form: CENTRED_FRACTIONS, suppress: false }, options),
     ];

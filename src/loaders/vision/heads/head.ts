@@ -83,6 +83,8 @@ export interface Evidence {
   operators?: ReadonlySet<string> | undefined;
   /** Whether the graph begins by slicing the picture (YOLOX's Focus). */
   beginsWithFocus?: boolean | undefined;
+  /** Whether the configuration names the format, so that only what can't be is refused. */
+  named?: boolean;
 }
 
 export interface HeadInput {
@@ -149,6 +151,9 @@ export function checkClass(index: number, labels: number, output: string, where:
   return index;
 }
 
+/** A box may reach over the picture, but not as far as so many of its sides. */
+const MAX_SIDES = 16;
+
 /** A box that can be one: four numbers, the right side not left of the left one, some of it on the canvas. */
 export function checkBox<T extends Candidate>(box: T, canvas: PictureSize, output: string, where: string): T {
   const { left, top, right, bottom } = box;
@@ -161,6 +166,11 @@ export function checkBox<T extends Candidate>(box: T, canvas: PictureSize, outpu
   if (right < left || bottom < top) {
     throw new ImplausibleOutputError(
       `the output "${output}" has ${seen} as ${where}, whose sides are the wrong way round; look at format and at box_format`,
+    );
+  }
+  if (right - left > MAX_SIDES * canvas.width || bottom - top > MAX_SIDES * canvas.height) {
+    throw new ImplausibleOutputError(
+      `the output "${output}" has ${seen} as ${where}, which is far larger than the picture; look at format, box_format and box_units`,
     );
   }
   if (right < 0 || bottom < 0 || left > canvas.width || top > canvas.height) {

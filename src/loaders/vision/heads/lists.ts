@@ -4,7 +4,6 @@
  */
 import { ImplausibleOutputError } from "../../../errors.ts";
 import type { OutputRow } from "../../pictures/OnnxPictureModelLoader.ts";
-import type { PictureSize } from "../../pictures/picture.ts";
 import {
   checkBox,
   checkClass,
@@ -33,7 +32,7 @@ export interface ListLayout {
   pointSize?: 2 | 3;
 }
 
-/** Reads [rows, columns]. Rows below the threshold are what the graph fills the list up with. */
+/** Reads [rows, columns]. */
 export function readList(layout: ListLayout, { row, canvas, threshold, labels }: HeadInput): Detection[] {
   const { output, columns, form, task, extras } = layout;
   const { data } = row[output]!;
@@ -41,10 +40,16 @@ export function readList(layout: ListLayout, { row, canvas, threshold, labels }:
   const boxes: number[][] = [];
   for (let index = 0, at = 0; at < data.length; index++, at += columns) {
     const score = checkScore(data[at + layout.score]!, output, () => `row ${index}`);
-    if (score < threshold || score === 0) continue;
+    if (score < threshold) {
+      // Fractions in the column of classes say that the columns mean something else, whatever the scores are.
+      if (!Number.isInteger(data[at + layout.classIndex]!))
+        checkClass(data[at + layout.classIndex]!, 0, output, `row ${index}`);
+      continue;
+    }
     const where = `row ${index} (score ${score.toFixed(3)})`;
-    const classIndex = checkClass(data[at + layout.classIndex]!, labels, output, where);
     const numbers = [0, 1, 2, 3].map((each) => data[at + layout.box + each]!) as Four;
+    if (isFiller(score, numbers)) continue;
+    const classIndex = checkClass(data[at + layout.classIndex]!, labels, output, where);
     boxes.push(numbers);
     const extra = (each: number) => data[at + columns - extras + each]!;
     if (task === "obb") {
@@ -78,6 +83,9 @@ export function readList(layout: ListLayout, { row, canvas, threshold, labels }:
 
 type Four = [number, number, number, number];
 
+/** Lists of a fixed length are filled up with zeros. */
+const isFiller = (score: number, box: Four) => score === 0 && box.every((side) => side === box[0]);
+
 /** Outputs that hold the parts of the detections side by side. */
 export interface PartsLayout {
   boxes: string;
@@ -106,10 +114,11 @@ export function readParts(layout: PartsLayout, { row, canvas, threshold, labels 
   const seen: number[][] = [];
   for (let index = 0; index < count; index++) {
     const score = checkScore(scores![index]!, layout.scores, () => `detection ${index}`);
-    if (score < threshold || score === 0) continue;
+    if (score < threshold) continue;
     const where = `detection ${index} (score ${score.toFixed(3)})`;
-    const classIndex = checkClass(classes![index]!, labels, layout.classes, where);
     const numbers = [0, 1, 2, 3].map((each) => boxes![4 * index + each]!) as Four;
+    if (isFiller(score, numbers)) continue;
+    const classIndex = checkClass(classes![index]!, labels, layout.classes, where);
     seen.push(numbers);
     const box = { ...toSides(numbers, form, canvas), score, classIndex };
     found.push(checkBox(box, canvas, layout.boxes, where));
@@ -144,7 +153,8 @@ export function splitByColumn(
           `the output "${output}" has ${picture} as the picture's number in column ${column}, in a batch of ${batch}; look at format`,
         );
       }
-      for (let each = 0; each < columns; each++) own.push(data[at + each]!);
+      // The number has served; alone or in a batch, the rows are the same from here on.
+      for (let each = 0; each < columns; each++) own.push(each === column ? 0 : data[at + each]!);
     }
     return rows.map((own) => ({
       [output]: { data: Float32Array.from(own), dims: [own.length / columns, columns] },
@@ -176,5 +186,3 @@ export function splitByCounts(
     });
   };
 }
-
-export type { PictureSize };

@@ -37,6 +37,7 @@ export function readPair(layout: PairLayout, { row, canvas, threshold }: HeadInp
   const scores = row[layout.scores]!.data;
   const boxes = row[layout.boxes]!.data;
   const named = lastIsNothing ? classes - 1 : classes;
+  let lastWins = 0;
   const found: Detection[] = [];
   const seen: number[][] = [];
   for (let box = 0; box < count; box++) {
@@ -47,6 +48,7 @@ export function readPair(layout: PairLayout, { row, canvas, threshold }: HeadInp
       const value = scores[at]!;
       if (!Number.isFinite(value) && !(value === Number.NEGATIVE_INFINITY && activation !== "none"))
         throw implausibleScore(value, layout.scores, `class ${index} of box ${box}`);
+      if (index === classes - 1 && value > highest && (lastIsNothing || value > 0)) lastWins++;
       if (value > highest) highest = value;
       if (index < named && value > best) {
         best = value;
@@ -70,7 +72,27 @@ export function readPair(layout: PairLayout, { row, canvas, threshold }: HeadInp
     found.push(checkBox(sides, canvas, layout.boxes, where));
   }
   checkUnits(seen, form, canvas, layout.boxes);
+  checkNothing(layout, lastWins);
   return found;
+}
+
+/**
+ * Of a DETR's queries most find nothing. Where the last class says so, it wins most of them; where it is a class like
+ * the others, it doesn't.
+ */
+function checkNothing(
+  { count, classes, activation, lastIsNothing, scores }: PairLayout,
+  lastWins: number,
+): void {
+  if (count < 20 || classes < 2) return;
+  const share = lastWins / count;
+  if (lastIsNothing ? share < 0.2 : activation === "sigmoid" && share > 0.5) {
+    throw new ImplausibleOutputError(
+      `the output "${scores}" has its last class as the best one of ${lastWins} of ${count} boxes, so it ${
+        lastIsNothing ? "can't stand" : "seems to stand"
+      } for "nothing"; look at class_names (their number says whether there is such a class) and at format`,
+    );
+  }
 }
 
 /** Peaks of CenterNet's heat maps: [classes, h, w], sizes [2, h, w] and offsets [2, h, w] in cells. */

@@ -16,6 +16,7 @@ const MAX_RELATIVE_SIZE = 7;
 
 export function readYolox(layout: YoloxLayout, input: HeadInput): Detection[] {
   const output = input.row[layout.output]!;
+  checkObjectness(output.data, layout);
   const decoded = layout.decoded ?? isDecoded(output.data, layout, input.threshold);
   if (decoded) return readRaw(layout, input);
   const data = decodeGrids(output.data, layout, input.canvas, input.threshold);
@@ -23,29 +24,41 @@ export function readYolox(layout: YoloxLayout, input: HeadInput): Detection[] {
 }
 
 /**
- * Whether the boxes whose objectness reaches the threshold are pixels. Only these are asked: of the others nobody knows
- * what they hold.
+ * Whether the boxes whose score reaches the threshold are pixels. Only these are asked: of the others nobody knows what
+ * they hold.
  */
 export function isDecoded(data: Numbers, layout: RawLayout, threshold: number): boolean {
-  const { boxes, boxStep, output } = layout;
+  const { boxes, boxStep, classes, output } = layout;
   let relative = 0;
   let total = 0;
   for (let box = 0; box < boxes; box++) {
     const at = box * boxStep;
     const objectness = data[at + 4]!;
     if (!(objectness >= threshold)) continue;
+    let best = 0;
+    for (let index = at + 5; index < at + 5 + classes; index++) best = Math.max(best, data[index]!);
+    const score = objectness * best;
+    if (!(score >= threshold)) continue;
     const [x, y, width, height] = [data[at]!, data[at + 1]!, data[at + 2]!, data[at + 3]!];
-    total += objectness;
-    if (
+    total += score;
+    const isRelative =
       Math.max(Math.abs(x), Math.abs(y)) <= MAX_RELATIVE_CENTRE &&
-      Math.max(width, height) <= MAX_RELATIVE_SIZE
-    )
-      relative += objectness;
+      Math.max(width, height) <= MAX_RELATIVE_SIZE;
+    if (isRelative) relative += score;
   }
-  if (total === 0 || relative >= 0.9 * total) return total === 0;
+  // With no box there is nothing to decode.
   if (relative <= 0.1 * total) return true;
+  if (relative >= 0.9 * total) return false;
   throw new ImplausibleOutputError(
     `the output "${output}" has boxes that are relative to their cells beside others in pixels; look at format, which says what the head is`,
+  );
+}
+
+/** @throws ImplausibleOutputError where every objectness is 1, which is YOLOv6's way */
+function checkObjectness(data: Numbers, { boxes, boxStep, output }: RawLayout): void {
+  for (let at = 0; at < boxes * boxStep; at += boxStep) if (data[at + 4] !== 1) return;
+  throw new ImplausibleOutputError(
+    `the output "${output}" has an objectness of 1 in every box, as YOLOv6 has it; look at loader (YoloModelLoader) and format`,
   );
 }
 
