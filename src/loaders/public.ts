@@ -53,6 +53,12 @@ export { TextClassificationModelLoader } from "./text/TextClassificationModelLoa
 export { TextEmbeddingModelLoader } from "./text/TextEmbeddingModelLoader.ts";
 export { TextModelLoader } from "./text/TextModelLoader.ts";
 export type { FinishedText } from "./text/TextModelLoader.ts";
+export { DepthEstimationModelLoader } from "./vision/DepthEstimationModelLoader.ts";
+export { ImageEmbeddingModelLoader } from "./vision/ImageEmbeddingModelLoader.ts";
+export { ImageRegressionModelLoader } from "./vision/ImageRegressionModelLoader.ts";
+export { ImageToImageModelLoader } from "./vision/ImageToImageModelLoader.ts";
+export { SemanticSegmentationModelLoader } from "./vision/SemanticSegmentationModelLoader.ts";
+export { TextRecognitionModelLoader } from "./vision/TextRecognitionModelLoader.ts";
 export { DetectionModelLoader } from "./vision/DetectionModelLoader.ts";
 export { DetectoModelLoader } from "./vision/DetectoModelLoader.ts";
 export { FacialExpressionRecognitionModelLoader } from "./vision/FacialExpressionRecognitionModelLoader.ts";

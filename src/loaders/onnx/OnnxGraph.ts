@@ -95,8 +95,8 @@ export class OnnxGraph {
     for (const { name } of outputs.filter((output) => !this.outputs.includes(output)))
       this.notes.push(`the output "${name}" is no tensor (a sequence or map) and is left out`);
     if (this.outputs.length === 0) throw new Error(`the model puts out no tensor`);
-    this.wantedOutputs = options.wantedOutputs?.(this.outputs) ?? this.outputs.map(({ name }) => name);
     const batch = typeof options.batch === "function" ? options.batch(this.inputs) : options.batch;
+    this.wantedOutputs = options.wantedOutputs?.(this.outputs) ?? this.outputs.map(({ name }) => name);
     try {
       this.plan = readBatchPlan(this.inputs, this.outputs, batch);
     } catch (error) {

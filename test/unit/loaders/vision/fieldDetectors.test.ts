@@ -135,17 +135,12 @@ describe.skipIf(!fieldFolder)("the rows of field/NOTES.md about detectors", () =
   it("tf-detection/ssd_mobilenet.onnx", async () => {
     for (const Loader of [DetectoModelLoader, DetectionModelLoader]) {
       for (const class_names of [["coco"], ["coco91"]]) {
-        const loader = await openLoader(Loader, [field("tf-detection/ssd_mobilenet.onnx")], {
-          class_names,
-          max_batch_size: 1,
-        });
+        const loader = await openLoader(Loader, [field("tf-detection/ssd_mobilenet.onnx")], { class_names });
         const findings = await predictOne(loader, await square());
         expect(found(findings)[0]).toEqual({ Cs: 0.9, Lb: "dog", Dm: A });
       }
     }
-    const loader = await openLoader(DetectionModelLoader, [field("tf-detection/ssd_mobilenet.onnx")], {
-      max_batch_size: 1,
-    });
+    const loader = await openLoader(DetectionModelLoader, [field("tf-detection/ssd_mobilenet.onnx")]);
     expect(found(await predictOne(loader, await square()))[0]).toEqual({ Cs: 0.9, Lb: "18", Dm: A });
   });
 
