@@ -290,7 +290,7 @@ export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
     try {
       const outputs = toOutputRow(this.graph, row.outputs);
       const result = await this.postprocessing(outputs, row.picture, row.request);
-      row.result = Array.isArray(result) ? { findings: result } : result;
+      row.result = Array.isArray(result) ? (BESIDE.get(result) ?? { findings: result }) : result;
     } catch (error) {
       row.error = toError(error);
     }
@@ -425,6 +425,14 @@ export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
   }
 }
 
+const BESIDE = new WeakMap<readonly Finding[], Interpretation>();
+
+/** The findings alone, as a list that a subclass can work on; as long as it is passed on as it is, the rest goes with it. */
+export function asFindings(interpretation: Interpretation): Finding[] {
+  BESIDE.set(interpretation.findings, interpretation);
+  return interpretation.findings;
+}
+
 function joinInterpretations(rows: readonly Interpretation[]): Interpretation {
   return {
     findings: rows.flatMap(({ findings }) => findings),
@@ -549,6 +557,8 @@ function asPictureInput({ name, type, shape }: TensorDescription): PictureInput 
   const layout = isChannels(first) || (typeof first === "string" && !isChannels(third)) ? "nchw" : "nhwc";
   const [channels, height, width] = layout === "nchw" ? [first, second, third] : [third, first, second];
   if (!isChannels(channels) && typeof channels !== "string") return undefined;
+  // [N, samples, 1] is a sound or a series: of a picture without a batch axis both sides are free, or none is.
+  if (shape.length === 3 && typeof height !== typeof width) return undefined;
   const side = (dim: number | string) => (typeof dim === "number" ? dim : undefined);
   const batch = shape.length === 3 ? "none" : typeof shape[0] === "number" ? shape[0] : "any";
   return {

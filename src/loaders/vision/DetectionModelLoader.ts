@@ -9,7 +9,7 @@ import type { TensorDescription } from "../../core/description.ts";
 import type { Finding, PredictionRequest } from "../../imil/dictionaries.ts";
 import type { ModelTask } from "../../models/modelFacts.ts";
 import type { LoaderConfig } from "../BaseModelLoader.ts";
-import { didYouMean } from "../closest.ts";
+import { didYouMean } from "../../closest.ts";
 import { keepClasses } from "../labels.ts";
 import { BACKGROUND, coco91Labels, cocoLabels } from "../labels/coco.ts";
 import type { Interpretation, OutputRow, PictureInput } from "../pictures/OnnxPictureModelLoader.ts";
@@ -32,6 +32,7 @@ import { readMask } from "./masks.ts";
 import type { PreprocessingDefaults } from "./pictureOptions.ts";
 import { rotatedOverlap, toRotated } from "./rotated.ts";
 import { suggestLoader } from "./suggestLoader.ts";
+import { cutTile, mergeTiles, tilesOf } from "./tiles.ts";
 import { VisionModelLoader, visionOptions } from "./VisionModelLoader.ts";
 
 const TASKS = ["detect", "segment", "pose", "obb"] as const satisfies readonly DetectionTask[];
@@ -88,6 +89,18 @@ export function detectorOptions(defaults: { conf_thres?: number; iou_thres: numb
     agnostic_nms: z.boolean().default(false).meta({
       description: "Whether overlapping boxes of different classes count as duplicates, too.",
     }),
+    tile: z
+      .strictObject({
+        size: z.int().min(32).meta({ description: "Side of a tile in pixels of the picture." }),
+        overlap: z
+          .number()
+          .min(0)
+          .max(0.9)
+          .default(0.2)
+          .meta({ description: "Part of a tile (0..0.9) that its neighbours share." }),
+      })
+      .optional()
+      .meta({ description: "Looks at large pictures in tiles, and once at the whole." }),
     class_thresholds: z.record(z.string(), z.number().min(0).max(1)).default({}).meta({
       description: "Lowest confidence (0..1) of a label's findings, whatever conf_thres and C_threshold are.",
     }),
@@ -273,7 +286,27 @@ export class DetectionModelLoader extends VisionModelLoader {
     request: PredictionRequest,
   ): Promise<DecodedPicture | readonly DecodedPicture[]> {
     this.thresholdOf(request);
-    return super.preprocessing(picture, request);
+    const whole = await super.preprocessing(picture, request);
+    const { tile } = this.options;
+    if (tile === undefined || Array.isArray(whole)) return whole;
+    const { original } = whole as DecodedPicture;
+    if (original.width <= tile.size && original.height <= tile.size) return whole;
+    const full = await this.decode(picture, "inside", { size: original });
+    const tiles = await Promise.all(
+      tilesOf(original, tile).map((region) => cutTile(full, region, this.inputSize, this.prepared)),
+    );
+    return [whole as DecodedPicture, ...tiles];
+  }
+
+  /** What several tiles, or a tile and the whole picture, have found is one finding. */
+  protected override joinRows(rows: readonly Interpretation[]): Interpretation {
+    const { max_det: most, agnostic_nms: agnostic } = this.options;
+    const joined = super.joinRows(rows);
+    const found = rows.map(({ findings: own }) => own);
+    const findings = mergeTiles(found, { agnostic, most: most + 1 });
+    const warnings = [...(joined.warnings ?? [])];
+    if (findings.length > most) warnings.push(cutWarning(most));
+    return { ...joined, findings: findings.slice(0, most), warnings };
   }
 
   protected override extraInput(
@@ -314,8 +347,7 @@ export class DetectionModelLoader extends VisionModelLoader {
     const findings = kept
       .slice(0, most)
       .flatMap((detection) => this.#toFinding(detection, head, row, picture) ?? []);
-    const cut = `more than max_det (${most}) findings, the best ${most} are returned`;
-    return { findings, ...(kept.length > most && { warnings: [cut] }) };
+    return { findings, ...(kept.length > most && { warnings: [cutWarning(most)] }) };
   }
 
   #toFinding(detection: Detection, head: Head, row: OutputRow, picture: DecodedPicture): Finding | undefined {
@@ -353,6 +385,8 @@ export class DetectionModelLoader extends VisionModelLoader {
     return head;
   }
 }
+
+const cutWarning = (most: number) => `more than max_det (${most}) findings, the best ${most} are returned`;
 
 /** Formats whose scores are compared with 0.5 where they come from. */
 const LISTED: ReadonlySet<DetectorFormat> = new Set([

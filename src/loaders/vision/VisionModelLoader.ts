@@ -6,12 +6,13 @@
 import { z } from "zod";
 import type { LoaderDescription } from "../../core/description.ts";
 import { ImplausibleOutputError } from "../../errors.ts";
-import type { PredictionRequest } from "../../imil/dictionaries.ts";
+import type { Finding, PredictionRequest } from "../../imil/dictionaries.ts";
 import { readModelFacts, type ModelFacts } from "../../models/modelFacts.ts";
 import { readQuantisation, type Quantisation } from "../../models/quantisation.ts";
 import type { TensorDescription } from "../../core/description.ts";
 import type { LoaderConfig } from "../BaseModelLoader.ts";
 import {
+  asFindings,
   OnnxPictureModelLoader,
   readPictureInput,
   type Interpretation,
@@ -27,6 +28,7 @@ import {
   type Preprocessing,
   type PreprocessingDefaults,
 } from "./pictureOptions.ts";
+import { suggestLoader } from "./suggestLoader.ts";
 
 /** The options of every loader here, beside its own. */
 export const visionOptions = {
@@ -96,10 +98,21 @@ export abstract class VisionModelLoader extends OnnxPictureModelLoader {
     return {
       ...described,
       batch: (inputs) => {
-        this.pictureInput = readPictureInput(inputs);
+        this.pictureInput = this.#readInput(inputs);
         return typeof described?.batch === "function" ? described.batch(inputs) : "auto";
       },
     };
+  }
+
+  #readInput(inputs: readonly TensorDescription[]): PictureInput {
+    try {
+      return readPictureInput(inputs);
+    } catch (error) {
+      const advice = suggestLoader(this.facts, this.settings.class_names.length, this.constructor.name);
+      throw new Error(`models.${this.modelName}.model_path[0]: ${(error as Error).message}${advice}`, {
+        cause: error,
+      });
+    }
   }
 
   protected override tensorFormat(input: PictureInput): NormalisationFormat {
@@ -159,9 +172,9 @@ export abstract class VisionModelLoader extends OnnxPictureModelLoader {
     row: OutputRow,
     picture: DecodedPicture,
     request: PredictionRequest,
-  ): Promise<Interpretation> {
+  ): Promise<Finding[]> {
     this.#checkDims(row, picture.canvas);
-    return this.interpret(this.#scaled(row), picture, request);
+    return asFindings(await this.interpret(this.#scaled(row), picture, request));
   }
 
   #scaled(row: OutputRow): OutputRow {

@@ -5,9 +5,9 @@ import { describe, expect, it } from "vitest";
 import { ImplausibleOutputError } from "../../../../src/errors.ts";
 import { ImageClassificationModelLoader, YoloModelLoader, type Finding } from "../../../../src/index.ts";
 import { openLoader, predictBatch, predictOne } from "../../../support/loaders.ts";
-import { fieldFolder, sharedModels, sharedPhotos } from "../../../support/sharedModels.ts";
+import { sharedField, sharedModels, sharedPhotos } from "../../../support/sharedModels.ts";
 
-const field = (name: string) => path.join(fieldFolder!, name);
+const field = (name: string) => path.join(sharedField!, name);
 const any = (name: string) => path.join(sharedModels!, "any", name);
 const COLOURS = ["red", "green", "blue", "bright"];
 const plain = (colour: string, side = 64) =>
@@ -15,7 +15,7 @@ const plain = (colour: string, side = 64) =>
     .png()
     .toBuffer();
 
-describe.skipIf(!fieldFolder)("the rows of field/NOTES.md about classifiers", () => {
+describe.skipIf(!sharedField)("the rows of field/NOTES.md about classifiers", () => {
   const red = () => readFile(field("cmyk/rgb.jpg"));
   const open = (file: string, settings = {}) =>
     openLoader(ImageClassificationModelLoader, [field(file)], { class_names: COLOURS, ...settings });

@@ -12,9 +12,9 @@ import {
   type Finding,
 } from "../../../../src/index.ts";
 import { noTime, openLoader, predictBatch, predictOne } from "../../../support/loaders.ts";
-import { fieldFolder, sharedModels, sharedPhotos } from "../../../support/sharedModels.ts";
+import { sharedField, sharedModels, sharedPhotos } from "../../../support/sharedModels.ts";
 
-const field = (name: string) => path.join(fieldFolder!, name);
+const field = (name: string) => path.join(sharedField!, name);
 const square = (side = 320) =>
   sharp({ create: { width: side, height: side, channels: 3, background: "#808080" } })
     .png()
@@ -28,7 +28,7 @@ const two = (first: string, second: string) => [
   { Cs: 0.8, Lb: second, Dm: B },
 ];
 
-describe.skipIf(!fieldFolder)("the rows of field/NOTES.md about detectors", () => {
+describe.skipIf(!sharedField)("the rows of field/NOTES.md about detectors", () => {
   it.each(["yolo26_1cls", "yolo26_80cls"])("yolo-end2end/%s.onnx", async (name) => {
     for (const Loader of [YoloModelLoader, DetectionModelLoader]) {
       const loader = await openLoader(Loader, [field(`yolo-end2end/${name}.onnx`)]);
