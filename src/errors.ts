@@ -89,6 +89,12 @@ export class LoaderError extends InfermillError {
   override readonly title = "The model loader failed";
 }
 
+/** What a model put out can't be a result: NaN as a score, a box off the picture, a class that there is none of. */
+export class ImplausibleOutputError extends InfermillError {
+  override readonly code = "implausible_output";
+  override readonly title = "The model's output can't be a result";
+}
+
 /** A loader throws this for a fault that passes, such as a remote service that is down: the prediction is tried again. */
 export class RetryableError extends InfermillError {
   override readonly code = "temporary_fault";

@@ -124,6 +124,15 @@ models
     (await import("./modelsPull.ts")).pullModels(names, command.optsWithGlobals<{ config?: string }>()),
   );
 
+models
+  .command("inspect")
+  .description("say what a model's file tells of itself, which loader fits, and a configuration to paste")
+  .argument("<file>", "an .onnx file, or an address as in model_path")
+  .option("--json", "print JSON")
+  .action(async (file: string, options: { json?: boolean }) =>
+    (await import("./modelsInspect.ts")).inspectModel(file, options),
+  );
+
 const webhooks = program
   .command("webhooks")
   .description("look after the webhook deliveries: list them, send them again, show the signing secret");

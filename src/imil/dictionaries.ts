@@ -12,6 +12,22 @@ export interface Box {
   H: number;
 }
 
+/** The pixels of one thing. */
+export interface Mask {
+  /** COCO's compressed run lengths: `size` is height and width of the upright picture, `counts` as pycocotools reads it. */
+  Rle: { size: [height: number, width: number]; counts: string };
+  /** Outlines as `[x, y, x, y, …]`, fractions of the picture. */
+  Poly: number[][];
+}
+
+/** A box at an angle. */
+export interface RotatedBox {
+  /** Radians from the picture's x axis to the box's width, clockwise. */
+  Angle: number;
+  /** The four corners `[x, y]` as fractions of the picture, clockwise from the one that is top left without the angle. */
+  Corners: [x: number, y: number][];
+}
+
 /** One thing that a model found. */
 export interface Finding {
   /** Confidence, 0..1. */
@@ -22,6 +38,14 @@ export interface Finding {
   Dm: Box | Record<string, never>;
   /** Key points by number from "1": `[x, y, z, score]`, x and y as fractions of the picture. */
   Kp?: Record<string, number[]>;
+  /** Mask: which pixels belong to it. */
+  Msk?: Mask;
+  /** Box at an angle; `Dm` is the upright box around it. */
+  Rb?: RotatedBox;
+  /** What a regression found. */
+  Value?: number;
+  /** What an embedding found. */
+  Vector?: number[];
   Nobj?: string;
   Uid?: string;
   /** For a request of several pictures: the index (from 0) of the picture that this was found in. */

@@ -58,11 +58,13 @@ export interface LoaderClass {
    * out). Default: as they are.
    */
   labelsFrom?(given: readonly string[]): readonly string[];
+  /** Whether it takes labels from the model's file where `class_names` is left out, so that `classes` is checked at load. */
+  readonly readsLabels?: boolean;
 }
 
 export abstract class BaseModelLoader {
   /** This model's section of the configuration. */
-  protected readonly settings: ModelSection;
+  protected settings: ModelSection;
   protected readonly modelName: string;
 
   /**

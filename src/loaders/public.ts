@@ -25,6 +25,7 @@ export { toNumbers } from "../tensors/numbers.ts";
 export type { ElementType, TensorValue, Tensors } from "../tensors/tensor.ts";
 export { OnnxPictureModelLoader } from "./pictures/OnnxPictureModelLoader.ts";
 export type {
+  Interpretation,
   NormalisationFormat,
   OutputRow,
   PictureInput,
@@ -52,6 +53,13 @@ export { TextClassificationModelLoader } from "./text/TextClassificationModelLoa
 export { TextEmbeddingModelLoader } from "./text/TextEmbeddingModelLoader.ts";
 export { TextModelLoader } from "./text/TextModelLoader.ts";
 export type { FinishedText } from "./text/TextModelLoader.ts";
+export { DepthEstimationModelLoader } from "./vision/DepthEstimationModelLoader.ts";
+export { ImageEmbeddingModelLoader } from "./vision/ImageEmbeddingModelLoader.ts";
+export { ImageRegressionModelLoader } from "./vision/ImageRegressionModelLoader.ts";
+export { ImageToImageModelLoader } from "./vision/ImageToImageModelLoader.ts";
+export { SemanticSegmentationModelLoader } from "./vision/SemanticSegmentationModelLoader.ts";
+export { TextRecognitionModelLoader } from "./vision/TextRecognitionModelLoader.ts";
+export { DetectionModelLoader } from "./vision/DetectionModelLoader.ts";
 export { DetectoModelLoader } from "./vision/DetectoModelLoader.ts";
 export { FacialExpressionRecognitionModelLoader } from "./vision/FacialExpressionRecognitionModelLoader.ts";
 export { ImageClassificationModelLoader, softmax } from "./vision/ImageClassificationModelLoader.ts";

@@ -11,6 +11,13 @@ import { BaseModelLoader, type LoaderClass } from "./BaseModelLoader.ts";
 import { CenterNetModelLoader } from "./vision/CenterNetModelLoader.ts";
 import { ClipModelLoader } from "./vision/ClipModelLoader.ts";
 import { didYouMean } from "../closest.ts";
+import { DepthEstimationModelLoader } from "./vision/DepthEstimationModelLoader.ts";
+import { ImageEmbeddingModelLoader } from "./vision/ImageEmbeddingModelLoader.ts";
+import { ImageRegressionModelLoader } from "./vision/ImageRegressionModelLoader.ts";
+import { ImageToImageModelLoader } from "./vision/ImageToImageModelLoader.ts";
+import { SemanticSegmentationModelLoader } from "./vision/SemanticSegmentationModelLoader.ts";
+import { TextRecognitionModelLoader } from "./vision/TextRecognitionModelLoader.ts";
+import { DetectionModelLoader } from "./vision/DetectionModelLoader.ts";
 import { DetectoModelLoader } from "./vision/DetectoModelLoader.ts";
 import { FacialExpressionRecognitionModelLoader } from "./vision/FacialExpressionRecognitionModelLoader.ts";
 import { ImageClassificationModelLoader } from "./vision/ImageClassificationModelLoader.ts";
@@ -25,13 +32,20 @@ import { YoloxModelLoader } from "./vision/YoloxModelLoader.ts";
 export const BUILT_IN_LOADERS: Readonly<Record<string, LoaderClass>> = {
   CenterNetModelLoader,
   ClipModelLoader,
+  DepthEstimationModelLoader,
+  DetectionModelLoader,
   DetectoModelLoader,
   FacialExpressionRecognitionModelLoader,
   ImageClassificationModelLoader,
+  ImageEmbeddingModelLoader,
+  ImageRegressionModelLoader,
+  ImageToImageModelLoader,
   OnnxTensorModelLoader,
   PoseEstimationModelLoader,
   TextClassificationModelLoader,
   TextEmbeddingModelLoader,
+  SemanticSegmentationModelLoader,
+  TextRecognitionModelLoader,
   YoloModelLoader,
   YoloxModelLoader,
 };

@@ -28,7 +28,11 @@ export interface OnnxFile {
   inputs: readonly GraphTensor[];
   outputs: readonly GraphTensor[];
   nodes: readonly GraphNode[];
+  /** The numbers of small constants (up to 4 KB), such as the scales of quantised tensors, by name. */
+  constants: ReadonlyMap<string, readonly number[]>;
 }
+
+const MAX_CONSTANT_BYTES = 4096;
 
 const ELEMENT_TYPES: Readonly<Record<number, string>> = {
   1: "float32",
@@ -84,31 +88,85 @@ function readModel(cursor: FileCursor): OnnxFile | undefined {
   return graph && { metadata, producer, ...graph };
 }
 
-function readGraph(cursor: FileCursor, end: number): Pick<OnnxFile, "inputs" | "outputs" | "nodes"> {
+function readGraph(
+  cursor: FileCursor,
+  end: number,
+): Pick<OnnxFile, "inputs" | "outputs" | "nodes" | "constants"> {
   const nodes: GraphNode[] = [];
   const inputs: GraphTensor[] = [];
   const outputs: GraphTensor[] = [];
+  const constants = new Map<string, readonly number[]>();
   const weights = new Set<string>();
   eachField(cursor, end, {
-    1: (to) => nodes.push(readNode(cursor, to)),
-    5: (to) => eachField(cursor, to, { 8: (at) => weights.add(cursor.text(at)) }),
+    1: (to) => nodes.push(readNode(cursor, to, constants)),
+    5: (to) => {
+      const { name, numbers } = readTensor(cursor, to);
+      weights.add(name);
+      if (numbers) constants.set(name, numbers);
+    },
     11: (to) => inputs.push(readValueInfo(cursor, to)),
     12: (to) => outputs.push(readValueInfo(cursor, to)),
   });
   // Old exporters list the weights among the inputs.
-  return { nodes, inputs: inputs.filter(({ name }) => !weights.has(name)), outputs };
+  return { nodes, inputs: inputs.filter(({ name }) => !weights.has(name)), outputs, constants };
 }
 
-function readNode(cursor: FileCursor, end: number): GraphNode {
+function readNode(cursor: FileCursor, end: number, constants: Map<string, readonly number[]>): GraphNode {
   const node = { opType: "", domain: "", input: [] as string[], output: [] as string[] };
+  let value: readonly number[] | undefined;
   eachField(cursor, end, {
     1: (to) => node.input.push(cursor.text(to)),
     2: (to) => node.output.push(cursor.text(to)),
     4: (to) => (node.opType = cursor.text(to)),
+    5: (to) => eachField(cursor, to, { 5: (at) => (value = readTensor(cursor, at).numbers) }),
     7: (to) => (node.domain = cursor.text(to)),
   });
+  if (node.opType === "Constant" && value) constants.set(node.output[0]!, value);
   return node;
 }
+
+/** The name of a tensor, and its numbers where it is small. */
+function readTensor(
+  cursor: FileCursor,
+  end: number,
+): { name: string; numbers: readonly number[] | undefined } {
+  let name = "";
+  let type = 0;
+  let raw: Buffer | undefined;
+  const numbers: number[] = [];
+  const isSmall = (to: number) => to - cursor.at <= MAX_CONSTANT_BYTES;
+  eachField(cursor, end, {
+    2: (_end, value) => (type = value),
+    4: (to) => {
+      if (!isSmall(to)) return;
+      const floats = cursor.bytes(to);
+      for (let at = 0; at + 4 <= floats.length; at += 4) numbers.push(floats.readFloatLE(at));
+    },
+    5: (to, value) => {
+      if (cursor.at === to && value !== 0) numbers.push(value);
+      else if (isSmall(to)) while (cursor.at < to) numbers.push(cursor.varint());
+    },
+    8: (to) => (name = cursor.text(to)),
+    9: (to) => {
+      if (isSmall(to)) raw = cursor.bytes(to);
+    },
+  });
+  const read = raw && RAW_READERS[type];
+  return { name, numbers: read ? read(raw!) : numbers.length > 0 ? numbers : undefined };
+}
+
+const everyNumber = (bytes: Buffer, size: number, read: (at: number) => number): number[] =>
+  Array.from({ length: Math.floor(bytes.length / size) }, (_, index) => read(index * size));
+
+const RAW_READERS: Readonly<Record<number, (bytes: Buffer) => number[]>> = {
+  1: (bytes) => everyNumber(bytes, 4, (at) => bytes.readFloatLE(at)),
+  2: (bytes) => everyNumber(bytes, 1, (at) => bytes.readUInt8(at)),
+  3: (bytes) => everyNumber(bytes, 1, (at) => bytes.readInt8(at)),
+  4: (bytes) => everyNumber(bytes, 2, (at) => bytes.readUInt16LE(at)),
+  5: (bytes) => everyNumber(bytes, 2, (at) => bytes.readInt16LE(at)),
+  6: (bytes) => everyNumber(bytes, 4, (at) => bytes.readInt32LE(at)),
+  7: (bytes) => everyNumber(bytes, 8, (at) => Number(bytes.readBigInt64LE(at))),
+};
 
 function readValueInfo(cursor: FileCursor, end: number): GraphTensor {
   let name = "";
@@ -198,6 +256,13 @@ class FileCursor {
     const text = this.#bytes(length).toString("utf8");
     this.at = end;
     return text;
+  }
+
+  /** A copy of what lies between here and `end`. */
+  bytes(end: number): Buffer {
+    const bytes = Buffer.from(this.#bytes(end - this.at));
+    this.at = end;
+    return bytes;
   }
 
   #bytes(count: number): Buffer {

@@ -34,6 +34,12 @@ export interface GraphOptions extends SessionOptions {
   batch?: BatchOption | ((inputs: readonly TensorDescription[]) => BatchOption);
   /** Names of the outputs that are wanted; others are not even copied out of the model. Default: all. */
   wantedOutputs?: (outputs: readonly TensorDescription[]) => readonly string[];
+  /**
+   * Divides the outputs of a run among its rows, where they have no row for each, such as a list of the detections of
+   * all pictures. It is given the outputs of a row that ran alone, too.
+   * @returns undefined where they are divided along their batch axes
+   */
+  divide?: (outputs: Tensors, rows: number) => Tensors[] | undefined;
 }
 
 /** What is known of the rows of a batch: nothing yet, that they don't depend on each other, or that they do. */
@@ -66,6 +72,7 @@ export class OnnxGraph {
   readonly #openAgain: () => Promise<InferenceSession>;
   /** Most rows that one run had so far. */
   #largestRun = 1;
+  readonly #divide: NonNullable<GraphOptions["divide"]>;
   readonly #runtime: Runtime;
   #limit: number;
   #rows: Rows = "untried";
@@ -91,6 +98,7 @@ export class OnnxGraph {
   ) {
     this.#session = session;
     this.#openAgain = openAgain;
+    this.#divide = options.divide ?? (() => undefined);
     this.#runtime = runtime;
     this.file = file;
     this.inputs = describeTensors(session.inputMetadata);
@@ -99,8 +107,8 @@ export class OnnxGraph {
     for (const { name } of outputs.filter((output) => !this.outputs.includes(output)))
       this.notes.push(`the output "${name}" is no tensor (a sequence or map) and is left out`);
     if (this.outputs.length === 0) throw new Error(`the model puts out no tensor`);
-    this.wantedOutputs = options.wantedOutputs?.(this.outputs) ?? this.outputs.map(({ name }) => name);
     const batch = typeof options.batch === "function" ? options.batch(this.inputs) : options.batch;
+    this.wantedOutputs = options.wantedOutputs?.(this.outputs) ?? this.outputs.map(({ name }) => name);
     try {
       this.plan = readBatchPlan(this.inputs, this.outputs, batch);
     } catch (error) {
@@ -237,7 +245,10 @@ export class OnnxGraph {
   async #runAlone(item: Item, run: Run): Promise<Tensors | Error> {
     try {
       const fixed = this.plan.rows;
-      if (typeof fixed !== "number" || item.rows === fixed) return await this.#runSession(item.inputs, run);
+      if (typeof fixed !== "number" || item.rows === fixed) {
+        const answer = await this.#runSession(item.inputs, run);
+        return (item.rows === 1 && this.#divide(answer, 1)?.[0]) || answer;
+      }
       return await this.#runInFixedBatches(item, fixed, run);
     } catch (error) {
       if (error instanceof InfermillError) return error;
@@ -285,6 +296,8 @@ export class OnnxGraph {
     const answer = await this.#runSession(this.#stack(batch), run);
     const startedAt = performance.now();
     const total = typeof this.plan.rows === "number" ? this.plan.rows : countAll(batch);
+    const divided = this.#divide(answer, total);
+    if (divided) return batch.map((_item, at) => divided[at]!);
     let start = 0;
     const answers = batch.map(({ rows, length }) => {
       const from = start;
@@ -463,6 +476,13 @@ export class OnnxGraph {
     const total = typeof this.plan.rows === "number" ? this.plan.rows : countAll(items);
     const longest = Math.max(...items.map(({ length }) => length));
     const isRagged = areRagged(items);
+    const divided = this.#divide(together, total);
+    if (divided) {
+      const differs = alone.some((answer, at) =>
+        Object.entries(answer).some(([name, tensor]) => !areAlike(tensor, divided[at]![name]!)),
+      );
+      return differs ? "the answers depend on what else is in the batch" : undefined;
+    }
     for (const [name, tensor] of Object.entries(together)) {
       const parts = alone.map((answer) => answer[name]!);
       const isPossible = (axis: number) =>

@@ -80,7 +80,7 @@ export abstract class OnnxModelLoader extends BaseModelLoader {
    */
   protected async openGraph(
     file: string | undefined,
-    options: Partial<Pick<GraphOptions, "batch" | "maxBatchSize" | "wantedOutputs">> = {},
+    options: Partial<Pick<GraphOptions, "batch" | "maxBatchSize" | "wantedOutputs" | "divide">> = {},
   ): Promise<OnnxGraph> {
     const { device, intra_op_threads: intraOpThreads, max_batch_size: maxBatchSize } = this.settings;
     const graph = await OnnxGraph.open(file, {

@@ -3,6 +3,7 @@
  * them and splits the output. A subclass says how one picture becomes one tensor, and what one row of output means.
  */
 import type { LoaderDescription, TensorDescription } from "../../core/description.ts";
+import { attachOutputs, type Output, type ResponseDictionary } from "../../core/request.ts";
 import { BadInputError, LoaderError } from "../../errors.ts";
 import type { Finding, PredictionRequest, PredictionResponse } from "../../imil/dictionaries.ts";
 import { attachPictures, picturesOf } from "../../imil/requestPictures.ts";
@@ -58,6 +59,17 @@ export interface RowOutput {
 /** The outputs of the model for one picture, by name. */
 export type OutputRow = Readonly<Record<string, RowOutput>>;
 
+/** What a row of outputs means, where it is more than findings. */
+export interface Interpretation {
+  findings: Finding[];
+  /** Pictures, masks, large tensors; attached to the response. */
+  outputs?: readonly Output[];
+  /** What the client should know, such as a list that was cut; `Warnings` of the response. */
+  warnings?: readonly string[];
+  /** Further keys of the response. */
+  keys?: ResponseDictionary;
+}
+
 /** A picture on its way through the model, and what became of it. */
 interface Row {
   request: PredictionRequest;
@@ -66,7 +78,7 @@ interface Row {
   picture: DecodedPicture;
   inputs: InputTensors;
   outputs?: Tensors;
-  findings?: Finding[];
+  result?: Interpretation;
   error?: Error;
 }
 
@@ -97,7 +109,17 @@ export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
     row: OutputRow,
     picture: DecodedPicture,
     request: PredictionRequest,
-  ): Promise<Finding[]>;
+  ): Promise<Finding[] | Interpretation>;
+
+  /** What the rows of one picture come to together, where `preprocessing` made several of it. Default: one after the other. */
+  protected joinRows(rows: readonly Interpretation[]): Interpretation {
+    return joinInterpretations(rows);
+  }
+
+  /** The pictures of a request that are rows of their own. Default: all. */
+  protected picturesFor(request: PredictionRequest): readonly Buffer[] {
+    return picturesOf(request);
+  }
 
   /** How pixels become numbers, where the default (÷ 255, no mean, in RGB order or grey as the input has it) doesn't fit. */
   protected tensorFormat(_input: PictureInput): NormalisationFormat {
@@ -214,7 +236,7 @@ export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
 
   async #prepareRows(request: PredictionRequest): Promise<Row[] | Error> {
     try {
-      const pictures = picturesOf(request);
+      const pictures = this.picturesFor(request);
       if (pictures.length === 0)
         throw new BadInputError(`the model "${this.modelName}" needs a picture, the request has none`);
       const decoded = await Promise.all(pictures.map((picture) => this.preprocessing(picture, request)));
@@ -266,11 +288,9 @@ export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
   async #finishRow(row: Row): Promise<void> {
     if (!row.outputs) return;
     try {
-      row.findings = await this.postprocessing(
-        toOutputRow(this.graph, row.outputs),
-        row.picture,
-        row.request,
-      );
+      const outputs = toOutputRow(this.graph, row.outputs);
+      const result = await this.postprocessing(outputs, row.picture, row.request);
+      row.result = Array.isArray(result) ? (BESIDE.get(result) ?? { findings: result }) : result;
     } catch (error) {
       row.error = toError(error);
     }
@@ -279,17 +299,28 @@ export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
   #answer(request: PredictionRequest, rows: readonly Row[], startedAt: Date): PictureOutcome {
     const failed = rows.find(({ error }) => error)?.error;
     if (failed) return failed;
-    const hasSeveral = rows.at(-1)!.index > 0;
-    const findings = rows.flatMap(({ findings: own, index }) =>
-      hasSeveral ? own!.map((finding) => ({ ...finding, Info: String(index) })) : own!,
-    );
-    const response = buildResponse(request, findings, { model: this.modelName, startedAt });
-    if (!wantsRaw(request)) return response;
     try {
-      return writeTensors(this.#joinOutputs(rows), response) as PredictionResponse;
+      const response = this.#respond(request, rows, startedAt);
+      return wantsRaw(request)
+        ? (writeTensors(this.#joinOutputs(rows), response) as PredictionResponse)
+        : response;
     } catch (error) {
       return toError(error);
     }
+  }
+
+  #respond(request: PredictionRequest, rows: readonly Row[], startedAt: Date): PredictionResponse {
+    const count = rows.at(-1)!.index + 1;
+    const results = Array.from({ length: count }, (_, picture) => {
+      const own = rows.filter(({ index }) => index === picture).map(({ result }) => result!);
+      const result = own.length === 1 ? own[0]! : this.joinRows(own);
+      return count === 1 ? result : ofPicture(result, picture);
+    });
+    const { findings, outputs = [], warnings = [], keys } = joinInterpretations(results);
+    const response = buildResponse(request, findings, { model: this.modelName, startedAt });
+    Object.assign(response, keys);
+    if (warnings.length > 0) response["Warnings"] = [...new Set(warnings)];
+    return outputs.length > 0 ? attachOutputs(response, outputs) : response;
   }
 
   /** The outputs of all pictures of a request, one row behind the other. */
@@ -392,6 +423,32 @@ export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
       throw new Error(`${setting}: ${(error as Error).message}`, { cause: error });
     }
   }
+}
+
+const BESIDE = new WeakMap<readonly Finding[], Interpretation>();
+
+/** The findings alone, as a list that a subclass can work on; as long as it is passed on as it is, the rest goes with it. */
+export function asFindings(interpretation: Interpretation): Finding[] {
+  BESIDE.set(interpretation.findings, interpretation);
+  return interpretation.findings;
+}
+
+function joinInterpretations(rows: readonly Interpretation[]): Interpretation {
+  return {
+    findings: rows.flatMap(({ findings }) => findings),
+    outputs: rows.flatMap(({ outputs }) => outputs ?? []),
+    warnings: rows.flatMap(({ warnings }) => warnings ?? []),
+    keys: Object.assign({}, ...rows.map(({ keys }) => keys)) as ResponseDictionary,
+  };
+}
+
+/** Findings and outputs of one of several pictures, marked with its index. */
+function ofPicture({ findings, outputs = [], ...rest }: Interpretation, picture: number): Interpretation {
+  return {
+    ...rest,
+    findings: findings.map((finding) => ({ ...finding, Info: String(picture) })),
+    outputs: outputs.map((output) => ({ ...output, name: `${picture}-${output.name}` })),
+  };
 }
 
 /** What onnxruntime says where an operator can't work with what it gets, unlike where the inputs don't fit the model. */
@@ -500,6 +557,8 @@ function asPictureInput({ name, type, shape }: TensorDescription): PictureInput 
   const layout = isChannels(first) || (typeof first === "string" && !isChannels(third)) ? "nchw" : "nhwc";
   const [channels, height, width] = layout === "nchw" ? [first, second, third] : [third, first, second];
   if (!isChannels(channels) && typeof channels !== "string") return undefined;
+  // [N, samples, 1] is a sound or a series: of a picture without a batch axis both sides are free, or none is.
+  if (shape.length === 3 && typeof height !== typeof width) return undefined;
   const side = (dim: number | string) => (typeof dim === "number" ? dim : undefined);
   const batch = shape.length === 3 ? "none" : typeof shape[0] === "number" ? shape[0] : "any";
   return {

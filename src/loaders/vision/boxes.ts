@@ -24,6 +24,14 @@ export function intersectionOverUnion(a: Candidate, b: Candidate): number {
 
 const areaOf = (box: Candidate) => Math.max(0, box.right - box.left) * Math.max(0, box.bottom - box.top);
 
+/** How boxes suppress each other, where it isn't the usual way. */
+export interface SuppressionOptions<T> {
+  /** Whether boxes of different classes do, too. Default: false. */
+  agnostic?: boolean;
+  /** Overlap of two boxes, 0..1. Default: `intersectionOverUnion`. */
+  overlapOf?: (a: T, b: T) => number;
+}
+
 /**
  * Greedy non-maximum suppression: of boxes of the same class that overlap by more than `iouThreshold` the one with the
  * highest score stays. Returns at most `most` boxes, the highest score first; ties keep their order.
@@ -32,39 +40,43 @@ export function suppressNonMaxima<T extends Candidate>(
   candidates: readonly T[],
   iouThreshold: number,
   most = MAX_BOXES,
+  { agnostic = false, overlapOf = intersectionOverUnion }: SuppressionOptions<T> = {},
 ): T[] {
   const kept: T[] = [];
   const keptByClass = new Map<number, T[]>();
   for (const candidate of candidates.toSorted((a, b) => b.score - a.score)) {
     if (kept.length >= most) break;
-    const rivals = keptByClass.get(candidate.classIndex) ?? [];
-    if (rivals.some((rival) => intersectionOverUnion(rival, candidate) > iouThreshold)) continue;
+    const key = agnostic ? 0 : candidate.classIndex;
+    const rivals = keptByClass.get(key);
+    if (rivals?.some((rival) => overlapOf(rival, candidate) > iouThreshold)) continue;
     kept.push(candidate);
-    rivals.push(candidate);
-    keptByClass.set(candidate.classIndex, rivals);
+    if (rivals) rivals.push(candidate);
+    else keptByClass.set(key, [candidate]);
   }
   return kept;
 }
 
 /** Boxes of one picture at most, as in Ultralytics' detectors. */
-const MAX_BOXES = 300;
+export const MAX_BOXES = 300;
 
 /** The finding of a box: clipped to the picture, as fractions of the upright picture; undefined where nothing is left of it. */
 export function toFinding(box: Candidate, picture: DecodedPicture, label: string): Finding | undefined {
-  const { placement } = picture;
-  const fractionX = (x: number) => clip((x - placement.left) / placement.width);
-  const fractionY = (y: number) => clip((y - placement.top) / placement.height);
-  const X = fractionX(box.left);
-  const Y = fractionY(box.top);
+  const [left, top] = toFractions(picture, box.left, box.top).map(clip) as [number, number];
+  const [right, bottom] = toFractions(picture, box.right, box.bottom).map(clip) as [number, number];
   const dimensions: Box = {
-    X: round4(X),
-    Y: round4(Y),
-    W: round4(fractionX(box.right) - X),
-    H: round4(fractionY(box.bottom) - Y),
+    X: round4(left),
+    Y: round4(top),
+    W: round4(right - left),
+    H: round4(bottom - top),
   };
   if (!(dimensions.W > 0 && dimensions.H > 0)) return undefined;
   return { Cs: round4(box.score), Lb: label, Dm: dimensions };
 }
 
+/** A point of the canvas as fractions of the picture. */
+export function toFractions({ placement }: DecodedPicture, x: number, y: number): [x: number, y: number] {
+  return [(x - placement.left) / placement.width, (y - placement.top) / placement.height];
+}
+
 const clip = (fraction: number) => Math.min(1, Math.max(0, fraction));
-const round4 = (value: number) => Math.round(value * 1e4) / 1e4;
+export const round4 = (value: number) => Math.round(value * 1e4) / 1e4;

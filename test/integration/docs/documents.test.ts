@@ -19,6 +19,8 @@ import { configJsonSchema } from "../../../src/config/jsonSchema.ts";
 import { configSchema } from "../../../src/config/schema.ts";
 import * as errors from "../../../src/errors.ts";
 import type { ConfigFault } from "../../../src/errors.ts";
+import { detectorOptions } from "../../../src/loaders/vision/DetectionModelLoader.ts";
+import { visionOptions } from "../../../src/loaders/vision/VisionModelLoader.ts";
 import { BUILT_IN_LOADERS, loadLoaderClass } from "../../../src/loaders/registry.ts";
 import { checkModelSection } from "../../../src/loaders/section.ts";
 import { startInfermill, type TestInfermill } from "../../support/infermill.ts";
@@ -352,6 +354,7 @@ describe("the tables of the documents", () => {
     /** Codes that come in the `error` of a prediction; its status says how it ended. */
     const ofPredictions = new Set([
       "loader_failed",
+      "implausible_output",
       "temporary_fault",
       "engine_lost",
       "worker_lost",
@@ -392,11 +395,27 @@ describe("the tables of the documents", () => {
   });
 
   test("docs/configuration.md has every option of every built-in loader, with its default", () => {
+    const propertiesOf = (options: z.ZodObject | undefined) =>
+      z.toJSONSchema(options ?? z.object({}), { io: "input" }).properties as Record<string, Property>;
+    const without = (all: Record<string, Property>, known: object) =>
+      Object.fromEntries(Object.entries(all).filter(([key]) => !(key in known)));
+    // What many loaders share stands once.
+    const shared = propertiesOf(z.object(visionOptions));
+    const {
+      conf_thres: _own,
+      iou_thres: _too,
+      ...ofDetectors
+    } = without(propertiesOf(detectorOptions({ iou_thres: 0.7 })), shared);
     const faults = Object.entries(BUILT_IN_LOADERS).flatMap(([name, { options }]) => {
-      const { properties } = z.toJSONSchema(options ?? z.object({}), { io: "input" });
-      return tableFaults(name, properties as Record<string, Property>);
+      const all = propertiesOf(options);
+      const own = "channels" in all ? without(all, shared) : all;
+      return tableFaults(name, "max_det" in own ? without(own, ofDetectors) : own);
     });
-    expect(faults).toEqual([]);
+    expect([
+      ...faults,
+      ...tableFaults("Options of picture loaders", shared),
+      ...tableFaults("Options of detectors", ofDetectors),
+    ]).toEqual([]);
   });
 
   test("docs/configuration.md has every environment variable that overrides a key", () => {

@@ -21,7 +21,6 @@ import {
 import { cocoLabels } from "../../../src/loaders/labels/coco.ts";
 import { imagenetLabels } from "../../../src/loaders/labels/imagenet.ts";
 import { resample } from "../../../src/loaders/pictures/resample.ts";
-import { readYoloBoxes, readYoloLayout } from "../../../src/loaders/vision/YoloModelLoader.ts";
 import { encodeModel, node, tensor, valueInfo, type OnnxNode } from "../../../src/models/onnxProto.ts";
 import { findSamplePhoto } from "../../../src/models/samplePhotos.ts";
 import { noSharedModels, sharedModels, sharedPhotos } from "../../support/sharedModels.ts";
@@ -372,80 +371,6 @@ function expectSameBoxes(
   }
 }
 
-describe("the layout of a YOLO output", () => {
-  const canvas = { width: 640, height: 640 };
-  const read = (dims: number[], labels: number, size = canvas) => readYoloLayout(dims, size, labels);
-
-  it("is told from the shape, with and without labels", () => {
-    for (const labels of [0, 80]) {
-      expect(read([25200, 85], labels), "v5, v7").toMatchObject({
-        boxes: 25200,
-        classes: 80,
-        hasObjectness: true,
-      });
-      expect(read([84, 8400], labels), "v8, v11").toMatchObject({
-        boxes: 8400,
-        classes: 80,
-        hasObjectness: false,
-      });
-      expect(read([8400, 84], labels), "v8 transposed").toMatchObject({
-        boxes: 8400,
-        classes: 80,
-        hasObjectness: false,
-      });
-      expect(read([85, 25200], labels), "v5 transposed").toMatchObject({
-        boxes: 25200,
-        classes: 80,
-        hasObjectness: true,
-      });
-    }
-    expect(read([6300, 85], 0, { width: 320, height: 320 })).toMatchObject({
-      classes: 80,
-      hasObjectness: true,
-    });
-    expect(read([5, 8400], 1)).toMatchObject({ classes: 1, hasObjectness: false });
-    expect(read([84, 84], 80, { width: 64, height: 64 })).toMatchObject({
-      boxes: 84,
-      classes: 80,
-      hasObjectness: false,
-    });
-  });
-
-  it("that doesn't fit the labels or the input is refused with both", () => {
-    expect(() => read([25200, 85], 20)).toThrow(
-      "the model's output [N, 25200, 85] has 80 classes, class_names has 20 labels",
-    );
-    expect(() => read([84, 8400], 3)).toThrow("has 80 classes, class_names has 3 labels");
-    expect(() => read([300, 6], 80)).toThrow(
-      "with 25200 or 8400 boxes for an input of 640×640 and 80 labels, got [N, 300, 6]",
-    );
-    expect(() => read([3, 80, 80, 85], 0)).toThrow("got [N, 3, 80, 80, 85]");
-  });
-
-  it("says where the numbers of a box lie", () => {
-    // Two boxes, three classes; the second box scores 0.5 × 0.9 on class 2.
-    const rows = [
-      [10, 20, 4, 6, 0.2, 0.9, 0, 0],
-      [50, 60, 20, 10, 0.5, 0.1, 0.2, 0.9],
-    ];
-    const expected = [{ left: 40, top: 55, right: 60, bottom: 65, score: 0.45, classIndex: 2 }];
-    const boxesFirst = { boxes: 2, classes: 3, hasObjectness: true, boxStep: 8, featureStep: 1 };
-    const featuresFirst = { ...boxesFirst, boxStep: 1, featureStep: 2 };
-    expect(readYoloBoxes(rows.flat(), boxesFirst, 0.3)).toEqual(expected);
-    expect(
-      readYoloBoxes(
-        rows[0]!.flatMap((value, feature) => [value, rows[1]![feature]!]),
-        featuresFirst,
-        0.3,
-      ),
-    ).toEqual(expected);
-    const withoutObjectness = { boxes: 1, classes: 3, hasObjectness: false, boxStep: 7, featureStep: 1 };
-    expect(readYoloBoxes([50, 60, 20, 10, 0.1, 0.2, 0.9], withoutObjectness, 0.3)).toEqual([
-      { ...expected[0], score: 0.9 },
-    ]);
-  });
-});
-
 describe("scores of a classifier", () => {
   let folder: string;
   let picture: Buffer;
@@ -556,12 +481,9 @@ describe("scores of a classifier", () => {
   });
 
   it("must be as many as the labels", async () => {
-    const loader = await classifier([0, 2, 1], [node("Identity", ["logits"], ["out"])], {
-      class_names: ["cat", "dog"],
-    });
-    await expect(loader.warmUp()).rejects.toThrow(
-      "the model's output [N, 3] has 3 scores, class_names has 2 labels",
-    );
+    await expect(
+      classifier([0, 2, 1], [node("Identity", ["logits"], ["out"])], { class_names: ["cat", "dog"] }),
+    ).rejects.toThrow('the output "out" of shape [batch, 3] has 3 scores, class_names has 2 labels');
   });
 });
 

@@ -116,8 +116,8 @@ describe("PyTorch object_detection, Detecto: boxes, labels and scores of a torch
     const model = detector([dog]);
     const file = await modelFile({ ...model, outputs: model.outputs.slice(0, 2) });
     await expect(openLoader(DetectoModelLoader, [file])).rejects.toThrow(
-      "models.Model.model_path[0]: DetectoModelLoader reads three outputs, boxes [n, 4], labels [n] (whole numbers) and scores [n], " +
-        "this model has boxes: float32 [1, 4]; labels: int64 [1]",
+      "models.Model.model_path[0]: DetectoModelLoader can't read this model: the outputs boxes [1, 4], labels [1] " +
+        "with an input of 640×640 and 91 labels fit none of torchvision, tensorflow, ssd",
     );
   });
 });
