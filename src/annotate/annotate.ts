@@ -1,18 +1,31 @@
 /** Copies of pictures with what was found in them drawn over, upright and in the format that they had. */
-import { mkdir, rename, rm } from "node:fs/promises";
+import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import sharp from "sharp";
+import sharp, { type Sharp } from "sharp";
+import { toFilePath } from "../core/filePaths.ts";
+import { sniffPicture, type PictureFormat } from "../core/pictureFormats.ts";
 import { BadInputError } from "../errors.ts";
 import type { Finding } from "../imil/dictionaries.ts";
+import { decodePicture } from "../loaders/pictures/picture.ts";
 import { drawOverlay } from "./overlay.ts";
 
 /** Smaller pictures are enlarged to this long side, or a label would cover what it names. */
 const MIN_LONG_SIDE = 640;
 const MAX_ENLARGED = 4;
 const QUALITY = 90;
+/** What sharp writes each format as; copies of the others are PNGs, whose name gets ".png" behind the picture's. */
+const WRITABLE: Partial<Record<PictureFormat, "jpeg" | "png" | "webp" | "gif" | "tiff" | "avif">> = {
+  JPEG: "jpeg",
+  PNG: "png",
+  WebP: "webp",
+  GIF: "gif",
+  TIFF: "tiff",
+  AVIF: "avif",
+};
 
 /**
- * Writes the annotated copy of one picture, whole or not at all.
+ * Writes the annotated copy of one picture, whole or not at all; that of a BMP or HEIC as a PNG beside `target`, named
+ * `<target>.png`.
  * @param maxPixels most pixels that it may decode to
  * @throws BadInputError where it is no picture that can be decoded
  */
@@ -22,23 +35,37 @@ export async function annotatePicture(
   target: string,
   maxPixels: number,
 ): Promise<void> {
-  const part = `${target}.part`;
-  await mkdir(dirname(target), { recursive: true });
+  let part: string | Buffer | undefined;
+  await mkdir(toFilePath(dirname(target)), { recursive: true });
   try {
-    const image = sharp(source, { limitInputPixels: maxPixels, autoOrient: true });
-    const { autoOrient, format } = await image.metadata();
+    const bytes = await readFile(toFilePath(source));
+    const format = WRITABLE[sniffPicture(bytes) ?? "JPEG"];
+    const image = format
+      ? sharp(bytes, { limitInputPixels: maxPixels, autoOrient: true })
+      : await openDecoded(bytes, maxPixels);
+    const { autoOrient } = await image.metadata();
     const size = enlarge(autoOrient);
     const overlay = drawOverlay(findings, size);
-    await image
+    const copy = await image
       .resize(size.width, size.height, { fit: "fill" })
       .composite(overlay === undefined ? [] : [{ input: Buffer.from(overlay) }])
-      .toFormat(format, format === "png" ? {} : { quality: QUALITY })
-      .toFile(part);
-    await rename(part, target);
+      .toFormat(format ?? "png", !format || format === "png" ? {} : { quality: QUALITY })
+      .toBuffer();
+    const place = format ? target : `${target}.png`;
+    part = toFilePath(`${place}.part`);
+    await writeFile(part, copy);
+    await rename(part, toFilePath(place));
   } catch (error) {
-    await rm(part, { force: true });
+    if (part) await rm(part, { force: true });
     throw new BadInputError(`${source} can't be annotated: ${(error as Error).message}`, { cause: error });
   }
+}
+
+/** A picture that sharp can't read, as it is. */
+async function openDecoded(bytes: Buffer, maxPixels: number): Promise<Sharp> {
+  const whole = { width: Infinity, height: Infinity };
+  const { pixels, width, height } = await decodePicture(bytes, { size: whole, fit: "inside", maxPixels });
+  return sharp(pixels, { raw: { width, height, channels: 3 } });
 }
 
 function enlarge({ width, height }: { width: number; height: number }): { width: number; height: number } {

@@ -8,7 +8,7 @@ import type { BulkOutcome, BulkSubmission } from "../queue/bulkQueue.ts";
 import type { InputRef } from "../queue/inputs.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
-import { walkFolder } from "./walk.ts";
+import { walkFolder, type Skipped } from "./walk.ts";
 
 /** An entry whose prediction is in the bulkQueue. */
 export interface InFlight {
@@ -48,19 +48,17 @@ export function resultOf(
   return { index, status, ...label, ...outcome };
 }
 
-/** The files of the run's folder, as they are found, until `stop`. */
+/** The files of the run's folder, and what is left out, as they are found, until `stop`. */
 export async function* listFolder(
   { source }: BulkSpec,
   config: Config,
   stop: AbortSignal,
-  onFound: () => void,
-): AsyncGenerator<string> {
+): AsyncGenerator<string | Skipped> {
   if (source.kind !== "folder") throw new Error("a manifest's entries are written when it arrives");
   const { folder, within } = await realFolder(source, config.bulk_roots);
-  for await (const path of walkFolder(folder, { glob: source.glob, within })) {
+  for await (const found of walkFolder(folder, { glob: source.glob, within })) {
     if (stop.aborted) return;
-    onFound();
-    yield path;
+    yield found;
   }
 }
 

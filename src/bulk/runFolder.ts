@@ -5,7 +5,9 @@ import type { Config } from "../config/schema.ts";
 import { BulkRunNotFoundError, InfermillError } from "../errors.ts";
 import { isBulkRunId } from "../queue/names.ts";
 import { readLines } from "./lines.ts";
+import type { SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
+import { Skipped } from "./walk.ts";
 
 /** Text that is gathered before it is written, in characters. */
 const WRITE_SIZE = 64 * 1024;
@@ -14,19 +16,29 @@ export function bulkFolder(config: Pick<Config, "data_dir">): string {
   return join(config.data_dir, "bulk");
 }
 
+export interface EntryCounts {
+  total: number;
+  skipped: SkippedCounts;
+}
+
 export interface RunFolder {
   readonly path: string;
   readonly entriesFile: string;
   /** @throws BulkRunNotFoundError */
   readSpec(): Promise<BulkSpec>;
   writeSpec(spec: BulkSpec): Promise<void>;
+  /** What was left out of the folder, a `SkippedLine` each; not there before the walk has ended. */
+  readonly skippedFile: string;
   /**
-   * Writes all entries, as they come, and only then gives the file its name; answers how many, or undefined where
-   * `stop` was aborted on the way.
+   * Writes all entries, and what is left out, as they come, and only then gives the files their names; answers how
+   * many, or undefined where `stop` was aborted on the way.
    */
-  writeEntries(entries: AsyncIterable<BulkEntry>, stop?: AbortSignal): Promise<number | undefined>;
+  writeEntries(
+    entries: AsyncIterable<BulkEntry | Skipped>,
+    options?: { stop?: AbortSignal; onFound?: (found: EntryCounts) => void },
+  ): Promise<EntryCounts | undefined>;
   /** The number of entries; undefined while they are not all written. */
-  countEntries(): Promise<number | undefined>;
+  countEntries(): Promise<EntryCounts | undefined>;
   remove(): Promise<void>;
 }
 
@@ -36,10 +48,13 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
   const path = join(bulkFolder(config), id);
   const entriesFile = join(path, "entries.ndjson");
   const countFile = join(path, "entries.count");
+  const skippedFile = join(path, "skipped.ndjson");
+  const skippedCountFile = join(path, "skipped.json");
   const specFile = join(path, "run.json");
   return {
     path,
     entriesFile,
+    skippedFile,
 
     async readSpec() {
       const text = await readFile(specFile, "utf8").catch((error: NodeJS.ErrnoException) => {
@@ -54,31 +69,39 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
       await writeWhole(specFile, `${JSON.stringify(spec, null, 2)}\n`);
     },
 
-    async writeEntries(entries, stop) {
+    async writeEntries(entries, { stop, onFound } = {}) {
       await mkdir(path, { recursive: true });
-      const part = `${entriesFile}.part`;
-      const file = await open(part, "w");
-      let count = 0;
+      const counts: EntryCounts = { total: 0, skipped: { total: 0, by_reason: {} } };
+      const { skipped } = counts;
+      const entryLines = await openLines(`${entriesFile}.part`);
+      const skippedLines = await openLines(`${skippedFile}.part`);
       try {
-        let text = "";
         for await (const entry of entries) {
-          text += `${JSON.stringify(entry)}\n`;
-          count++;
-          if (text.length < WRITE_SIZE) continue;
-          await file.writeFile(text);
-          text = "";
+          if (entry instanceof Skipped) {
+            skipped.total++;
+            skipped.by_reason[entry.reason] = (skipped.by_reason[entry.reason] ?? 0) + 1;
+            const { path: name, reason, detail } = entry;
+            await skippedLines.add({ path: name, reason, ...(detail && { detail }) } satisfies SkippedLine);
+          } else {
+            counts.total++;
+            await entryLines.add(entry);
+          }
+          onFound?.(counts);
         }
-        await file.writeFile(text);
-        // Before it gets its name: a power cut must not leave a part of it under this name.
-        await file.datasync();
+        // Before they get their names: a power cut must not leave a part of them under these names.
+        await entryLines.sync();
+        await skippedLines.sync();
       } finally {
-        await file.close();
+        await entryLines.close();
+        await skippedLines.close();
       }
       if (stop?.aborted) return undefined;
+      await rename(`${skippedFile}.part`, skippedFile);
       // Beside it, so that a resumed run need not read a million lines to know it.
-      await writeWhole(countFile, String(count));
-      await rename(part, entriesFile);
-      return count;
+      await writeWhole(skippedCountFile, JSON.stringify(skipped));
+      await writeWhole(countFile, String(counts.total));
+      await rename(`${entriesFile}.part`, entriesFile);
+      return counts;
     },
 
     async countEntries() {
@@ -86,10 +109,36 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
         () => true,
         () => false,
       );
-      return isThere ? Number(await readFile(countFile, "utf8")) : undefined;
+      if (!isThere) return undefined;
+      const skipped = await readFile(skippedCountFile, "utf8").then(
+        (text) => JSON.parse(text) as SkippedCounts,
+        () => ({ total: 0, by_reason: {} }),
+      );
+      return { total: Number(await readFile(countFile, "utf8")), skipped };
     },
 
     remove: () => rm(path, { recursive: true, force: true }),
+  };
+}
+
+/** Gathers lines of JSON into large writes. */
+async function openLines(path: string) {
+  const file = await open(path, "w");
+  let text = "";
+  const flush = async () => {
+    await file.writeFile(text);
+    text = "";
+  };
+  return {
+    async add(value: unknown): Promise<void> {
+      text += `${JSON.stringify(value)}\n`;
+      if (text.length >= WRITE_SIZE) await flush();
+    },
+    async sync(): Promise<void> {
+      await flush();
+      await file.datasync();
+    },
+    close: () => file.close(),
   };
 }
 

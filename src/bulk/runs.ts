@@ -23,7 +23,13 @@ import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
 import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
 import { folderName, type BulkEntry, type BulkSpec } from "./spec.ts";
-import { hasEnded, type BulkCounts, type BulkRun, type BulkStatus } from "../core/bulkRun.ts";
+import {
+  hasEnded,
+  type BulkCounts,
+  type BulkRun,
+  type BulkStatus,
+  type SkippedCounts,
+} from "../core/bulkRun.ts";
 
 /** How long the owner of a run may be silent before another process may take it over. */
 export const OWNER_TTL_MS = 10_000;
@@ -37,6 +43,8 @@ const LET_GO_LOOK_MS = 50;
 /** What the owner of a run tells of it. */
 export interface BulkState extends BulkCounts {
   status: "walking" | "running";
+  /** What the walk leaves out. */
+  skipped: SkippedCounts;
   /** Entries per second over the last seconds; 0 while unknown. */
   rate: number;
 }
@@ -112,7 +120,7 @@ export class BulkRuns {
     const folder = this.folder(spec.id);
     try {
       await folder.writeSpec(spec);
-      const total = (entries && (await folder.writeEntries(entries))) ?? 0;
+      const total = (entries && (await folder.writeEntries(entries))?.total) ?? 0;
       await this.register(spec, total);
     } catch (error) {
       await folder.remove();
@@ -257,7 +265,7 @@ export class BulkRuns {
    */
   async heartbeat(id: string, token: string, state?: BulkState): Promise<"taken" | "cancel" | "go on"> {
     const now = Date.now();
-    const fields = { updated: now, ...state, ...(state && { rate: state.rate.toFixed(2) }) };
+    const fields = { updated: now, ...(state && fieldsOf(state)) };
     return reachRedis(() =>
       this.#redis.bulkHeartbeat(
         this.#names.bulkOwner(id),
@@ -279,10 +287,14 @@ export class BulkRuns {
   async end(
     id: string,
     status: "completed" | "cancelled" | "failed",
-    counts?: BulkCounts,
+    counts?: BulkCounts & { skipped: SkippedCounts },
     error?: ErrorSummary,
   ): Promise<void> {
-    const fields = { status, ...counts, ...(error && { error: JSON.stringify(error) }) };
+    const fields = {
+      status,
+      ...(counts && fieldsOf(counts)),
+      ...(error && { error: JSON.stringify(error) }),
+    };
     const run = await this.#markEnded(id, fields);
     await this.#onEnded?.(run, await this.readSpec(id));
   }
@@ -361,6 +373,15 @@ export async function openBulkRuns(
   return new BulkRuns(config, await connectRedis(redisUrl, "producer"), onEnded);
 }
 
+/** As Redis holds them. */
+function fieldsOf({
+  skipped,
+  rate,
+  ...rest
+}: Partial<BulkState> & { skipped: SkippedCounts }): Record<string, string | number> {
+  return { ...rest, skipped: JSON.stringify(skipped), ...(rate !== undefined && { rate: rate.toFixed(2) }) };
+}
+
 function ignoreMissing(error: unknown): undefined {
   if (!(error instanceof BulkRunNotFoundError)) throw error;
 }
@@ -385,6 +406,9 @@ function describeRun(fields: Record<string, string | undefined>): BulkRun {
     glob: (spec.source.kind === "folder" && spec.source.glob) || null,
     priority: spec.priority,
     counts: { total, done, succeeded, failed },
+    skipped: fields["skipped"]
+      ? (JSON.parse(fields["skipped"]) as SkippedCounts)
+      : { total: 0, by_reason: {} },
     progress: status === "queued" || status === "walking" ? null : total === 0 ? 1 : round(done / total, 4),
     images_per_second: rate > 0 ? round(rate, 1) : null,
     eta_seconds: status === "running" && rate > 0 ? Math.ceil((total - done) / rate) : null,

@@ -11,7 +11,7 @@ import type { BulkQueue, BulkOutcome, BulkQueues } from "../queue/bulkQueue.ts";
 import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
 import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.ts";
-import { readEntries } from "./runFolder.ts";
+import { readEntries, type EntryCounts } from "./runFolder.ts";
 import type { BulkRuns, BulkState } from "./runs.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
 
@@ -56,7 +56,14 @@ export async function workOnRun(
   options: WorkOptions,
 ): Promise<"completed" | "cancelled" | "released"> {
   const { runs, log } = options;
-  const state: BulkState = { status: "walking", total: 0, succeeded: 0, failed: 0, rate: 0 };
+  const state: BulkState = {
+    status: "walking",
+    total: 0,
+    succeeded: 0,
+    failed: 0,
+    skipped: { total: 0, by_reason: {} },
+    rate: 0,
+  };
   const heartbeat = await startHeartbeat(spec.id, options);
   try {
     // It may have stopped to wait for the run: its files are another process's then.
@@ -75,13 +82,13 @@ export async function workOnRun(
     if (order === "taken") throw new RunTakenOverError(`another process works on ${spec.id}`);
     if (order === "release") return "released";
     const status = order === "cancel" ? "cancelled" : "completed";
-    const { total, succeeded, failed } = state;
+    const { total, succeeded, failed, skipped } = state;
     if (status === "completed" && succeeded + failed !== total) {
       throw new InfermillError(
         `${runs.folder(spec.id).entriesFile} should hold ${total} entries, ${succeeded + failed} were found; start the run anew`,
       );
     }
-    await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed }));
+    await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed, skipped }));
     return status;
   } finally {
     await heartbeat.end();
@@ -96,15 +103,15 @@ async function writeEntries(
   heartbeat: Heartbeat,
 ): Promise<boolean> {
   const folder = runs.folder(spec.id);
-  let total = await folder.countEntries();
-  if (total === undefined) {
+  let counts = await folder.countEntries();
+  if (counts === undefined) {
     heartbeat.tell(state);
     const { stop } = heartbeat;
-    const entries = listFolder(spec, config, stop, () => state.total++);
-    total = await folder.writeEntries(entries, stop);
+    const onFound = (found: EntryCounts) => Object.assign(state, found);
+    counts = await folder.writeEntries(listFolder(spec, config, stop), { stop, onFound });
   }
-  if (total === undefined) return false;
-  state.total = total;
+  if (counts === undefined) return false;
+  Object.assign(state, counts);
   return true;
 }
 

@@ -3,7 +3,7 @@ import { open, realpath, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { openRunFolder } from "../bulk/runFolder.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
-import { createMatcher } from "../bulk/walk.ts";
+import { compileGlob } from "../bulk/glob.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
 import { InfermillError } from "../errors.ts";
@@ -26,6 +26,7 @@ export interface BulkOptions {
   request?: string;
   server?: string;
   resume?: string;
+  listSkipped?: boolean;
 }
 
 export async function bulk(folder: string | undefined, options: BulkOptions): Promise<void> {
@@ -63,7 +64,7 @@ async function bulkHere(
       : await writeNewSpec(config, folder, options.model!, options);
   const resume = resumeCommand(spec.id, { "--config": options.config });
   try {
-    const exitCode = await workHere(config, spec, signal);
+    const exitCode = await workHere(config, spec, signal, options.listSkipped ?? false);
     if (exitCode === EXIT_INTERRUPTED) console.error(`Interrupted. To go on: ${resume}`);
     return exitCode;
   } catch (error) {
@@ -90,7 +91,7 @@ async function bulkOnServer(
   const { model, glob } = options;
   const id = options.resume ?? (await startOrClear());
   if (options.resume !== undefined) await resumeOnServer(server, id);
-  const exitCode = await followOnServer(server, id, out, signal);
+  const exitCode = await followOnServer(server, id, out, signal, options.listSkipped ?? false);
   if (exitCode === EXIT_INTERRUPTED) {
     console.error(`Interrupted. To go on: ${resumeCommand(id, { "--server": server, "--out": out })}`);
     const key = process.env["INFERMILL_API_KEY"] ? '-H "Authorization: Bearer $INFERMILL_API_KEY" ' : "";
@@ -120,7 +121,7 @@ async function writeNewSpec(
     throw new UsageError(`there is no model "${model}"; configured are: ${known}`);
   }
   const source = { kind: "folder" as const, folder: await readableFolder(folder), glob: options.glob };
-  asUsage(() => createMatcher(options.glob));
+  if (options.glob !== undefined) asUsage(() => compileGlob(options.glob!));
   const request = asUsage(() => checkRequest(readRequest(options), model));
   const annotate = options.annotate === undefined ? undefined : await realPlace(options.annotate);
   if (annotate === source.folder)

@@ -10,13 +10,14 @@ import { openBulkTools, type BulkTools } from "../bulk/coordinator.ts";
 import { readLines } from "../bulk/lines.ts";
 import { followResults } from "../bulk/resultsFile.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
-import type { BulkResult } from "../core/bulkRun.ts";
+import type { BulkResult, SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
+import { toFilePath } from "../core/filePaths.ts";
 import { workOnRun } from "../bulk/work.ts";
 import type { Config } from "../config/schema.ts";
 import { resolveModelPaths } from "../loaders/openLoader.ts";
 import { provideRedis } from "../redis/provideRedis.ts";
 import { showBulkProgress } from "./bulkProgress.ts";
-import { BulkSummary } from "./bulkSummary.ts";
+import { BulkSummary, skippedCountsText, skippedText } from "./bulkSummary.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE } from "./exit.ts";
 import { createLog } from "./log.ts";
 import { supervise } from "./supervisor.ts";
@@ -26,7 +27,12 @@ const STOP_LIMIT_MS = 30_000;
 const PARALLEL_COPIES = 2;
 
 /** @returns the exit code */
-export async function workHere(config: Config, spec: BulkSpec, signal: AbortSignal): Promise<number> {
+export async function workHere(
+  config: Config,
+  spec: BulkSpec,
+  signal: AbortSignal,
+  listsSkipped: boolean,
+): Promise<number> {
   const tell = (line: string) => console.error(line);
   // A log would tear the bar.
   const level = process.env["LOG_LEVEL"] ? config.log_level : "warn";
@@ -49,7 +55,7 @@ export async function workHere(config: Config, spec: BulkSpec, signal: AbortSign
       `${spec.id}: ${spec.model} over ${spec.source.kind === "folder" ? spec.source.folder : "a manifest"}`,
     );
     await Promise.race([worker.ready, once(signal)]);
-    return await work(config, spec, tools, log, signal);
+    return await work(config, spec, tools, log, signal, listsSkipped);
   } finally {
     await worker.stop(STOP_LIMIT_MS);
     await tools.close();
@@ -63,6 +69,7 @@ async function work(
   tools: BulkTools,
   log: Logger,
   signal: AbortSignal,
+  listsSkipped: boolean,
 ): Promise<number> {
   const { runs } = tools;
   // One that was interrupted long ago is as good as new now, and not to be swept.
@@ -88,11 +95,17 @@ async function work(
   const seconds = (performance.now() - startedAt) / 1000;
   await reading;
   progress.end();
-  const { counts } = await runs.read(spec.id);
+  const { counts, skipped } = await runs.read(spec.id);
+  const printSkipped = async () => {
+    if (listsSkipped)
+      for await (const { text } of readLines(runs.folder(spec.id).skippedFile))
+        console.log(skippedText(JSON.parse(text) as SkippedLine));
+  };
   if (counts.total === 0 && outcome === "completed") {
+    await printSkipped();
     await runs.remove(spec.id);
     await rm(resultsFile, { force: true });
-    return tellOfNothing(spec);
+    return tellOfNothing(spec, skipped);
   }
   const session = { done: counts.done - before, seconds };
   // Also where nothing but copies is left to draw.
@@ -100,7 +113,8 @@ async function work(
     console.error(`${counts.done} of ${counts.total} done; the results so far: ${resultsFile}`);
     return EXIT_INTERRUPTED;
   }
-  console.log(summary.format(counts.total, session, resultsFile));
+  console.log(summary.format(counts.total, session, resultsFile, skipped));
+  await printSkipped();
   if (outcome === "cancelled") console.error("infermill: the run was cancelled by another process");
   if (spec.annotate_folder !== undefined) console.log(`annotated      ${spec.annotate_folder}`);
   return outcome === "completed" && counts.failed === 0 ? 0 : EXIT_FAILED;
@@ -142,21 +156,27 @@ async function annotate(config: Config, spec: BulkSpec, { path, result }: BulkRe
   if (path === undefined || !result || folder === undefined || source.kind !== "folder") return;
   const copy = join(folder, path);
   const original = join(source.folder, path);
-  const made = await stat(copy).catch(() => undefined);
+  const made = await stat(toFilePath(copy)).catch(() =>
+    stat(toFilePath(`${copy}.png`)).catch(() => undefined),
+  );
   // Made before the run was interrupted.
   if (made && made.mtimeMs > spec.created) return;
-  if (made && isSameFile(made, await stat(original)))
+  if (made && isSameFile(made, await stat(toFilePath(original))))
     return console.error(`infermill: warning: ${copy} is the picture itself and is left as it is`);
   await annotatePicture(original, findingsOf(result), copy, config.max_picture_pixels).catch((error: Error) =>
     console.error(`infermill: warning: ${error.message}`),
   );
 }
 
-function tellOfNothing({ source }: BulkSpec): number {
-  if (source.kind === "folder")
-    console.error(
-      `infermill: ${source.folder} holds no file ${source.glob === undefined ? "that ends in .jpg, .jpeg, .png or .webp; choose others with --glob" : `that matches ${source.glob}`}`,
-    );
+function tellOfNothing({ source }: BulkSpec, skipped: SkippedCounts): number {
+  if (source.kind === "folder") {
+    const what =
+      source.glob === undefined
+        ? "no picture; choose other files with --glob"
+        : `no file that matches ${source.glob}`;
+    const leftOut = skipped.total > 0 ? `; left out: ${skippedCountsText(skipped)}` : "";
+    console.error(`infermill: ${source.folder} holds ${what}${leftOut}`);
+  }
   return EXIT_USAGE;
 }
 

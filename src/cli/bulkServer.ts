@@ -5,7 +5,7 @@ import { readLines } from "../bulk/lines.ts";
 import { hasEnded, type BulkResult, type BulkRun } from "../core/bulkRun.ts";
 import { ApiError, InfermillClient, type BulkRunRequest } from "../client/client.ts";
 import { showBulkProgress } from "./bulkProgress.ts";
-import { BulkSummary } from "./bulkSummary.ts";
+import { BulkSummary, skippedText } from "./bulkSummary.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, UsageError } from "./exit.ts";
 
 const LOOK_INTERVAL_MS = 1000;
@@ -35,6 +35,7 @@ export async function followOnServer(
   id: string,
   out: string,
   signal: AbortSignal,
+  listsSkipped: boolean,
 ): Promise<number> {
   const client = clientOf(server);
   const written: Written = { file: out, lines: 0, summary: new BulkSummary() };
@@ -44,7 +45,8 @@ export async function followOnServer(
   const run = await followToItsEnd(client, id, written, signal);
   if (!run) return EXIT_INTERRUPTED;
   const session = { done: written.lines - before, seconds: (performance.now() - startedAt) / 1000 };
-  console.log(written.summary.format(run.counts.total, session, out));
+  console.log(written.summary.format(run.counts.total, session, out, run.skipped));
+  if (listsSkipped) for await (const line of client.bulkSkipped(id)) console.log(skippedText(line));
   if (run.error) console.error(`infermill: the run can't go on: ${run.error.detail}`);
   return run.status === "completed" && run.counts.failed === 0 ? 0 : EXIT_FAILED;
 }

@@ -1,5 +1,5 @@
 /** What came out of a bulk run, counted line by line: how many, how fast, which labels, where the time went. */
-import type { BulkResult } from "../core/bulkRun.ts";
+import type { BulkResult, SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
 import { findingsOf } from "../imil/response.ts";
 import type { Timings } from "../core/prediction.ts";
 import { formatDuration } from "./bulkProgress.ts";
@@ -34,8 +34,14 @@ export class BulkSummary {
   /**
    * @param total entries of the run
    * @param session what was done in how many seconds, by this command
+   * @param skipped what was found in the folder and left out
    */
-  format(total: number, session: { done: number; seconds: number }, resultsFile: string): string {
+  format(
+    total: number,
+    session: { done: number; seconds: number },
+    resultsFile: string,
+    skipped: SkippedCounts,
+  ): string {
     const done = this.succeeded + this.failed;
     const rate = session.seconds > 0 ? session.done / session.seconds : 0;
     const lines = [
@@ -43,6 +49,7 @@ export class BulkSummary {
       ...this.#labelLines(),
       ...this.#stageLines(),
       ...(this.#firstFailure ? [`first failure  ${this.#firstFailure}`] : []),
+      ...(skipped.total > 0 ? [`left out       ${skippedCountsText(skipped)}`] : []),
       `results        ${resultsFile}`,
     ];
     return lines.join("\n");
@@ -66,6 +73,19 @@ export class BulkSummary {
     const all = means.map(([stage, ms]) => `${stage} ${ms.toFixed(1)}`).join(", ");
     return [`slowest stage  ${slowest![0]} (ms of a picture's batch on average: ${all})`];
   }
+}
+
+/** "7: hidden 2, not a picture 5" */
+export function skippedCountsText({ total, by_reason }: SkippedCounts): string {
+  const reasons = Object.entries(by_reason).map(
+    ([reason, count]) => `${reason.replaceAll("_", " ")} ${count}`,
+  );
+  return `${total}: ${reasons.join(", ")}`;
+}
+
+/** One that was left out, as a line of `--list-skipped`. */
+export function skippedText({ path, reason, detail }: SkippedLine): string {
+  return `skipped        ${reason.replaceAll("_", " ")}: ${path}${detail ? ` (${detail})` : ""}`;
 }
 
 /** ImageNet's labels are lists of synonyms. */

@@ -94,6 +94,7 @@ program
   .option("--annotate <folder>", "also draw copies of the pictures with what was found, into this folder")
   .option("--glob <pattern>", "which files, such as '2024/**/*.jpg' (default: whatever is a picture)")
   .option("-r, --request <json>", "further keys of the request dictionary, such as '{\"C_threshold\":0.4}'")
+  .option("--list-skipped", "also print what was left out of the folder, a line each: reason, path")
   .option(
     "--server <url>",
     "run it on this server (default: here, with Redis and a worker for the time of the run)",

@@ -1,6 +1,6 @@
 /** A client of infermill's HTTP API for JavaScript and TypeScript, in Node and in browsers. It needs nothing but `fetch`. */
 import type { Problem } from "../core/problem.ts";
-import type { BulkResult, BulkRun } from "../core/bulkRun.ts";
+import type { BulkResult, BulkRun, SkippedLine } from "../core/bulkRun.ts";
 import { InfermillError } from "../errors.ts";
 import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
 import type * as jobs from "../core/prediction.ts";
@@ -202,6 +202,12 @@ export class InfermillClient {
   ): AsyncGenerator<BulkResult> {
     const { body } = await this.#call(pathOf("v1/bulk", id, "results", options), { signal });
     for await (const line of wholeLines(body)) yield JSON.parse(line) as BulkResult;
+  }
+
+  /** What a bulk run found in its folder and left out. */
+  async *bulkSkipped(id: string, signal?: AbortSignal): AsyncGenerator<SkippedLine> {
+    const { body } = await this.#call(pathOf("v1/bulk", id, "skipped"), { signal });
+    for await (const line of wholeLines(body)) yield JSON.parse(line) as SkippedLine;
   }
 
   /** Cancels a bulk run; its results stay. One that has ended is left as it is. */

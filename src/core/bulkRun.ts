@@ -32,6 +32,39 @@ export function hasEnded(status: BulkStatus): boolean {
   return status === "completed" || status === "cancelled" || status === "failed";
 }
 
+/**
+ * Why a run leaves out what it finds in its folder: `not_a_picture` by its first bytes, where no pattern chooses;
+ * `not_matched` by the pattern; `link_outside` leads out of the bulk root; `not_a_file` is a socket, a pipe or a device.
+ */
+export const SKIP_REASONS = [
+  "hidden",
+  "not_a_picture",
+  "not_matched",
+  "empty",
+  "link_to_folder",
+  "broken_link",
+  "link_outside",
+  "not_a_file",
+  "unreadable",
+] as const;
+
+export type SkipReason = (typeof SKIP_REASONS)[number];
+
+/** How much was left out of a folder. */
+export interface SkippedCounts {
+  total: number;
+  by_reason: Partial<Record<SkipReason, number>>;
+}
+
+/** One that was left out: a line of `GET /v1/bulk/{run}/skipped`. */
+export interface SkippedLine {
+  /** Below the run's folder; that of a folder ends in "/". */
+  path: string;
+  reason: SkipReason;
+  /** What it is instead. */
+  detail?: string;
+}
+
 /** How far a run is. */
 export interface BulkCounts {
   /** Entries; while the folder is walked, those that were found so far. */
@@ -50,6 +83,8 @@ export interface BulkRun {
   glob: string | null;
   priority: Priority;
   counts: BulkCounts & { done: number };
+  /** What was found in the folder and left out; none for a manifest. */
+  skipped: SkippedCounts;
   /** 0 to 1; null while the folder is walked. */
   progress: number | null;
   /** Over the last seconds; after the end over the whole run. */
@@ -60,5 +95,5 @@ export interface BulkRun {
   finished_at: string | null;
   /** Why the run itself failed. */
   error: ErrorSummary | null;
-  links: { self: string; results: string; events: string; cancel: string };
+  links: { self: string; results: string; skipped: string; events: string; cancel: string };
 }

@@ -21,7 +21,13 @@ export function deliveryLinks(id: string) {
 
 export function bulkRunLinks(run: string) {
   const self = `/v1/bulk/${encodeURIComponent(run)}`;
-  return { self, results: `${self}/results`, events: `${self}/events`, cancel: self };
+  return {
+    self,
+    results: `${self}/results`,
+    skipped: `${self}/skipped`,
+    events: `${self}/events`,
+    cancel: self,
+  };
 }
 
 /** @param mediaType is asked for again when the output is read */

@@ -116,14 +116,17 @@ const OTHER_FORMATS: readonly [name: string, isIn: (bytes: Buffer) => boolean][]
   ],
 ];
 
-/** What bytes are that are no picture, for an error: "a PDF", `12 bytes that begin with "…"`. */
-export function describeBytes(bytes: Buffer): string {
+/**
+ * What bytes are that are no picture, for an error: "a PDF", `12 bytes that begin with "…"`.
+ * @param what to say instead of how many bytes there are
+ */
+export function describeBytes(bytes: Buffer, what = `${bytes.length} bytes that`): string {
   if (bytes.length === 0) return "no bytes at all";
   const known = OTHER_FORMATS.find(([, isIn]) => isIn(bytes));
   if (known) return known[0];
   const head = bytes.toString("latin1", 0, 24);
   const isText = /^[\t\n\r\x20-\x7e]+$/.test(head);
-  return `${bytes.length} bytes that begin with ${
+  return `${what} begin with ${
     isText ? JSON.stringify(head) : bytes.toString("hex", 0, 12).replaceAll(/(..)(?=.)/g, "$1 ")
   }`;
 }

@@ -2,6 +2,7 @@
 import { constants } from "node:fs";
 import { open, realpath } from "node:fs/promises";
 import { join, sep } from "node:path";
+import { decodeFileName, toFilePath } from "../../core/filePaths.ts";
 import { BadInputError } from "../../errors.ts";
 import { lostInput, type InputPlace } from "../protocol.ts";
 
@@ -37,7 +38,7 @@ export async function readInputs(
 /** A regular file's bytes, with one call to the system for each of open, look, read and close, as they cost on the way. */
 async function readWhole(path: string, name: string): Promise<Buffer> {
   // A pipe that nobody writes to would hold up a plain open for ever.
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const file = await open(toFilePath(path), constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const stats = await file.stat();
     if (!stats.isFile()) throw new BadInputError(`${name} is no regular file`);
@@ -74,8 +75,12 @@ async function realFile(
 ): Promise<string> {
   const root = roots[place.root];
   if (!root) throw new BadInputError(`there is no bulk root "${place.root}"`);
-  const [folder, file] = await Promise.all([realpath(root), realpath(join(root, place.path))]);
+  const [folder, file] = await Promise.all([realFilePath(root), realFilePath(join(root, place.path))]);
   if (!file.startsWith(folder + sep))
     throw new BadInputError(`${place.root}/${place.path} leads out of its bulk root`);
   return file;
+}
+
+async function realFilePath(path: string): Promise<string> {
+  return decodeFileName(await realpath(toFilePath(path), { encoding: "buffer" }));
 }

@@ -1,7 +1,7 @@
 /** What a bulk run is asked to do: the JSON body that names a folder, or the query parameters beside a manifest. */
 import type { Request } from "express";
 import { z } from "zod";
-import { createMatcher } from "../../bulk/walk.ts";
+import { compileGlob } from "../../bulk/glob.ts";
 import { realFolder } from "../../bulk/entry.ts";
 import type { BulkSpec } from "../../bulk/spec.ts";
 import { BULK_EVENTS } from "../../config/webhooks.ts";
@@ -35,7 +35,7 @@ export const bulkFolderSchema = z
     }),
     glob: z.string().max(1000).optional().meta({
       description:
-        'Which files, by their path below the folder; a pattern without "/" is matched with the name alone. Default: JPEG, PNG and WebP by their extension.',
+        'Which files, by their path below the folder; a pattern without "/" is matched with the name alone. Upper and lower case are the same. Default: what is called like a picture or begins like one.',
       example: "**/*.jpg",
     }),
     request: z
@@ -81,7 +81,7 @@ export async function readFolderRequest(api: Api, body: unknown): Promise<BulkSp
   }
   const source = { kind: "folder" as const, root, folder: path.join("/"), glob: asked.glob };
   await realFolder(source, config.bulk_roots);
-  createMatcher(asked.glob);
+  if (asked.glob !== undefined) compileGlob(asked.glob);
   const needs = await descriptionOf(api, asked.model);
   checkRequest(asked.request, asked.model, needs && { ...needs, picture: "optional" });
   for (const key of ["Base_64", "image"])

@@ -5,7 +5,7 @@ import { acceptedHeaders, jsonAnswer, problemAnswers } from "../../api/operation
 import { streamRoutes } from "./bulkStreams.ts";
 import { count, time } from "./schemas.ts";
 import type { BulkRuns } from "../../bulk/runs.ts";
-import { BULK_STATUSES, hasEnded, type BulkRun } from "../../core/bulkRun.ts";
+import { BULK_STATUSES, hasEnded, SKIP_REASONS, type BulkRun } from "../../core/bulkRun.ts";
 import { RedisUnavailableError } from "../../errors.ts";
 import { parseWith } from "../../core/faults.ts";
 import { descriptionOf } from "../../api/service.ts";
@@ -36,6 +36,9 @@ const bulkRunSchema = z
       succeeded: count,
       failed: count,
     }),
+    skipped: z.object({ total: count, by_reason: z.partialRecord(z.enum(SKIP_REASONS), count) }).meta({
+      description: "What was found in the folder and left out, by reason; see /v1/bulk/{run}/skipped.",
+    }),
     progress: z.number().nullable().meta({ description: "0 to 1; null until the folder is walked." }),
     images_per_second: z
       .number()
@@ -49,7 +52,13 @@ const bulkRunSchema = z
       .object({ code: z.string(), title: z.string(), detail: z.string() })
       .nullable()
       .meta({ description: "Why the run itself failed." }),
-    links: z.object({ self: z.string(), results: z.string(), events: z.string(), cancel: z.string() }),
+    links: z.object({
+      self: z.string(),
+      results: z.string(),
+      skipped: z.string(),
+      events: z.string(),
+      cancel: z.string(),
+    }),
   })
   .meta({ id: "BulkRun" });
 // Fails to compile when the document and src/bulk no longer mean the same run.

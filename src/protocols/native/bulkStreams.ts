@@ -1,5 +1,7 @@
 /** `GET /v1/bulk/{run}/results` and `…/events`: the outcomes as NDJSON and the progress as server-sent events, until the run ends. */
 import { once } from "node:events";
+import { createReadStream } from "node:fs";
+import { pipeline } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Request, Response } from "express";
 import { z } from "zod";
@@ -56,6 +58,20 @@ async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Resp
   }
 }
 
+/** Of a run that is still walked, nothing yet. */
+async function streamBulkSkipped({ bulk }: Api, req: Request, res: Response): Promise<void> {
+  const id = pathParameter(req, "run");
+  await bulk.readSpec(id);
+  res.set({ "Content-Type": "application/x-ndjson", "Cache-Control": "no-store" });
+  try {
+    await pipeline(createReadStream(bulk.folder(id).skippedFile), res);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") res.end();
+    else if (code !== "ERR_STREAM_PREMATURE_CLOSE") throw error;
+  }
+}
+
 async function streamBulkEvents({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
   const id = pathParameter(req, "run");
   await streamState(req, res, closing, await bulk.read(id), {
@@ -90,6 +106,23 @@ export const streamRoutes: readonly Route[] = [
       responses: {
         200: { description: "The stream.", content: { "application/x-ndjson": { schema: z.string() } } },
         ...problemAnswers([404, 422, 503]),
+      },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/bulk/{run}/skipped",
+    handler: streamBulkSkipped,
+    operation: {
+      operationId: "streamBulkSkipped",
+      summary: "Read what was found in the folder and left out",
+      description:
+        "A line of JSON for each: `path`, `reason` and, where it is known, `detail`. Empty until the folder is walked.",
+      tags: ["bulk runs"],
+      requestParams: { path: z.object({ run: runParameter }) },
+      responses: {
+        200: { description: "The lines.", content: { "application/x-ndjson": { schema: z.string() } } },
+        ...problemAnswers([404, 503]),
       },
     },
   },

@@ -120,7 +120,14 @@ describe.skipIf(whyNoRedis)("the dashboard", () => {
       },
       0,
     );
-    await runs.heartbeat(id, "owner", { status: "running", total: 10, succeeded: 3, failed: 1, rate: 12.5 });
+    await runs.heartbeat(id, "owner", {
+      status: "running",
+      total: 10,
+      succeeded: 3,
+      failed: 1,
+      skipped: { total: 0, by_reason: {} },
+      rate: 12.5,
+    });
     await runs.close();
     const bulk = await openBulkQueues(api.config, redis.url);
     await bulk.bulkQueue("Echo").submit([{ id: `${id}-4`, request: {}, inputs: [] }], "low");

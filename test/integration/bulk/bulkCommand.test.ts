@@ -43,6 +43,7 @@ describe.skipIf(whyNoRedis)("infermill bulk", () => {
     for (const name of ["march-pastoral", "nagasaki-boats"] as const) {
       writeFileSync(join(photos, `${name}.jpg`), readFileSync(findSamplePhoto(name)!));
     }
+    writeFileSync(join(photos, "letter"), "%PDF-1.7");
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -66,12 +67,15 @@ describe.skipIf(whyNoRedis)("infermill bulk", () => {
         config,
         "--out",
         out,
+        "--list-skipped",
         "--annotate",
         copies,
       ],
       { cwd: folder },
     );
     expect(await bulk.exited).toEqual({ code: 0, signal: null });
+    expect(bulk.output()).toMatch(/^left out +1: not a picture 1$/m);
+    expect(bulk.output()).toMatch(/^skipped +not a picture: letter \(a PDF\)$/m);
     const byPath = new Map(linesOf(out).map((line) => [line.path!, line]));
     expect([...byPath.keys()].toSorted()).toEqual(["march-pastoral.jpg", "nagasaki-boats.jpg"]);
     expect(

@@ -11,6 +11,7 @@ import { findingsOf } from "../../../src/imil/response.ts";
 import { openModel } from "../../../src/engines/openModel.ts";
 import { attachPictures } from "../../../src/imil/requestPictures.ts";
 import { findSamplePhoto } from "../../../src/models/samplePhotos.ts";
+import { decodeFileName, toFilePath } from "../../../src/core/filePaths.ts";
 import { startInfermill, until, type TestInfermill } from "../../support/infermill.ts";
 import { plainPicture, writeColourModel } from "../../support/pictures.ts";
 import { whyNoRedis } from "../../support/redis.ts";
@@ -45,6 +46,15 @@ describe.skipIf(whyNoRedis)("a bulk run over a folder", () => {
       expected.set(path, [...findingsOf(await loader.predictRequest(attachPictures({}, [bytes])))]);
     }
     await loader.close();
+    // A name of Latin-1, and a picture under a wrong name.
+    const odd: [string, string][] = [
+      [decodeFileName(Buffer.from("caf\xe9.JPG", "latin1")), "plain-0.jpg"],
+      ["day 1/photo.txt", "plain-1.jpg"],
+    ];
+    for (const [path, like] of odd) {
+      writeFileSync(toFilePath(join(photos, path)), pictures.get(like)!);
+      expected.set(path, expected.get(like)!);
+    }
     writeFileSync(join(photos, "broken.jpg"), "no picture");
     writeFileSync(join(photos, "notes.txt"), "not listed");
     writeFileSync(join(photos, ".hidden.jpg"), "not listed");
@@ -126,6 +136,25 @@ describe.skipIf(whyNoRedis)("a bulk run over a folder", () => {
       succeeded: expected.size,
       failed: 1,
     });
+
+    expect(run.skipped).toEqual({
+      total: 4,
+      by_reason: { not_a_picture: 1, hidden: 1, link_outside: 2 },
+    });
+    const skipped = await (await fetch(`${infermill.url}${run.links.skipped}`)).text();
+    expect(
+      skipped
+        .trimEnd()
+        .split("\n")
+        .map((line) => JSON.parse(line) as unknown),
+    ).toEqual(
+      expect.arrayContaining([
+        { path: "notes.txt", reason: "not_a_picture", detail: 'bytes that begin with "not listed"' },
+        { path: ".hidden.jpg", reason: "hidden" },
+        { path: "outside", reason: "link_outside" },
+        { path: "passwd.jpg", reason: "link_outside" },
+      ]),
+    );
 
     const lines = await results(id);
     const succeeded = lines.filter(({ status }) => status === "succeeded");
