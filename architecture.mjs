@@ -31,7 +31,7 @@ const ROOMS = {
   api: ["bulk", "queue", "egress", "imil", "tensors", "config", "core"],
   protocols: ["api", "bulk", "queue", "egress", "imil", "tensors", "config", "core"],
 
-  annotate: ["imil", "core"],
+  annotate: ["loaders", "imil", "core"],
   client: ["imil", "core"],
   // Starts whatever there is.
   cli: [

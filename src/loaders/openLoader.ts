@@ -7,6 +7,7 @@ import { ConfigError, LoaderError, ModelNotFoundError, type ConfigFault } from "
 import { checkModelSource, resolveModelPath } from "../models/sources.ts";
 import type { BaseModelLoader, LoaderClass, ModelSection } from "./BaseModelLoader.ts";
 import { readClassNames } from "./labels.ts";
+// oxlint-disable-next-line import/no-unassigned-import -- before onnxruntime is loaded
 import "./onnx/telemetry.ts";
 import type { LoaderSpec } from "./loaderSpec.ts";
 import { checkPythonLoader } from "./python/checkPythonLoader.ts";

@@ -5,6 +5,7 @@ import { deviceAdvice, executionProvider } from "../../core/devices.ts";
 import type { TensorDescription } from "../../core/description.ts";
 import { BadInputError } from "../../errors.ts";
 import { isElementType, type NumberTensor, type TensorValue } from "../../tensors/tensor.ts";
+// oxlint-disable-next-line import/no-unassigned-import -- before onnxruntime is loaded
 import "./telemetry.ts";
 
 type Runtime = typeof import("onnxruntime-node");

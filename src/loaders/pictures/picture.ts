@@ -16,12 +16,10 @@ import { repairJpeg } from "./jpegRepair.ts";
 import { isDeepPng, readUprightSize } from "./pictureHeader.ts";
 import { resample, sourceSpan, type Kernel, type ResampledAxis } from "./resample.ts";
 
-export type { Kernel } from "./resample.ts";
+import type { PictureSize } from "./pictureSize.ts";
 
-export interface PictureSize {
-  width: number;
-  height: number;
-}
+export type { PictureSize } from "./pictureSize.ts";
+export type { Kernel } from "./resample.ts";
 
 /**
  * How a picture is fitted to the model's input:

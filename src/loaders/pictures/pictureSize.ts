@@ -1,0 +1,5 @@
+/** Width and height in pixels. */
+export interface PictureSize {
+  width: number;
+  height: number;
+}
