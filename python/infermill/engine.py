@@ -77,7 +77,7 @@ class Engine:
         try:
             ready = self._load(self._load_frame)
         except BaseException as error:  # noqa: BLE001 -- whatever the loader raises is told
-            self._channel.send_json({"type": "load_failed", **_load_failure(error)})
+            self._channel.send_json({"type": "load_failed", "error": _load_failure(error, self._model)})
             return
         self._channel.send_json(ready)
         while True:
@@ -307,7 +307,8 @@ class Encoded(NamedTuple):
 
     header: str
     body: Sequence[Bytes] = ()
-    count: int = 1
+    #: How many predictions they are of.
+    predictions: int = 1
 
     @property
     def size(self) -> int:
@@ -332,7 +333,7 @@ class Reporter:
     def report(self, outcomes: list[Encoded]) -> None:
         with self._condition:
             self._unsent += outcomes
-            self._under_way -= sum(outcome.count for outcome in outcomes)
+            self._under_way -= sum(outcome.predictions for outcome in outcomes)
             if self._under_way == 0 or time.monotonic() - self._sent_at >= COALESCE_S:
                 self._send()
             elif not self._is_flushing:
@@ -420,10 +421,14 @@ def _failure(key: int, error: BaseException, timings: str, batch_size: int) -> E
     )
 
 
-def _load_failure(error: BaseException) -> dict[str, Any]:
-    known = isinstance(error, InfermillError)
-    wire = wire_error(error, str(error) if known else describe(error), format_traceback(error.__cause__ or error))
-    return {"error": wire, **({"faults": error.faults} if isinstance(error, ConfigFaults) else {})}
+def _load_failure(error: BaseException, model: str) -> dict[str, Any]:
+    if isinstance(error, ConfigFaults):
+        detail = "; ".join(f"models.{model}.{fault['key']} {fault['problem']}" for fault in error.faults)
+    elif isinstance(error, InfermillError):
+        detail = f"models.{model}: {error}"
+    else:
+        detail = f"models.{model}: {describe(error)}"
+    return wire_error(error, detail, format_traceback(error.__cause__ or error))
 
 
 def _free_memory() -> None:

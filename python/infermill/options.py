@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import operator
 import re
 import types
 import typing
@@ -71,9 +73,9 @@ def _parse_dataclass(declared: Any, loader: type, section: Mapping[str, Any]) ->
     except ConfigFaults:
         raise
     except (TypeError, ValueError) as error:
-        name = next((name for name in fields if str(error).startswith(name)), None)
-        problem = str(error)[len(name) :].strip() if name else f"{loader.__name__}.Options: {error}"
-        raise ConfigFaults([{"key": name or "loader", "problem": problem}]) from error
+        key = next((name for name in fields if str(error).startswith(name)), "loader")
+        problem = f"{loader.__name__}.Options: {error}" if key == "loader" else str(error)[len(key) :].strip()
+        raise ConfigFaults([{"key": key, "problem": problem}]) from error
 
 
 def _unknown_keys(section: Mapping[str, Any], own: set[str], loader: type) -> list[dict[str, str]]:
@@ -137,8 +139,6 @@ def _expectation(hint: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    import json
-
     text = json.dumps(value, default=str)
     return text if len(text) <= 80 else f"{text[:80]}…"
 
@@ -178,12 +178,12 @@ def _check_schema(schema: Mapping[str, Any], value: Any, path: str, faults: list
         wrong(f"must be {_shown(schema['const'])}, got {_shown(value)}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         for keyword, sign, holds in (
-            ("minimum", "≥", lambda limit: value >= limit),
-            ("maximum", "≤", lambda limit: value <= limit),
-            ("exclusiveMinimum", ">", lambda limit: value > limit),
-            ("exclusiveMaximum", "<", lambda limit: value < limit),
+            ("minimum", "≥", operator.ge),
+            ("maximum", "≤", operator.le),
+            ("exclusiveMinimum", ">", operator.gt),
+            ("exclusiveMaximum", "<", operator.lt),
         ):
-            if keyword in schema and not holds(schema[keyword]):
+            if keyword in schema and not holds(value, schema[keyword]):
                 wrong(f"must be {sign} {schema[keyword]}, got {_shown(value)}")
     if isinstance(value, (str, list)):
         least = schema.get("minLength" if isinstance(value, str) else "minItems")

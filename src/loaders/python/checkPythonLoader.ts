@@ -33,7 +33,10 @@ export async function checkPythonLoader(model: ModelConfig, place: PythonPlace):
     ];
   const interpreter = findInterpreter(model, place);
   if (typeof interpreter !== "string") return [interpreter];
-  const { output, reason } = await run(interpreter, JSON.stringify({ ...place, loader: place.class }));
+  const { output, reason } = await run(interpreter, JSON.stringify({ ...place, loader: place.class }), {
+    ...process.env,
+    ...model.env,
+  });
   try {
     return (JSON.parse(output) as { faults: PythonProblem[] }).faults;
   } catch {
@@ -41,9 +44,13 @@ export async function checkPythonLoader(model: ModelConfig, place: PythonPlace):
   }
 }
 
-function run(interpreter: string, input: string): Promise<{ output: string; reason: string }> {
+function run(
+  interpreter: string,
+  input: string,
+  env: NodeJS.ProcessEnv,
+): Promise<{ output: string; reason: string }> {
   return new Promise((resolve) => {
-    const child = spawn(interpreter, [ENGINE_SCRIPT, "--check"], { timeout: CHECK_LIMIT_MS });
+    const child = spawn(interpreter, [ENGINE_SCRIPT, "--check"], { env, timeout: CHECK_LIMIT_MS });
     let output = "";
     let errors = "";
     child.stdout.on("data", (piece: Buffer) => (output += piece.toString()));
