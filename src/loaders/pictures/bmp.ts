@@ -2,7 +2,7 @@
  * Reads BMP, which libvips doesn't: 1 to 32 bits a pixel, plain, run-length encoded or with bit masks, in either
  * direction. An alpha channel is left out, as every viewer does: most writers leave it 0.
  */
-import type { PictureSize } from "./picture.ts";
+import type { PictureSize } from "./pictureSize.ts";
 
 const PLAIN = 0;
 const RLE8 = 1;

@@ -14,14 +14,11 @@ import {
 import { decodeBmp } from "./bmp.ts";
 import { repairJpeg } from "./jpegRepair.ts";
 import { isDeepPng, readUprightSize } from "./pictureHeader.ts";
+import type { PictureSize } from "./pictureSize.ts";
 import { resample, sourceSpan, type Kernel, type ResampledAxis } from "./resample.ts";
 
+export type { PictureSize } from "./pictureSize.ts";
 export type { Kernel } from "./resample.ts";
-
-export interface PictureSize {
-  width: number;
-  height: number;
-}
 
 /**
  * How a picture is fitted to the model's input:
