@@ -11,7 +11,15 @@ export default defineConfig({
     setupFiles: ["test/support/leaveNothingBehind.ts"],
     projects: [
       // No process, no Redis, no HTTP server: seconds.
-      { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
+      {
+        extends: true,
+        test: {
+          name: "unit",
+          include: ["test/unit/**/*.test.ts"],
+          // For tests that import onnxruntime themselves.
+          env: { ORT_DISABLE_TELEMETRY: "1" },
+        },
+      },
       {
         extends: true,
         test: {

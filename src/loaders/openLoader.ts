@@ -7,9 +7,8 @@ import { ConfigError, LoaderError, ModelNotFoundError, type ConfigFault } from "
 import { checkModelSource, resolveModelPath } from "../models/sources.ts";
 import type { BaseModelLoader, LoaderClass, ModelSection } from "./BaseModelLoader.ts";
 import { readClassNames } from "./labels.ts";
-// oxlint-disable-next-line import/no-unassigned-import -- before onnxruntime is loaded
-import "./onnx/telemetry.ts";
 import type { LoaderSpec } from "./loaderSpec.ts";
+import { disableTelemetry } from "./onnx/telemetry.ts";
 import { checkPythonLoader } from "./python/checkPythonLoader.ts";
 import { findPythonLoader } from "./python/pythonLoader.ts";
 import { loadLoaderClass } from "./registry.ts";
@@ -65,6 +64,8 @@ async function checkModel(
  * @throws ConfigError, or whatever the loader throws
  */
 export async function openLoader(spec: LoaderSpec): Promise<BaseModelLoader> {
+  // A loader of the user's own may import onnxruntime by itself.
+  disableTelemetry();
   const { modelName, model, baseDir } = spec;
   const LoaderClass = await loadLoaderClass({ modelName, ...model, baseDir });
   const section = await buildModelSection(modelName, model, LoaderClass, spec);

@@ -5,8 +5,7 @@ import { deviceAdvice, executionProvider } from "../../core/devices.ts";
 import type { TensorDescription } from "../../core/description.ts";
 import { BadInputError } from "../../errors.ts";
 import { isElementType, type NumberTensor, type TensorValue } from "../../tensors/tensor.ts";
-// oxlint-disable-next-line import/no-unassigned-import -- before onnxruntime is loaded
-import "./telemetry.ts";
+import { disableTelemetry } from "./telemetry.ts";
 
 type Runtime = typeof import("onnxruntime-node");
 
@@ -20,6 +19,7 @@ export interface SessionOptions {
 
 /** Imported at the first use only: a process that only lists or checks loaders must not load 46 MB of native code. */
 export function loadRuntime(): Promise<Runtime> {
+  disableTelemetry();
   return import("onnxruntime-node");
 }
 

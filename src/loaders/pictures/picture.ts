@@ -14,9 +14,8 @@ import {
 import { decodeBmp } from "./bmp.ts";
 import { repairJpeg } from "./jpegRepair.ts";
 import { isDeepPng, readUprightSize } from "./pictureHeader.ts";
-import { resample, sourceSpan, type Kernel, type ResampledAxis } from "./resample.ts";
-
 import type { PictureSize } from "./pictureSize.ts";
+import { resample, sourceSpan, type Kernel, type ResampledAxis } from "./resample.ts";
 
 export type { PictureSize } from "./pictureSize.ts";
 export type { Kernel } from "./resample.ts";

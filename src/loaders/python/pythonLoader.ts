@@ -7,6 +7,7 @@ import { DEFAULT_MAX_BATCH_SIZE, modelSchema, type ModelConfig } from "../../con
 import { isMilConfig } from "../../imil/milConfig.ts";
 import { readClassNames } from "../labels.ts";
 import type { LoaderSpec } from "../loaderSpec.ts";
+import { withoutTelemetry } from "../onnx/telemetry.ts";
 
 /** What is started as an engine; `infermill`, the package for loaders, lies beside it. */
 export const ENGINE_SCRIPT = fileURLToPath(new URL("../../../python/infermill_engine.py", import.meta.url));
@@ -109,6 +110,7 @@ export function engineEnvironment({ device, intraOpThreads, model }: LoaderSpec)
   const visible = process.env["CUDA_VISIBLE_DEVICES"]?.split(",");
   return {
     ...process.env,
+    ...withoutTelemetry,
     OMP_NUM_THREADS: threads,
     MKL_NUM_THREADS: threads,
     OPENBLAS_NUM_THREADS: threads,
