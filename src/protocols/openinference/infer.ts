@@ -20,6 +20,9 @@ import {
 } from "./answerTensors.ts";
 import { partsOf, runOptions, type InferRequest, type RequestedOutput } from "./inferRequest.ts";
 
+/** Output of every model: its whole dictionary, as JSON text. */
+const RESPONSE = "response";
+
 /** Models have one version; the protocol wants a name for it. */
 export const VERSION = "1";
 
@@ -64,7 +67,7 @@ export async function infer(
   return request.outputs.map(({ name, parameters }) => {
     const tensor =
       tensors.find((candidate) => candidate.name === name) ??
-      (name === "response"
+      (name === RESPONSE
         ? jsonTensor(
             name,
             answers.map(({ result }) => result),
@@ -87,7 +90,7 @@ function checkWanted(
 ): void {
   const names = takesTensors ? (tensors?.outputs.map(({ name }) => name) ?? []) : [];
   if (names.length === 0) return;
-  const unknown = outputs.find(({ name }) => !names.includes(name));
+  const unknown = outputs.find(({ name }) => name !== RESPONSE && !names.includes(name));
   if (unknown) throw unknownOutput(unknown.name, names);
 }
 

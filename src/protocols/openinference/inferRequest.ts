@@ -175,7 +175,9 @@ function tensorParts({ inputs, outputs, parameters }: InferRequest, config: Api[
     const size = "ref" in part ? part.bytes : part.bytes.length;
     return { name: tensor, datatype, shape, parameters: { binary_data_size: size } };
   });
-  const wanted = outputs.map(({ name: output }) => ({ name: output }));
+  const wanted = outputs.some(({ name: output }) => output === "response")
+    ? []
+    : outputs.map(({ name: output }) => ({ name: output }));
   const dictionary = {
     ...dictionaryOfParameters(parameters),
     inputs: entries,
