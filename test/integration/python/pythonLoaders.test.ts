@@ -164,7 +164,7 @@ class ProbeModelLoader(BaseModelLoader):
       ),
     });
     const [line] = await infermill.printed(/^.*prediction failed: loader_failed: RuntimeError.*$/m);
-    const { stack } = (JSON.parse(line) as Json).err;
+    const { stack } = JSON.parse(line).err;
     expect(stack).toContain("scripted.py");
     expect(stack).not.toContain("infermill/engine.py");
   });
