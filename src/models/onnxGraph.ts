@@ -1,11 +1,11 @@
 /**
  * What the loaders need to know of an .onnx file beyond its inputs and outputs, and the one change that they make to
- * it: a ZipMap at its end (scikit-learn's exports have one), whose list of maps onnxruntime-node can't return, becomes
- * the tensor of scores that it was made from.
+ * it: lists at its end (scikit-learn's exports have some), which onnxruntime-node can't return, become the tensors that
+ * they were made from.
  */
 import { existsSync, readFileSync } from "node:fs";
 import protobuf from "protobufjs";
-import { readOnnxFile, type GraphNode } from "./onnxFile.ts";
+import { readOnnxFile, type GraphNode, type OnnxFile } from "./onnxFile.ts";
 import { DATA_TYPE, NODE_PROTO, OPSET_PROTO, VALUE_INFO_PROTO, type OnnxNode } from "./onnxProto.ts";
 
 export interface ModelFile {
@@ -21,6 +21,8 @@ export interface ModelFile {
   hasDynamicQuantisation: boolean;
   /** Inputs of which not even the rank is declared. */
   unranked: ReadonlySet<string>;
+  /** Outputs that are the same whatever goes in. */
+  constantOutputs: ReadonlySet<string>;
 }
 
 const ML_DOMAIN = "ai.onnx.ml";
@@ -30,6 +32,7 @@ const NOTHING: ModelFile = {
   classLabels: [],
   hasDynamicQuantisation: false,
   unranked: new Set(),
+  constantOutputs: new Set(),
 };
 
 /** Nothing is known of a file that isn't there or isn't of ONNX's format; whoever opens it says what is wrong. */
@@ -37,22 +40,39 @@ export function loadModelFile(path: string): ModelFile {
   const file = existsSync(path) ? readOnnxFile(path) : undefined;
   if (!file) return NOTHING;
   const { metadata, producer, inputs, outputs, nodes } = file;
-  const known = {
+  const known: ModelFile = {
     metadata,
     producer,
+    classLabels: [],
     hasDynamicQuantisation: nodes.some(({ opType }) => opType.startsWith("DynamicQuantize")),
     unranked: new Set(inputs.flatMap(({ name, shape }) => (shape ? [] : [name]))),
+    constantOutputs: findConstantOutputs(file),
   };
-  const isOutput = (name: string) => outputs.some((output) => output.name === name);
-  const isZipMap = ({ opType, output }: Pick<GraphNode, "opType" | "output">) =>
-    opType === "ZipMap" && output.some(isOutput);
-  if (!nodes.some(({ domain }) => domain === ML_DOMAIN)) return { ...known, classLabels: [] };
-
+  const makesList = ({ opType, output }: GraphNode) =>
+    LISTS.has(opType) && output.some((name) => outputs.some((candidate) => candidate.name === name));
+  const hasList = nodes.some(makesList);
+  if (!hasList && !nodes.some(({ domain }) => domain === ML_DOMAIN)) return known;
   const content = readFileSync(path);
-  const classLabels = readClassLabels(content);
-  return nodes.some(isZipMap)
-    ? { ...known, classLabels, content: cutZipMaps(content) }
-    : { ...known, classLabels };
+  return {
+    ...known,
+    classLabels: readClassLabels(content),
+    ...(hasList && { content: replaceLists(content) }),
+  };
+}
+
+/** Operators that make a list, where onnxruntime-node can return tensors only. */
+const LISTS = new Set(["ZipMap", "SequenceConstruct"]);
+
+/** Outputs that no input has a part in, such as a detector's anchors. An operator with a subgraph may see any tensor. */
+function findConstantOutputs({ inputs, outputs, nodes }: OnnxFile): Set<string> {
+  const varying = new Set(inputs.map(({ name }) => name));
+  const hasSubgraph = (opType: string) =>
+    ["If", "Loop", "Scan", "SequenceMap"].includes(opType) || /^Random|^Bernoulli|^Multinomial/.test(opType);
+  for (const { opType, input, output } of nodes) {
+    if (hasSubgraph(opType) || input.some((name) => varying.has(name)))
+      for (const name of output) varying.add(name);
+  }
+  return new Set(outputs.flatMap(({ name }) => (varying.has(name) ? [] : [name])));
 }
 
 // Field numbers are those of onnx.proto.
@@ -91,6 +111,9 @@ function writeField(number: number, value: Uint8Array): Uint8Array {
 const readNode = (bytes: Uint8Array) =>
   NODE_PROTO.toObject(NODE_PROTO.decode(bytes), { longs: Number, arrays: true }) as OnnxNode;
 
+const readValueInfo = (bytes: Uint8Array) =>
+  VALUE_INFO_PROTO.toObject(VALUE_INFO_PROTO.decode(bytes)) as ListInfo;
+
 function graphOf(model: Uint8Array): Uint8Array {
   return [...fieldsOf(model)].find(({ number }) => number === MODEL.graph)!.value;
 }
@@ -110,28 +133,59 @@ function readClassLabels(model: Uint8Array): string[] {
   return labels;
 }
 
-/** The model with each ZipMap replaced by an Identity, so that the output of its name is the tensor [N, classes]. */
-function cutZipMaps(model: Uint8Array): Uint8Array {
-  const classes = new Map<string, number>();
-  const changeNode = (field: Field): Uint8Array => {
-    const node = readNode(field.value);
-    if (node.opType !== "ZipMap") return field.whole;
-    const labels = node.attribute.find(({ name }) => CLASS_LABELS.test(name));
-    classes.set(node.output[0]!, (labels?.strings ?? labels?.ints ?? []).length);
-    const { name, input, output } = node;
-    return writeField(GRAPH.node, NODE_PROTO.encode({ opType: "Identity", name, input, output }).finish());
+/** A ValueInfoProto as far as it says of what its list is made. */
+interface ListInfo {
+  name: string;
+  type?: { sequenceType?: { elemType?: { tensorType?: object } } };
+}
+
+/**
+ * The model with the lists at its end replaced by tensors: a ZipMap by the tensor [N, classes] under its name, a
+ * SequenceConstruct by its elements, numbered.
+ */
+function replaceLists(model: Uint8Array): Uint8Array {
+  const identity = (input: string, output: string) =>
+    writeField(
+      GRAPH.node,
+      NODE_PROTO.encode({ opType: "Identity", name: output, input: [input], output: [output] }).finish(),
+    );
+  /** What takes the place of each list that is put out. */
+  const tensors = new Map<string, { name: string; type?: object }[]>();
+
+  const changeNode = (field: Field, listed: ReadonlyMap<string, ListInfo>): Uint8Array => {
+    const { opType, input, output, attribute } = readNode(field.value);
+    const list = listed.get(output[0]!);
+    if (!list || !LISTS.has(opType)) return field.whole;
+    if (opType === "ZipMap") {
+      const labels = attribute.find(({ name }) => CLASS_LABELS.test(name));
+      const count = (labels?.strings ?? labels?.ints ?? []).length;
+      const shape = { dim: [{}, count > 0 ? { dimValue: count } : {}] };
+      tensors.set(list.name, [
+        { name: list.name, type: { tensorType: { elemType: DATA_TYPE.float32, shape } } },
+      ]);
+      return identity(input[0]!, list.name);
+    }
+    const type = list.type?.sequenceType?.elemType;
+    const elements = input.map((_, index) => ({ name: `${list.name}_${index}`, ...(type && { type }) }));
+    tensors.set(list.name, elements);
+    return Buffer.concat(input.map((name, index) => identity(name, elements[index]!.name)));
   };
   const changeOutput = (field: Field): Uint8Array => {
-    const { name } = VALUE_INFO_PROTO.decode(field.value) as unknown as { name: string };
-    const count = classes.get(name);
-    if (count === undefined) return field.whole;
-    const shape = { dim: [{}, count > 0 ? { dimValue: count } : {}] };
-    const type = { tensorType: { elemType: DATA_TYPE.float32, shape } };
-    return writeField(GRAPH.output, VALUE_INFO_PROTO.encode({ name, type }).finish());
+    const { name } = readValueInfo(field.value);
+    const infos = tensors
+      .get(name)
+      ?.map((info) => writeField(GRAPH.output, VALUE_INFO_PROTO.encode(info).finish()));
+    return infos ? Buffer.concat(infos) : field.whole;
   };
   const changeGraph = (graph: Uint8Array): Uint8Array => {
     const fields = [...fieldsOf(graph)];
-    const nodes = fields.map((field) => (field.number === GRAPH.node ? changeNode(field) : field.whole));
+    const outputs = fields
+      .filter(({ number }) => number === GRAPH.output)
+      .map(({ value }) => readValueInfo(value));
+    const listed = new Map(outputs.map((info) => [info.name, info]));
+    const nodes = fields.map((field) =>
+      field.number === GRAPH.node ? changeNode(field, listed) : field.whole,
+    );
     return Buffer.concat(
       fields.map((field, index) => (field.number === GRAPH.output ? changeOutput(field) : nodes[index]!)),
     );

@@ -143,7 +143,7 @@ export class OnnxGraph {
 
   /** The axis of an output that counts rows, as far as it is known; undefined where there is none. */
   outputAxis(name: string): number | undefined {
-    if (this.plan.rows === "none") return undefined;
+    if (this.plan.rows === "none" || this.file.constantOutputs.has(name)) return undefined;
     const seen = this.#outputAxes.get(name);
     if (seen !== undefined) return seen;
     const { shape } = this.outputs.find((output) => output.name === name)!;
@@ -152,12 +152,6 @@ export class OnnxGraph {
     // In a model of a fixed batch, a free first dimension counts something else, such as the boxes that were found.
     if (typeof this.plan.rows === "number" && typeof shape[0] !== "number") return undefined;
     return shape.length > 0 ? 0 : undefined;
-  }
-
-  /** The part of a request's row in an output; the whole output where it has no batch axis. */
-  rowOf(name: string, tensor: TensorValue, row: number): TensorValue {
-    const axis = this.outputAxis(name);
-    return axis === undefined ? tensor : sliceRows(tensor, axis, row, row + 1);
   }
 
   /**
@@ -258,7 +252,7 @@ export class OnnxGraph {
 
   /** Fills the last run of a fixed batch with its last row. */
   async #runInFixedBatches(item: Item, size: number, run: Run): Promise<Tensors> {
-    const mayFill = run.isTrial || !this.plan.isGuessed || this.#rows === "independent";
+    const mayFill = run.isTrial || !this.plan.isRead || this.#rows === "independent";
     if (item.rows === 0 || !mayFill) {
       const reason = this.#dependence && `, and can't be filled up: ${this.#dependence}`;
       throw new BadInputError(`the model takes ${size} rows, got ${item.rows}${reason}`);
@@ -313,6 +307,7 @@ export class OnnxGraph {
   }
 
   #partOf(name: string, tensor: TensorValue, start: number, end: number, total: number): TensorValue {
+    if (this.file.constantOutputs.has(name)) return tensor;
     const axis = this.outputAxis(name);
     if (axis !== undefined && tensor.dims[axis] === total) return sliceRows(tensor, axis, start, end);
     throw new Error(
@@ -467,7 +462,7 @@ export class OnnxGraph {
     } else if (areRagged(items)) {
       this.#padding = "off";
       this.notes.push(`texts of different lengths run apart: with filler behind them, ${problem}`);
-    } else this.#runSingly(problem);
+    } else this.#runSingly(problem + this.#adviceOnAxis);
     return alone;
   }
 
@@ -484,6 +479,7 @@ export class OnnxGraph {
       return differs ? "the answers depend on what else is in the batch" : undefined;
     }
     for (const [name, tensor] of Object.entries(together)) {
+      if (this.file.constantOutputs.has(name)) continue;
       const parts = alone.map((answer) => answer[name]!);
       const isPossible = (axis: number) =>
         tensor.dims[axis] === total && parts.every(({ dims }, at) => dims[axis] === items[at]!.rows);
@@ -511,6 +507,15 @@ export class OnnxGraph {
       this.#outputAxes.set(name, found);
     }
     return undefined;
+  }
+
+  /** Where the batch axis was read from shapes that leave another choice. */
+  get #adviceOnAxis(): string {
+    const isFree = ({ name, shape }: TensorDescription) =>
+      shape.some((dim, axis) => typeof dim === "string" && axis !== this.plan.axes.get(name));
+    return this.plan.isRead && this.inputs.some(isFree)
+      ? "; if its batch axis is another one, batch names it"
+      : "";
   }
 
   #runSingly(reason: string): void {

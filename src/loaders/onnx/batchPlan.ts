@@ -16,8 +16,8 @@ export interface BatchPlan {
   padded: ReadonlyMap<string, number>;
   /** What the file calls the batch dimension; undefined where it has no name. */
   rowsName?: string | undefined;
-  /** Whether a fixed size that all tensors begin with was taken for a batch: then it must be shown that it is one. */
-  isGuessed?: boolean;
+  /** Whether it was read from the shapes, and not told. */
+  isRead?: boolean;
 }
 
 const NO_BATCH: BatchPlan = { rows: "none", axes: new Map(), padded: new Map() };
@@ -41,8 +41,13 @@ export function readBatchPlan(
   const isClear = sizes.length > 0 && (fixed === undefined || sizes.every((size) => size === fixed));
   if (!isClear) return NO_BATCH;
   const rowsName = sizes.find((size) => typeof size === "string" && size !== "") as string | undefined;
-  const isGuessed = option === "auto" && fixed !== undefined;
-  return { rows: fixed ?? "any", axes, rowsName, padded: findPadding(inputs, axes), isGuessed };
+  return {
+    rows: fixed ?? "any",
+    axes,
+    rowsName,
+    padded: findPadding(inputs, axes),
+    isRead: option === "auto",
+  };
 }
 
 function givenAxes(inputs: readonly TensorDescription[], axis: number): Map<string, number> {
@@ -79,6 +84,10 @@ function guessAxes(
     }
     return axes;
   }
+  // The batch of a recurrent network stands behind the steps in time.
+  const onlyFree = inputs.map(({ shape }) => shape.flatMap((dim, axis) => (dim === "" ? [axis] : [])));
+  if (onlyFree.every((free, index) => free.length === 1 && inputs[index]!.shape[0] !== 1))
+    return new Map(inputs.map(({ name }, index) => [name, onlyFree[index]![0]!]));
   // A fixed batch shows in everything that goes in and comes out.
   const all = [...inputs, ...outputs];
   const size = all[0]!.shape[0];

@@ -187,6 +187,27 @@ describe("a graph", () => {
     expect(runs).toEqual([3, 2]);
   });
 
+  it("of steps in time is divided behind them, and constants that it puts out go to each request whole", async () => {
+    const model: OnnxModel = {
+      ...identity("float32", [3, "", 2]),
+      outputs: [valueInfo("y", "float32", [3, "", 2]), valueInfo("anchors", "float32", [2])],
+      nodes: [node("Neg", ["x"], ["y"]), node("Identity", ["table"], ["anchors"])],
+      initializers: [tensor("table", [2], Float32Array.of(7, 8))],
+    };
+    const loader = await openLoader(OnnxTensorModelLoader, [await modelFile(model)], { max_batch_size: 8 });
+    const runs = watchRuns("x");
+    const requests = [1, 2].map((rows) => ({
+      inputs: [fp32("x", [3, rows, 2], Array(6 * rows).fill(-rows))],
+    }));
+    expect(await answer(loader, requests)).toEqual(
+      [1, 2].map((rows) => [
+        fp32("y", [3, rows, 2], Array(6 * rows).fill(rows)),
+        fp32("anchors", [2], [7, 8]),
+      ]),
+    );
+    expect(runs).toEqual([3]);
+  });
+
   it("that mixes its rows never shares a run, and says so", async () => {
     const model = {
       ...identity("float32", ["batch", 3]),
@@ -419,6 +440,26 @@ describe("a graph", () => {
       ],
       ["inputs must be a list of tensors {name, datatype, shape, data}"],
       "answered",
+    ]);
+  });
+
+  it("puts out the elements of a list at its end, and leaves out a list of unknown length", async () => {
+    const list = { elemType: { tensorType: { elemType: 1 } } };
+    const model: OnnxModel = {
+      ...identity("float32", ["batch", 2]),
+      outputs: ["pair", "parts"].map((name) => ({ name, type: { sequenceType: list } }) as never),
+      nodes: [
+        node("Neg", ["x"], ["negative"]),
+        node("SequenceConstruct", ["x", "negative"], ["pair"]),
+        node("SplitToSequence", ["x"], ["parts"], { axis: 1 }),
+      ],
+    };
+    const loader = await openLoader(OnnxTensorModelLoader, [await modelFile(model)]);
+    expect(loader.describe().notes).toEqual([
+      'the output "parts" is no tensor (a sequence or map) and is left out',
+    ]);
+    expect(await answer(loader, [{ inputs: [fp32("x", [1, 2], [1, 2])] }])).toEqual([
+      [fp32("pair_0", [1, 2], [1, 2]), fp32("pair_1", [1, 2], [-1, -2])],
     ]);
   });
 
