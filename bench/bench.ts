@@ -24,13 +24,14 @@ import { newPredictionId } from "../src/queue/names.ts";
 import { openPredictions } from "../src/queue/predictions.ts";
 import { provideRedis } from "../src/redis/provideRedis.ts";
 import { post } from "./client.ts";
+import { measureEngines } from "./engines.ts";
 
 const { values: options } = parseArgs({
   options: {
     json: { type: "boolean", default: false },
     rounds: { type: "string", default: "10" },
     seconds: { type: "string", default: "3" },
-    rows: { type: "string", default: "bulk,http,noop,latency,lone,memory,flat" },
+    rows: { type: "string", default: "bulk,http,noop,latency,lone,memory,flat,engines" },
     built: { type: "boolean", default: false },
     entries: { type: "string", default: "100000" },
     model: { type: "string" },
@@ -83,6 +84,7 @@ try {
   if (wanted.has("lone")) await measureLoneDuringBulk();
   if (wanted.has("memory")) await measureMemory();
   if (wanted.has("flat")) await measureFlatness();
+  if (wanted.has("engines")) await compareEngines();
   report();
 } finally {
   for (const child of children) child.kill("SIGTERM");
@@ -413,6 +415,18 @@ async function measureMemory(): Promise<void> {
   });
   connection.disconnect();
   await predictions.close();
+}
+
+async function compareEngines(): Promise<void> {
+  for (const { figure, value, aim, node, python } of await measureEngines(folder, ROUNDS, SECONDS)) {
+    rows.push({
+      figure,
+      value,
+      aim: `≥ ${aim}`,
+      met: value >= aim,
+      detail: `${python.toFixed(0)} against ${node.toFixed(0)} predictions/s of one engine each`,
+    });
+  }
 }
 
 function report(): void {

@@ -365,14 +365,14 @@ def _encode_batch(batch: list[Member], outcomes: Sequence[Any]) -> list[Encoded]
     """All at once where they are plain dictionaries, as nearly all are; else one by one, so that each fails alone."""
     size = len(batch)
     if size > 1 and all(type(outcome) is dict and "outputs" not in outcome for outcome in outcomes):
-        phases = {phase: round(ms, 3) for phase, ms in TRACE.items()}
+        phases = {phase: round(ms, 3) for phase, ms in TRACE.items() if ms}
         try:
             text = encode_json(
                 [
                     {
                         "key": member.key,
                         "response": outcome,
-                        "timings": {"read_ms": round(member.read_ms, 3), **phases},
+                        "timings": {"read_ms": round(member.read_ms, 3), **phases} if member.read_ms else phases,
                         "batch_size": size,
                     }
                     for member, outcome in zip(batch, outcomes)

@@ -17,6 +17,7 @@ _PREFIX = struct.Struct("<4sII")
 
 MAX_HEADER_BYTES = 256 * 2**20
 MAX_BODY_BYTES = 2**30
+MAX_COPIED_BYTES = 4 * 2**20
 
 Bytes = Union[bytes, bytearray, memoryview]
 
@@ -57,12 +58,17 @@ class Channel:
         if self._is_forked:
             # A child that the loader forked ran back into the engine.
             os._exit(0)
-        prefix = _PREFIX.pack(MAGIC, len(header), sum(map(len, body)))
+        body_bytes = sum(map(len, body))
+        prefix = _PREFIX.pack(MAGIC, len(header), body_bytes)
         with self._lock:
             try:
-                self._socket.sendall(prefix + header)
-                for part in body:
-                    self._socket.sendall(part)
+                if body_bytes <= MAX_COPIED_BYTES:
+                    # A copy costs less than a call to the system for each part.
+                    self._socket.sendall(b"".join((prefix, header, *body)))
+                else:
+                    self._socket.sendall(prefix + header)
+                    for part in body:
+                        self._socket.sendall(part)
             except OSError:
                 os._exit(0)
 

@@ -6,7 +6,7 @@ import base64
 import binascii
 import io
 import re
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Optional, Sequence
 
 from .errors import BadInputError, MissingKeyError
 
@@ -85,20 +85,24 @@ class Request(dict):  # type: ignore[type-arg]
     with ``bad_input``.
     """
 
+    #: What came as bytes, in order.
+    inputs: Sequence[Input] = ()
+    _pictures: Optional[list[Picture]] = None
+    _has_lazy_base64 = False
+
     def __init__(
         self,
         keys: Any = (),
-        inputs: Iterable[Input] = (),
+        inputs: Sequence[Input] = (),
         model: str = "",
         max_pixels: Optional[int] = None,
     ) -> None:
         super().__init__(keys)
-        #: What came as bytes, in order.
-        self.inputs: list[Input] = list(inputs)
         self._model = model
         self._max_pixels = max_pixels
-        self._pictures: Optional[list[Picture]] = None
-        self._has_lazy_base64 = bool(self.inputs) and self._brings_pictures()
+        if inputs:
+            self.inputs = list(inputs)
+            self._has_lazy_base64 = self._brings_pictures()
 
     def _brings_pictures(self) -> bool:
         return any(map(_is_picture, self.inputs)) and not dict.__contains__(self, "Base_64")

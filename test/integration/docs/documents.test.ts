@@ -233,9 +233,9 @@ describe("the blocks of the documents", () => {
     const kinds: Readonly<Record<string, (info: string[]) => boolean>> = {
       "": () => true,
       bash: (info) => info.every((word) => /^\d{3}$/.test(word)),
-      json: ([kind]) => kind === "config" || kind === "answer" || kind === "mil" || kind === "message",
+      json: ([kind]) => ["config", "answer", "mil", "message", "python"].includes(kind ?? ""),
       js: ([file]) => file?.endsWith(".mjs") ?? false,
-      python: (info) => info.length === 0,
+      python: ([file]) => file === undefined || file.startsWith("examples/python-loaders/"),
       ts: ([kind]) => kind === "part" || (kind?.endsWith(".ts") ?? false),
     };
     for (const { document, line, language, info } of blocks)
@@ -273,6 +273,19 @@ describe("the blocks of the documents", () => {
       }
       expect(faults).toEqual([]);
     },
+  );
+
+  test.each(blocks.filter(({ language, info }) => language === "json" && info[0] === "python"))(
+    "$document:$line: the configuration of a loader in Python is sound, the file that it names is an example",
+    ({ text }) => {
+      for (const model of Object.values(configSchema.parse(JSON.parse(text)).models))
+        expect(existsSync(join(ROOT, "examples/python-loaders", model.model_loader_file!))).toBe(true);
+    },
+  );
+
+  test.each(blocks.filter(({ language, info }) => language === "python" && info.length > 0))(
+    "$document:$line: the Python is all of its example",
+    ({ info: [file], text }) => expect(text).toBe(textOf(file!)),
   );
 
   test("of TypeScript that are parts make up the example's class", () => {
