@@ -1,9 +1,9 @@
 /**
- * What is drawn over a picture, as SVG: boxes, labels, key points. Everything
+ * What is drawn over a picture, as SVG: masks, boxes, labels, key points. Everything
  * has a dark and a light part, so that it shows on any ground, and its size
  * follows the picture's.
  */
-import type { Box, Finding } from "../imil/dictionaries.ts";
+import type { Box, Finding, RotatedBox } from "../imil/dictionaries.ts";
 import { labelColour } from "./labelColour.ts";
 
 interface Size {
@@ -31,7 +31,12 @@ export function drawOverlay(findings: readonly Finding[], size: Size): string | 
   const stroke = Math.max(2, Math.round(fontSize / 7));
   const colourOf = ({ Lb }: Finding) => labelColour(Lb);
   const boxed = findings.filter(hasBox);
-  const boxes = boxed.map((finding) => drawBox(toPixels(finding.Dm, size), colourOf(finding), stroke));
+  const masks = findings.map((finding) => drawMask(finding, size, colourOf(finding), stroke));
+  const boxes = boxed.map((finding) =>
+    finding.Rb
+      ? drawRotatedBox(finding.Rb, size, colourOf(finding), stroke)
+      : drawBox(toPixels(finding.Dm, size), colourOf(finding), stroke),
+  );
   const points = findings.map((finding) => drawKeyPoints(finding, size, colourOf(finding), stroke));
   const tags = placeTags(boxed, size, fontSize).map(({ text, rect, finding }) =>
     drawTag(text, rect, colourOf(finding), fontSize),
@@ -46,7 +51,7 @@ export function drawOverlay(findings: readonly Finding[], size: Size): string | 
     };
     return drawTag(text, rect, colourOf(finding), fontSize);
   });
-  const parts = [...boxes, ...points, ...tags, ...listed].join("");
+  const parts = [...masks, ...boxes, ...points, ...tags, ...listed].join("");
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${size.width}" height="${size.height}">${parts}</svg>`;
 }
 
@@ -61,6 +66,26 @@ function toPixels({ X, Y, W, H }: Box, { width, height }: Size): Rect {
 function drawBox(rect: Rect, colour: string, stroke: number): string {
   const at = `x="${round(rect.x)}" y="${round(rect.y)}" width="${round(rect.width)}" height="${round(rect.height)}" fill="none"`;
   return `<rect ${at} stroke="#000" stroke-opacity="0.65" stroke-width="${stroke + 2}"/><rect ${at} stroke="${colour}" stroke-width="${stroke}"/>`;
+}
+
+function drawRotatedBox({ Corners }: RotatedBox, size: Size, colour: string, stroke: number): string {
+  const at = `points="${pointsOf(Corners.flat(), size)}" fill="none" stroke-linejoin="round"`;
+  return `<polygon ${at} stroke="#000" stroke-opacity="0.65" stroke-width="${stroke + 2}"/><polygon ${at} stroke="${colour}" stroke-width="${stroke}"/>`;
+}
+
+function drawMask({ Msk }: Finding, size: Size, colour: string, stroke: number): string {
+  const outlines = Msk?.Poly ?? [];
+  return outlines
+    .map(
+      (outline) =>
+        `<polygon points="${pointsOf(outline, size)}" fill="${colour}" fill-opacity="0.4" stroke="${colour}" stroke-width="${stroke / 2}"/>`,
+    )
+    .join("");
+}
+
+/** `[x, y, x, y, …]` as fractions → SVG's points in pixels. */
+function pointsOf(outline: readonly number[], { width, height }: Size): string {
+  return outline.map((at, index) => round(at * (index % 2 === 0 ? width : height))).join(" ");
 }
 
 function drawKeyPoints({ Kp }: Finding, { width, height }: Size, colour: string, stroke: number): string {

@@ -1,7 +1,7 @@
 /** Reads the labels that a model's `class_names` names, and turns its `classes` into a filter. */
-import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { didYouMean } from "../closest.ts";
+import { readTextFile } from "../models/textFile.ts";
 import { coco91Labels, cocoLabels } from "./labels/coco.ts";
 import { ferLabels } from "./labels/fer.ts";
 import { imagenetLabels } from "./labels/imagenet.ts";
@@ -16,7 +16,8 @@ const BUILT_IN: Readonly<Record<string, readonly string[]>> = {
 /**
  * Labels by class index. `value` is `["imagenet"]` (1000 labels), `["coco"]` (80), `["coco91"]` (torchvision's numbers)
  * or `["fer"]` (7 facial expressions), a list of labels, or the path of a file, relative to `baseDir`: a JSON array, a
- * JSON object from index to label, or text with a label on each line.
+ * JSON object from index to label or one with `id2label`, a `data.yaml` with `names`, or text with a label on each line,
+ * with or without its number before it. UTF-8 or UTF-16.
  * @throws Error that says what is wrong with the file.
  */
 export async function readClassNames(value: readonly string[] | string, baseDir: string): Promise<string[]> {
@@ -28,7 +29,7 @@ export async function readClassNames(value: readonly string[] | string, baseDir:
 async function readLabelFile(file: string): Promise<string[]> {
   let text: string;
   try {
-    text = (await readFile(file, "utf8")).replace(/^\uFEFF/, "");
+    text = await readTextFile(file);
   } catch (error) {
     const reason =
       (error as NodeJS.ErrnoException).code === "ENOENT" ? "there is no such file" : (error as Error).message;
@@ -39,9 +40,7 @@ async function readLabelFile(file: string): Promise<string[]> {
       { cause: error },
     );
   }
-  const labels = /^\s*[[{]/.test(text)
-    ? labelsOfJson(text, file)
-    : text.split(/\r?\n/).map((line) => line.trim());
+  const labels = await readLabels(text, file);
   while (labels.at(-1) === "") labels.pop();
   const empty = labels.indexOf("");
   if (labels.length === 0) throw new Error(`${file} holds no labels`);
@@ -49,26 +48,64 @@ async function readLabelFile(file: string): Promise<string[]> {
   return labels;
 }
 
-function labelsOfJson(text: string, file: string): string[] {
-  let parsed: unknown;
+async function readLabels(text: string, file: string): Promise<string[]> {
+  if (/^\s*[[{]/.test(text)) return labelsOf(parseJson(text, file), file);
+  if (/\.ya?ml$/i.test(file)) return labelsOf(await parseYaml(text, file), file);
+  const lines = text.split(/\r?\n/).map((line) => line.trim());
+  return numberedLabels(lines) ?? lines;
+}
+
+function parseJson(text: string, file: string): unknown {
   try {
-    parsed = JSON.parse(text);
+    return JSON.parse(text);
   } catch (error) {
     throw new Error(`${file} begins like JSON but is none: ${(error as Error).message}`, { cause: error });
   }
-  const entries = Object.entries(parsed as Record<string, unknown>);
+}
+
+async function parseYaml(text: string, file: string): Promise<unknown> {
+  const { parse } = await import("yaml");
+  try {
+    return parse(text);
+  } catch (error) {
+    throw new Error(`${file} is no YAML: ${(error as Error).message.split("\n")[0]}`, { cause: error });
+  }
+}
+
+/** Keys that hold the labels in files that hold more: Ultralytics' data.yaml, Hugging Face's config.json. */
+const LABEL_KEYS = ["names", "id2label", "labels"];
+
+function labelsOf(parsed: unknown, file: string): string[] {
+  const whole = (parsed ?? {}) as Record<string, unknown>;
+  const key = Array.isArray(parsed) ? undefined : LABEL_KEYS.find((each) => typeof whole[each] === "object");
+  const entries = Object.entries((key === undefined ? whole : whole[key]) as Record<string, unknown>);
   const labels: string[] = [];
   for (const [index, label] of entries) {
-    if (!/^\d+$/.test(index) || typeof label !== "string") {
+    if (!/^\d+$/.test(index) || (typeof label !== "string" && typeof label !== "number")) {
       throw new Error(
-        `${file} must be an array of labels or an object from class index to label, got ${JSON.stringify({ [index]: label })}`,
+        `${file} must be an array of labels, an object from class index to label, or one that has them as ${LABEL_KEYS.join(", ")}, got ${JSON.stringify({ [index]: label })}`,
       );
     }
-    labels[Number(index)] = label;
+    labels[Number(index)] = String(label);
   }
   const missing = labels.findIndex((label) => label === undefined);
   if (missing >= 0) throw new Error(`${file} has no label for class ${missing}`);
   return labels;
+}
+
+/** Labels of lines such as `0 cat` or `0: cat`, where every line has a number and they go from 0 on. */
+function numberedLabels(lines: readonly string[]): string[] | undefined {
+  const labels: string[] = [];
+  for (const line of lines) {
+    if (line === "") continue;
+    const [, index, label] = /^(\d+)\s*[:,;\t ]\s*(.+)$/.exec(line) ?? [];
+    if (index === undefined || labels[Number(index)] !== undefined) return undefined;
+    labels[Number(index)] = label!;
+  }
+  const count = lines.filter((line) => line !== "").length;
+  return labels.length === count && count > 0 && !labels.includes(undefined as unknown as string)
+    ? labels
+    : undefined;
 }
 
 /**

@@ -3,10 +3,11 @@
  * input size, preprocessing. Whoever loads the model reads this first, so that
  * nobody has to type it again, and guesses only what nothing says.
  */
-import { readdir, readFile } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import path from "node:path";
 import { readLiteral, type Literal } from "./literals.ts";
 import { readOnnxFile, type OnnxFile } from "./onnxFile.ts";
+import { readTextFile } from "./textFile.ts";
 
 /** Ultralytics' names of the tasks, and those of Hugging Face that a loader here is for. */
 export type ModelTask =
@@ -303,9 +304,7 @@ async function readLabelsFile(folder: string, facts: Draft): Promise<void> {
 
 async function readText(file: string): Promise<string | undefined> {
   try {
-    const bytes = await readFile(file);
-    const encoding = bytes[0] === 0xff && bytes[1] === 0xfe ? "utf-16le" : "utf-8";
-    return new TextDecoder(encoding).decode(bytes);
+    return await readTextFile(file);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ENOTDIR" || code === "EISDIR" || code === "EACCES") return undefined;

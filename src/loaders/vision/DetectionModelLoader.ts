@@ -237,6 +237,7 @@ export class DetectionModelLoader extends VisionModelLoader {
       inputs: graph?.inputs.map(({ name }) => name) ?? [],
       operators: graph && new Set(graph.nodes.map(({ opType }) => opType)),
       beginsWithFocus: graph && beginsWithFocus(graph),
+      isCenterNet: this.suppressesAlways,
       named: this.#allowed.length === 1,
     };
   }

@@ -46,6 +46,15 @@ export function suggestLoaders(facts: ModelFacts, labels = facts.labels?.length 
   if (facts.characters) {
     return [{ loader: "TextRecognitionModelLoader", settings: {}, why: "its metadata lists characters" }];
   }
+  if (outputs.some(({ name }) => name === "tower_0/detections")) {
+    return [
+      {
+        loader: "CenterNetModelLoader",
+        settings: { class_names: ["coco"] },
+        why: "the CenterNet of @vladmandic/human",
+      },
+    ];
+  }
   const detectors = suggestDetectors(facts, labels, input, outputs, inputs);
   return detectors.length > 0 ? detectors : suggestByShape(facts, labels, inputs, outputs);
 }

@@ -324,6 +324,8 @@ const fitEndToEnd: Fitting = (outputs, evidence, options) => {
   const main = mainOutput(outputs);
   if (!main || main.second === undefined || main.second < 6) return [];
   const { first, second, prototypes } = main;
+  // The CenterNet of @vladmandic/human looks like YOLO's lists, and is fed otherwise.
+  if (!evidence.isCenterNet && outputs.some(({ name }) => name.startsWith("tower_0/"))) return [];
   // A raw head has as many boxes as there are cells.
   const isRaw = rawReadings(first, second, evidence).length > 0;
   if (isRaw && evidence.endToEnd !== true && !evidence.named) return [];

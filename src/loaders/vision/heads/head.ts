@@ -83,6 +83,8 @@ export interface Evidence {
   operators?: ReadonlySet<string> | undefined;
   /** Whether the graph begins by slicing the picture (YOLOX's Focus). */
   beginsWithFocus?: boolean | undefined;
+  /** Whether the loader is CenterNet's, whose lists are fed otherwise and have duplicates. */
+  isCenterNet?: boolean;
   /** Whether the configuration names the format, so that only what can't be is refused. */
   named?: boolean;
 }
