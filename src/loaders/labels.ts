@@ -5,6 +5,7 @@ import { didYouMean } from "../closest.ts";
 import { coco91Labels, cocoLabels } from "./labels/coco.ts";
 import { ferLabels } from "./labels/fer.ts";
 import { imagenetLabels } from "./labels/imagenet.ts";
+import { decodeText } from "../core/text.ts";
 
 const BUILT_IN: Readonly<Record<string, readonly string[]>> = {
   imagenet: imagenetLabels,
@@ -16,7 +17,8 @@ const BUILT_IN: Readonly<Record<string, readonly string[]>> = {
 /**
  * Labels by class index. `value` is `["imagenet"]` (1000 labels), `["coco"]` (80), `["coco91"]` (torchvision's numbers)
  * or `["fer"]` (7 facial expressions), a list of labels, or the path of a file, relative to `baseDir`: a JSON array, a
- * JSON object from index to label, or text with a label on each line.
+ * JSON object from index to label, Hugging Face's config.json (`id2label`), Ultralytics' data.yaml (`names`), or text with
+ * a label on each line, or with `<index> <label>` on each.
  * @throws Error that says what is wrong with the file.
  */
 export async function readClassNames(value: readonly string[] | string, baseDir: string): Promise<string[]> {
@@ -28,7 +30,7 @@ export async function readClassNames(value: readonly string[] | string, baseDir:
 async function readLabelFile(file: string): Promise<string[]> {
   let text: string;
   try {
-    text = (await readFile(file, "utf8")).replace(/^\uFEFF/, "");
+    text = decodeText(await readFile(file));
   } catch (error) {
     const reason =
       (error as NodeJS.ErrnoException).code === "ENOENT" ? "there is no such file" : (error as Error).message;
@@ -39,14 +41,30 @@ async function readLabelFile(file: string): Promise<string[]> {
       { cause: error },
     );
   }
-  const labels = /^\s*[[{]/.test(text)
-    ? labelsOfJson(text, file)
-    : text.split(/\r?\n/).map((line) => line.trim());
+  const labels = await labelsOfText(text, file);
   while (labels.at(-1) === "") labels.pop();
   const empty = labels.indexOf("");
   if (labels.length === 0) throw new Error(`${file} holds no labels`);
   if (empty >= 0) throw new Error(`${file} must have a label for each class, class ${empty} is empty`);
   return labels;
+}
+
+async function labelsOfText(text: string, file: string): Promise<string[]> {
+  if (/\.ya?ml$/i.test(file)) {
+    const { parse } = await import("yaml");
+    const { names } = (parse(text) ?? {}) as { names?: unknown };
+    if (typeof names !== "object" || names === null)
+      throw new Error(`${file} must have the labels in names, as Ultralytics' data.yaml`);
+    return labelsOfEntries(names, file);
+  }
+  if (/^\s*[[{]/.test(text)) return labelsOfJson(text, file);
+  const lines = text.split(/\r\n|\r|\n/).map((line) => line.trim());
+  const numbered = lines.filter(Boolean).map((line) => /^(\d+)(?:\s*[:,;]\s*|\s+)(\S.*)$/.exec(line));
+  // Only where the numbers are those of the classes: "7 of hearts" is a label.
+  const isNumbered =
+    numbered.length > 1 && new Set(numbered.map((line) => line?.[1])).size === numbered.length;
+  if (!isNumbered || numbered.some((line) => !line || Number(line[1]) >= numbered.length)) return lines;
+  return labelsOfEntries(Object.fromEntries(numbered.map((line) => [Number(line![1]), line![2]!])), file);
 }
 
 function labelsOfJson(text: string, file: string): string[] {
@@ -56,6 +74,15 @@ function labelsOfJson(text: string, file: string): string[] {
   } catch (error) {
     throw new Error(`${file} begins like JSON but is none: ${(error as Error).message}`, { cause: error });
   }
+  const { id2label } = parsed as { id2label?: unknown };
+  return labelsOfEntries(
+    typeof id2label === "object" && id2label !== null ? id2label : (parsed as object),
+    file,
+  );
+}
+
+/** Of a list, or of an object from index to label. */
+function labelsOfEntries(parsed: object, file: string): string[] {
   const entries = Object.entries(parsed as Record<string, unknown>);
   const labels: string[] = [];
   for (const [index, label] of entries) {
