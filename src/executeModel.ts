@@ -16,6 +16,7 @@ import { checkOutcomes } from "./loaders/outcomes.ts";
 import { asDictionary, checkRequest, isBlank } from "./imil/requestSchema.ts";
 import { inlineTensors } from "./tensors/dialect.ts";
 import { buildErrorResponse, toImilResponse } from "./imil/response.ts";
+import { formatJson, parseJson } from "./core/json.ts";
 
 export interface ExecuteOptions {
   /** Configuration file, infermill's or IMIL's. Default: INFERMILL_CONFIG, else config/infermill.json. */
@@ -54,7 +55,7 @@ export async function executeModel(
   options: ExecuteOptions = {},
 ): Promise<string | PredictionResponse> {
   if (typeof request !== "string") return execute(() => request, options);
-  return JSON.stringify(await execute(() => parseRequest(request), options));
+  return formatJson(await execute(() => parseRequest(request), options));
 }
 
 async function execute(read: () => unknown, options: ExecuteOptions): Promise<PredictionResponse> {
@@ -90,7 +91,7 @@ async function execute(read: () => unknown, options: ExecuteOptions): Promise<Pr
 
 function parseRequest(text: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch (error) {
     throw new BadInputError(`the request is not JSON: ${(error as Error).message}`, { cause: error });
   }

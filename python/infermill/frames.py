@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import struct
 import threading
@@ -20,6 +21,15 @@ MAX_BODY_BYTES = 2**30
 MAX_COPIED_BYTES = 4 * 2**20
 
 Bytes = Union[bytes, bytearray, memoryview]
+
+
+#: The worker writes whole numbers that JavaScript can't hold as strings, U+FDD0 and the digits. Python can hold them.
+_MARK = "\ufdd0".encode("utf-8")
+_MARKED_NUMBER = re.compile(b'"' + _MARK + rb'(-?\d+)"')
+
+
+def _restore_numbers(header: bytes) -> bytes:
+    return _MARKED_NUMBER.sub(rb"\1", header) if _MARK in header else header
 
 
 class Channel:
@@ -51,7 +61,7 @@ class Channel:
         read = self._reader.readinto(body) if body_bytes else 0  # type: ignore[attr-defined]
         if len(header) < header_bytes or read < body_bytes:
             return None
-        return json.loads(header), memoryview(body)
+        return json.loads(_restore_numbers(header)), memoryview(body)
 
     def send(self, header: bytes, body: Sequence[Bytes] = ()) -> None:
         """Sends one frame. When the worker has gone, the process ends."""

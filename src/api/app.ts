@@ -20,6 +20,7 @@ import { createMetrics } from "./metrics.ts";
 import { createOpenApi } from "./openapi.ts";
 import { createProblemHandler, encodeErrors, MethodNotAllowedError } from "./problems.ts";
 import { healthRoutes } from "./health.ts";
+import { formatJson } from "../core/json.ts";
 
 const DASHBOARD_PATH = "/dashboard";
 
@@ -51,6 +52,12 @@ export function createApi(options: AppOptions): Api {
   };
 }
 
+/** Express's own would change numbers that JavaScript can't hold. */
+function sendJson(this: express.Response, body?: unknown): express.Response {
+  if (!this.get("Content-Type")) this.type("json");
+  return this.send(formatJson(body));
+}
+
 export function createApp(api: Api, protocols: readonly Protocol[]): Express {
   const { config, predictions, bulk, log } = api;
   const table = tableOfRoutes(config, protocols);
@@ -58,6 +65,7 @@ export function createApp(api: Api, protocols: readonly Protocol[]): Express {
   app.disable("x-powered-by");
   // Nobody polls with If-None-Match, and a digest of every answer costs.
   app.disable("etag");
+  app.response.json = sendJson;
   app.use(securityHeaders());
   app.use(measureRequests(api));
   for (const { errors } of protocols) {

@@ -8,6 +8,7 @@ import { randomUUID } from "node:crypto";
 import type { NextFunction, Request, Response } from "express";
 import type { Logger } from "pino";
 import { InfermillError, InvalidRequestError, QueueFullError, RedisUnavailableError } from "../errors.ts";
+import { formatJson } from "../core/json.ts";
 
 const REDIS_RETRY_AFTER_SECONDS = 2;
 /** How long the rest of a refused body is read and dropped before the connection is cut. */
@@ -109,7 +110,7 @@ export function sendError(res: Response, error: InfermillError, extensions?: Rec
   res.set("Cache-Control", "no-store");
   const encode = (res.locals["encodeError"] as EncodeError | undefined) ?? encodeProblem;
   const { status, mediaType = "application/json", body } = encode(error, problemOf(error, extensions));
-  res.status(status).type(mediaType).send(JSON.stringify(body));
+  res.status(status).type(mediaType).send(formatJson(body));
 }
 
 /** Express's error handler: everything that a route throws ends here. */

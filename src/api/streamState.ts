@@ -1,6 +1,7 @@
 /** Server-sent events of something that changes until it ends. */
 import type { Request, Response } from "express";
 import { abortWhenGone, clientOf } from "./waiting.ts";
+import { formatJson } from "../core/json.ts";
 
 const HEARTBEAT_MS = 15_000;
 
@@ -40,7 +41,7 @@ export async function streamState<T>(
   try {
     for (;;) {
       const id = idOf(state);
-      if (id !== told) res.write(`event: ${event}\nid: ${id}\ndata: ${JSON.stringify(state)}\n\n`);
+      if (id !== told) res.write(`event: ${event}\nid: ${id}\ndata: ${formatJson(state)}\n\n`);
       told = id;
       if (hasEnded(state) || gone.signal.aborted) break;
       state = await next(gone.signal);

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { InfermillError } from "../errors.ts";
 import { readLines } from "./lines.ts";
 import type { BulkCounts, BulkResult } from "../core/bulkRun.ts";
+import { formatJson } from "../core/json.ts";
 
 /** Lines are given to the disk itself at most this often: a power cut costs what ended in this time, to be run again. */
 const SYNC_INTERVAL_MS = 1000;
@@ -85,7 +86,7 @@ export async function openResults(path: string, total: number): Promise<ResultsF
         note(index, status);
         const result = { index, status, line: lines, ...others };
         whole.push(result);
-        text += `${JSON.stringify(result)}\n`;
+        text += `${formatJson(result)}\n`;
       }
       const bytes = Buffer.from(text);
       await file.writeFile(bytes);

@@ -102,10 +102,10 @@ async function appendResults(
 ): Promise<void> {
   const file = await open(written.file, "a");
   try {
-    for await (const result of client.bulkResults(id, { after: written.lines }, signal)) {
-      await file.writeFile(`${JSON.stringify(result)}\n`);
+    for await (const line of client.bulkResultLines(id, { after: written.lines }, signal)) {
+      await file.writeFile(`${line}\n`);
       written.lines++;
-      written.summary.add(result);
+      written.summary.add(JSON.parse(line) as BulkResult);
     }
   } catch (error) {
     explain(error);

@@ -7,6 +7,7 @@ import { checkLoaders } from "../loaders/openLoader.ts";
 import { attachPictures } from "../imil/requestPictures.ts";
 import { UsageError } from "./exit.ts";
 import { printWarning } from "./log.ts";
+import { formatJson, parseJson } from "../core/json.ts";
 
 export async function predict(
   picture: string,
@@ -16,7 +17,7 @@ export async function predict(
   const request = attachPictures(parseRequest(options.request), [await readPicture(picture)]);
   const loader = await openModel(config, options.model, (line) => console.error(line));
   try {
-    console.log(JSON.stringify(await loader.predictRequest(request), null, 2));
+    console.log(formatJson(await loader.predictRequest(request), 2));
   } finally {
     await loader.close();
   }
@@ -25,7 +26,7 @@ export async function predict(
 /** @throws BadInputError where it is no JSON object */
 export function parseRequest(text = "{}"): PredictionRequest {
   try {
-    const request: unknown = JSON.parse(text);
+    const request: unknown = parseJson(text);
     if (typeof request === "object" && request !== null && !Array.isArray(request))
       return request as PredictionRequest;
   } catch {

@@ -3,6 +3,7 @@ import { closeModels, chooseModel, executeModel, openConfig, openLocalModel } fr
 import type { PredictionRequest } from "../imil/dictionaries.ts";
 import { EXIT_FAILED, UsageError } from "./exit.ts";
 import { readPicture } from "./predict.ts";
+import { formatJson } from "../core/json.ts";
 
 export interface TestOptions {
   config?: string;
@@ -27,7 +28,7 @@ export async function test(options: TestOptions): Promise<void> {
       runMs.push(
         await timed(async () => {
           const response = await executeModel({ ...request, Model: modelName }, local);
-          console.log(JSON.stringify(response));
+          console.log(formatJson(response));
           if (response.Rc !== "200") process.exitCode = EXIT_FAILED;
         }),
       );

@@ -200,8 +200,17 @@ export class InfermillClient {
     options: { after?: number; status?: BulkResult["status"]; follow?: boolean } = {},
     signal?: AbortSignal,
   ): AsyncGenerator<BulkResult> {
+    for await (const line of this.bulkResultLines(id, options, signal)) yield JSON.parse(line) as BulkResult;
+  }
+
+  /** The same as the lines of JSON that they are, in which no number changes. */
+  async *bulkResultLines(
+    id: string,
+    options: { after?: number; status?: BulkResult["status"]; follow?: boolean } = {},
+    signal?: AbortSignal,
+  ): AsyncGenerator<string> {
     const { body } = await this.#call(pathOf("v1/bulk", id, "results", options), { signal });
-    for await (const line of wholeLines(body)) yield JSON.parse(line) as BulkResult;
+    yield* wholeLines(body);
   }
 
   /** What a bulk run found in its folder and left out. */

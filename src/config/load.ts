@@ -9,6 +9,7 @@ import { didYouMean } from "../closest.ts";
 import { ConfigError, type ConfigFault } from "../errors.ts";
 import { convertMilConfig, isMilConfig, type ConvertedConfig } from "../imil/milConfig.ts";
 import { configSchema, modelSchema, type Config, type ModelConfig } from "./schema.ts";
+import { decodeText } from "../core/text.ts";
 
 const DEFAULT_FILE = "config/infermill.json";
 const SMALLEST_CONFIG =
@@ -117,7 +118,7 @@ function setKey(content: Record<string, unknown>, key: string, value: unknown): 
 async function readJson(path: string): Promise<Record<string, unknown>> {
   let text: string;
   try {
-    text = await readFile(path, "utf8");
+    text = decodeText(await readFile(path));
   } catch (error) {
     const problem =
       (error as NodeJS.ErrnoException).code === "ENOENT"

@@ -1,4 +1,5 @@
 /** Frames on the pipe between a worker and an engine: a prefix of 12 bytes, a header in JSON, bytes beside it. */
+import { parseJson } from "../core/json.ts";
 
 /** "IFM" and the version of the framing. */
 const MAGIC = Buffer.from("IFM1", "latin1");
@@ -96,7 +97,8 @@ function readPrefix(prefix: Buffer): { header: number; body: number } {
 function readHeader(bytes: Buffer): Record<string, unknown> {
   let header: unknown;
   try {
-    header = JSON.parse(bytes.toString("utf8"));
+    // A Python engine writes whole numbers of any size.
+    header = parseJson(bytes.toString("utf8"));
   } catch (error) {
     throw new FrameError(`its header is not JSON: ${(error as Error).message}`, { cause: error });
   }

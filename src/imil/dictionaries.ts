@@ -74,7 +74,7 @@ export interface PredictionRequest {
   /** Tenant, device and frame id. */
   Tid?: ImilText;
   Did?: ImilText;
-  Fid?: ImilText;
+  Fid?: ImilText | (string | number)[];
   /** Findings of the previous frame. */
   Per?: unknown[] | string | null;
   /** Time of the frame, and by the network's clock. */
@@ -123,7 +123,7 @@ export interface PredictionRequest {
 export interface PredictionResponse {
   Tid?: ImilText;
   Did?: ImilText;
-  Fid?: ImilText;
+  Fid?: ImilText | (string | number)[];
   Ts?: ImilText;
   Ts_ntp?: ImilText;
   Msg_ver?: ImilText;

@@ -16,6 +16,13 @@ const text = (description: string) =>
     .union([z.string(), z.number()], { error: "must be a string or a number" })
     .nullish()
     .meta({ description });
+const textOrTexts = (description: string) =>
+  z
+    .union([z.string(), z.number(), z.array(z.union([z.string(), z.number()]))], {
+      error: "must be a string or a number, or a list of them",
+    })
+    .nullish()
+    .meta({ description });
 const listOrText = (description: string) =>
   z
     .union([z.array(z.unknown()), z.string()], { error: "must be a list" })
@@ -33,7 +40,7 @@ export const requestSchema = z
   .looseObject({
     Tid: text("Tenant id."),
     Did: text("Device id."),
-    Fid: text("Frame id."),
+    Fid: textOrTexts("Frame id; a list where several frames are explained together."),
     Per: listOrText("Findings of the previous frame."),
     Ts: text("Time of the frame."),
     Ts_ntp: text("Time of the frame by the network's clock."),

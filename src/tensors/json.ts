@@ -8,6 +8,7 @@ import {
   type NumberType,
   type TensorValue,
 } from "./tensor.ts";
+import { exactInteger } from "../core/json.ts";
 
 /**
  * The tensor that `data` means: a list of elements in row-major order, or lists in lists as the dimensions nest.
@@ -162,7 +163,8 @@ function readerOf(type: NumberType): (element: unknown, index: number) => number
 
 const LIMITS = { int64: [-(2n ** 63n), 2n ** 63n - 1n], uint64: [0n, 2n ** 64n - 1n] } as const;
 
-function readBigInt(element: unknown, type: keyof typeof LIMITS, index: number): bigint {
+function readBigInt(given: unknown, type: keyof typeof LIMITS, index: number): bigint {
+  const element = exactInteger(given) ?? given;
   const [lowest, highest] = LIMITS[type];
   const isExact =
     typeof element === "bigint" ||

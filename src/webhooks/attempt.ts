@@ -3,6 +3,7 @@ import type { IncomingMessage } from "node:http";
 import { BlockedAddressError, type Egress } from "../egress/egress.ts";
 import type { WebhookEvent } from "../queue/deliveries.ts";
 import { signatureHeaders } from "./signature.ts";
+import { formatJson } from "../core/json.ts";
 
 /** Of an answer's body nobody needs more than a few words for the log. */
 const MAX_BODY_BYTES = 8 * 1024;
@@ -34,7 +35,7 @@ export interface AttemptOptions {
 /** Never throws: whatever goes wrong is a result. */
 export async function attemptDelivery(options: AttemptOptions): Promise<AttemptResult> {
   const { egress, url, id, event, secrets, timeoutMs, userAgent } = options;
-  const body = JSON.stringify(event);
+  const body = formatJson(event);
   let answer: IncomingMessage;
   try {
     answer = await egress.request(new URL(url), {

@@ -13,6 +13,8 @@ import {
   MalformedBodyError,
   UnsupportedMediaTypeError,
 } from "../problems.ts";
+import { parseJson as parseExactJson } from "../../core/json.ts";
+import { decodeText } from "../../core/text.ts";
 
 export type BodyForm = "json" | "ndjson" | "bytes" | "multipart";
 
@@ -83,7 +85,7 @@ export function checkTransfer(
 export function bulkForm(req: Request, config: Config): "folder" | "manifest" {
   const header = req.headers["content-type"] ?? "";
   const type = mediaType(header);
-  if (type === "application/x-ndjson") {
+  if (FORMS.get(type) === "ndjson") {
     checkTransfer(req, config.max_manifest_bytes, "max_manifest_bytes");
     return "manifest";
   }
@@ -142,12 +144,12 @@ export async function readText(body: Readable): Promise<string> {
   return textOf(await readBytes(body));
 }
 
-/** @throws MalformedBodyError where the bytes are no UTF-8 */
+/** @throws MalformedBodyError where the bytes are neither UTF-8 nor UTF-16 */
 export function textOf(bytes: Uint8Array): string {
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return decodeText(bytes);
   } catch (error) {
-    throw new MalformedBodyError("JSON must be UTF-8, and this is not", { cause: error });
+    throw new MalformedBodyError("JSON must be UTF-8 (or UTF-16), and this is not", { cause: error });
   }
 }
 
@@ -157,7 +159,7 @@ export function textOf(bytes: Uint8Array): string {
  */
 export function parseJson(text: string, what: string): unknown {
   try {
-    return JSON.parse(text);
+    return parseExactJson(text);
   } catch (error) {
     const reason = (error as Error).message.replace(/ in JSON at position.*$/, "");
     throw new MalformedBodyError(`${what} is not JSON: ${reason}${placeOfFault(text)}`, { cause: error });

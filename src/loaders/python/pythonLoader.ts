@@ -8,6 +8,7 @@ import { isMilConfig } from "../../imil/milConfig.ts";
 import { readClassNames } from "../labels.ts";
 import type { LoaderSpec } from "../loaderSpec.ts";
 import { withoutTelemetry } from "../onnx/telemetry.ts";
+import { decodeText } from "../../core/text.ts";
 
 /** What is started as an engine; `infermill`, the package for loaders, lies beside it. */
 export const ENGINE_SCRIPT = fileURLToPath(new URL("../../../python/infermill_engine.py", import.meta.url));
@@ -148,8 +149,8 @@ async function asImilHasIt(
   section: { model_path: readonly string[]; [key: string]: unknown },
   { modelName, configFile }: LoaderSpec,
 ): Promise<Record<string, unknown>> {
-  const content = await readFile(configFile, "utf8").then(
-    (text) => JSON.parse(text) as Record<string, unknown>,
+  const content = await readFile(configFile).then(
+    (bytes) => JSON.parse(decodeText(bytes)) as Record<string, unknown>,
     (): Record<string, unknown> => ({}),
   );
   if (!isMilConfig(content)) return { [modelName]: section };

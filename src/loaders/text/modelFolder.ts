@@ -1,6 +1,7 @@
 /** The files that lie beside a model of texts, as the Hugging Face Hub has them: tokenizer.json, config.json and others. */
 import { readFile } from "node:fs/promises";
 import path from "node:path";
+import { decodeText } from "../../core/text.ts";
 
 /**
  * Finds a file of a model: among the further files of `model_path` by its name, else beside the first one or, where that
@@ -16,13 +17,13 @@ export class ModelFolder {
   /** The parsed file; undefined where there is none. @throws Error where it is no JSON */
   async readJson(name: string): Promise<Record<string, unknown> | undefined> {
     for (const file of this.#candidates(name)) {
-      const text = await readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
+      const bytes = await readFile(file).catch((error: NodeJS.ErrnoException) => {
         if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
         throw error;
       });
-      if (text === undefined) continue;
+      if (bytes === undefined) continue;
       try {
-        return JSON.parse(text) as Record<string, unknown>;
+        return JSON.parse(decodeText(bytes)) as Record<string, unknown>;
       } catch (error) {
         throw new Error(`${file} is not JSON: ${(error as Error).message}`, { cause: error });
       }

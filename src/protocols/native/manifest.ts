@@ -13,6 +13,7 @@ import { PICTURE_FORMAT_NAMES, sniffPicture } from "../../core/pictureFormats.ts
 import { parseWith } from "../../core/faults.ts";
 import { parseJson } from "../../api/body/read.ts";
 import { readDictionary } from "../../api/requestDictionary.ts";
+import { toUtf8 } from "../../core/text.ts";
 
 /** With more faulty lines than this the rest is not read. */
 const MAX_FAULTS = 100;
@@ -46,7 +47,7 @@ export async function* readManifest(
 ): AsyncGenerator<BulkEntry> {
   const faults: Fault[] = [];
   let count = 0;
-  for await (const { text, number } of splitLines(body, config.max_body_bytes)) {
+  for await (const { text, number } of splitLines(toUtf8(body), config.max_body_bytes)) {
     if (text.trim() === "") continue;
     count++;
     try {

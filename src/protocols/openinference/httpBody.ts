@@ -15,6 +15,7 @@ import { datatypeOf } from "../../tensors/datatypes.ts";
 import { jsonOf, rawOf, type AnswerTensor } from "./answerTensors.ts";
 import { VERSION } from "./infer.ts";
 import { parseInferRequest, type InferRequest } from "./inferRequest.ts";
+import { formatJson } from "../../core/json.ts";
 
 const DECODERS = new Map([
   ["gzip", promisify<Buffer, ZlibOptions, Buffer>(gunzip)],
@@ -148,7 +149,7 @@ export function sendAnswer(
     res.json(answer);
     return;
   }
-  const json = Buffer.from(JSON.stringify(answer));
+  const json = Buffer.from(formatJson(answer));
   res.set({ "Content-Type": "application/octet-stream", [HEADER]: String(json.length) });
   res.send(Buffer.concat([json, ...parts]));
 }

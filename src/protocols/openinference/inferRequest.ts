@@ -19,6 +19,7 @@ import { DATATYPES, type Datatype } from "../../tensors/datatypes.ts";
 import { RAW_TENSOR, readBytesElements } from "../../tensors/dialect.ts";
 import { fromJson } from "../../tensors/json.ts";
 import { joinBytes, toRawBytes } from "../../tensors/rawBytes.ts";
+import { parseJson } from "../../core/json.ts";
 
 /** Input of the models that take no bytes, beside those that do: a request dictionary as JSON text. */
 export const REQUEST_INPUT = "request";
@@ -286,7 +287,7 @@ function labelOf({ name: input, mediaTypes: [type, ...others] }: InputDescriptio
 function parseDictionary(text: Buffer, place: string): RequestDictionary {
   let value: unknown;
   try {
-    value = JSON.parse(text.toString());
+    value = parseJson(text.toString());
   } catch (error) {
     throw new BadInputError(`${place} must be a request dictionary as JSON: ${(error as Error).message}`, {
       cause: error,

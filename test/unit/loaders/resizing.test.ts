@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createHash } from "node:crypto";
 import * as fc from "fast-check";
@@ -6,6 +7,7 @@ import { describe, expect, it } from "vitest";
 import { findSamplePhoto } from "../../../src/models/samplePhotos.ts";
 import { cropPicture, decodePicture } from "../../../src/loaders/pictures/picture.ts";
 import { resample, sourceSpan, type Kernel } from "../../../src/loaders/pictures/resample.ts";
+import { pythonWithPackages, whyNoPackages } from "../../support/python.ts";
 
 /** A picture of a formula, noisy as no photo is. */
 function formula(width: number, height: number): Uint8Array {
@@ -148,19 +150,60 @@ function cutOut(pixels: Uint8Array, width: number, left: number, top: number, co
   return part;
 }
 
-describe("pictures are resized as Pillow does it", () => {
-  const difference = (a: Uint8Array, b: Uint8Array) => {
-    expect(a).toHaveLength(b.length);
-    let sum = 0;
-    let most = 0;
-    for (const [index, value] of a.entries()) {
-      const distance = Math.abs(value - b[index]!);
-      sum += distance;
-      most = Math.max(most, distance);
-    }
-    return { mean: sum / a.length, most };
-  };
+function difference(a: Uint8Array, b: Uint8Array) {
+  expect(a).toHaveLength(b.length);
+  let sum = 0;
+  let most = 0;
+  for (const [index, value] of a.entries()) {
+    const distance = Math.abs(value - b[index]!);
+    sum += distance;
+    most = Math.max(most, distance);
+  }
+  return { mean: sum / a.length, most };
+}
 
+/** Reads width, height, then sizes and filters from argv, and the pixels from stdin; writes all results one after another. */
+const PILLOW_SCRIPT = `
+import sys
+from PIL import Image
+width, height, *cases = sys.argv[1:]
+picture = Image.frombytes("RGB", (int(width), int(height)), sys.stdin.buffer.read())
+filters = {"linear": Image.BILINEAR, "cubic": Image.BICUBIC, "lanczos3": Image.LANCZOS}
+for case in cases:
+    kernel, wide, high = case.split(",")
+    wide, high = int(wide), int(high)
+    rows_first = picture.resize((wide, picture.height), filters[kernel]).resize((wide, high), filters[kernel])
+    for resized in (rows_first, picture.resize((wide, high), filters[kernel])):
+        sys.stdout.buffer.write(resized.tobytes())
+`;
+
+describe("raw pixels are resized as the Pillow of this machine does it", () => {
+  it.skipIf(whyNoPackages)("for random sizes, up and down", () => {
+    const [width, height] = [97, 61];
+    const pixels = formula(width, height);
+    const side = fc.integer({ min: 1, max: 300 });
+    const kernel = fc.constantFrom("linear" as const, "cubic" as const, "lanczos3" as const);
+    const cases = fc.sample(fc.tuple(kernel, side, side), { numRuns: 60, seed: 7 });
+    const script = [`${pythonWithPackages}/bin/python`, "-c", PILLOW_SCRIPT, String(width), String(height)];
+    const output = execFileSync(script[0]!, [...script.slice(1), ...cases.map(String)], {
+      input: pixels,
+      maxBuffer: 2 ** 28,
+    });
+    let at = 0;
+    for (const [name, wide, high] of cases) {
+      const resized = resample(pixels, whole(width, wide), whole(height, high), name);
+      const [rowsFirst, direct] = [0, 1].map((index) =>
+        output.subarray(at + index * resized.length, at + (index + 1) * resized.length),
+      ) as [Buffer, Buffer];
+      at += 2 * resized.length;
+      const where = `${name}, ${wide}×${high}`;
+      expect(Buffer.from(resized).equals(rowsFirst), where).toBe(true);
+      if (name === "linear") expect(difference(resized, direct).most, where).toBeLessThanOrEqual(1);
+    }
+  });
+});
+
+describe("pictures are resized as Pillow does it", () => {
   it("to the bit where one side or both are enlarged, also in a crop and a letterbox", async () => {
     const bytes = await png(formula(60, 45), 60, 45);
     for (const kernel of ["linear", "cubic", "lanczos3", "nearest"] as const) {
