@@ -14,7 +14,7 @@ const ROOMS = {
   tensors: ["core"],
 
   // Models: from a file to a response. Nothing here knows of HTTP, Redis or jobs.
-  models: [],
+  models: ["core"],
   loaders: ["models", "imil", "tensors", "config", "core"],
   engines: ["loaders", "imil", "config", "core"],
 

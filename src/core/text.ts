@@ -2,7 +2,6 @@
  * Text as it comes from anywhere: UTF-8 with or without a byte order mark, or UTF-16, as Windows' Notepad, Excel and
  * PowerShell write it.
  */
-import { TextDecoder } from "node:util";
 
 /** How bytes that begin like this are encoded, and how many of them are the mark. */
 function encodingOf(bytes: Uint8Array): { encoding: "utf-8" | "utf-16le" | "utf-16be"; mark: number } {

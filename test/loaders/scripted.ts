@@ -64,7 +64,7 @@ export class ScriptedModelLoader extends BaseModelLoader {
     if (request["Do"] === "no JSON") return { ...request, Fs: [{ Cs: 1n }] };
     if (request["Do"] === "NaN") return { ...request, Fs: [{ Cs: 1, Lb: "a" }, { Cs: Number.NaN }] };
     if (request["Do"] === "retry once") {
-      const mark = join(this.settings["folder"] as string, `tried-${request.Fid}`);
+      const mark = join(this.settings["folder"] as string, `tried-${String(request.Fid)}`);
       if (!existsSync(mark)) {
         writeFileSync(mark, "");
         return new RetryableError("told to fail once");
