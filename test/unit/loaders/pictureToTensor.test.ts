@@ -6,15 +6,14 @@ import { BadInputError } from "../../../src/errors.ts";
 import {
   createTensorWriter,
   decodePicture,
-  fromHalf,
   placePicture,
-  toHalf,
   writeTensor,
   type DecodedPicture,
   type DecodeOptions,
   type Fit,
   type TensorFormat,
 } from "../../../src/loaders/pictures/picture.ts";
+import { fromHalf, toHalf } from "../../../src/tensors/half.ts";
 import { readUprightSize } from "../../../src/loaders/pictures/pictureHeader.ts";
 
 type Colour = readonly [red: number, green: number, blue: number];
