@@ -27,7 +27,7 @@ export function decodeText(bytes: Uint8Array): string {
 /** A stream of text as UTF-8 without a byte order mark. */
 export async function* toUtf8(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   let beginning: Buffer | undefined = Buffer.alloc(0);
-  let decoder: TextDecoder | undefined;
+  let decoder: InstanceType<typeof TextDecoder> | undefined;
   for await (const chunk of chunks) {
     let bytes = chunk;
     if (beginning) {
