@@ -21,7 +21,9 @@ class InputReader:
         """
         name = self._name(ref)
         try:
-            return _read_whole(self._path(ref), name)
+            if "root" in ref:
+                return self._read_below_root(ref, name)
+            return _read_whole(_open(self._path(ref)), name)
         except OSError as error:
             if "file" in ref:
                 raise BadInputError(
@@ -34,16 +36,25 @@ class InputReader:
     def _path(self, ref: Mapping[str, Any]) -> str:
         if "file" in ref:
             return os.path.join(self._folder, ref["file"])
-        if "root" not in ref:
-            return str(ref["path"])
+        return str(ref["path"])
+
+    def _read_below_root(self, ref: Mapping[str, Any], name: str) -> bytes:
+        """Opens first and checks what was opened: a link that is made or changed in between leads nowhere."""
         root = self._roots.get(ref["root"])
         if root is None:
             raise BadInputError(f'there is no bulk root "{ref["root"]}"')
-        folder = os.path.realpath(root)
-        file = os.path.realpath(os.path.join(root, ref["path"]))
-        if not file.startswith(folder.rstrip(os.sep) + os.sep):
-            raise BadInputError(f"{ref['root']}/{ref['path']} leads out of its bulk root")
-        return file
+        path = os.path.join(root, ref["path"])
+        descriptor = _open(path)
+        try:
+            real = os.path.realpath(path)
+            opened, named = os.fstat(descriptor), os.stat(real)
+            is_below = real.startswith(os.path.realpath(root).rstrip(os.sep) + os.sep)
+            if not is_below or (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino):
+                raise BadInputError(f"{name} leads out of its bulk root")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _read_whole(descriptor, name)
 
     @staticmethod
     def _name(ref: Mapping[str, Any]) -> str:
@@ -52,9 +63,12 @@ class InputReader:
         return f"{ref['root']}/{ref['path']}" if "root" in ref else str(ref["path"])
 
 
-def _read_whole(path: str, name: str) -> bytes:
+def _open(path: str) -> int:
     # A pipe that nobody writes to would hold up a plain open for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _read_whole(descriptor: int, name: str) -> bytes:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):

@@ -9,7 +9,8 @@ import { BadInputError, InvalidRequestError, type Fault } from "../errors.ts";
 import type { RequestDictionary } from "../core/request.ts";
 import { decodeBase64 } from "../imil/requestPictures.ts";
 import { findFaults, type Needs } from "../imil/requestSchema.ts";
-import { parseFileReference, type StoredInput } from "../queue/inputs.ts";
+import { parseFileName } from "../config/bulkRoots.ts";
+import type { StoredInput } from "../queue/inputs.ts";
 import { BodyTooLargeError } from "./problems.ts";
 import type { RequestParts } from "./service.ts";
 
@@ -99,7 +100,7 @@ function refer(path: string, config: Config): StoredInput {
   return {
     ref: /^https?:/i.test(path)
       ? { url: parseOutsideUrl(path, "image").href }
-      : parseFileReference(path, config.bulk_roots),
+      : parseFileName(path, config.bulk_roots),
     sha256: createHash("sha256").update(path).digest("hex"),
     bytes: 0,
   };

@@ -1,6 +1,7 @@
 /** One entry of a bulk run: from the folder or the manifest, to a prediction, to its line in the results. */
 import { realpath, stat } from "node:fs/promises";
-import { join, sep } from "node:path";
+import { join } from "node:path";
+import { realFolder, type BulkRoots } from "../config/bulkRoots.ts";
 import type { Config } from "../config/schema.ts";
 import { BadInputError } from "../errors.ts";
 import { decodeBase64 } from "../imil/requestPictures.ts";
@@ -55,7 +56,7 @@ export async function* listFolder(
   stop: AbortSignal,
 ): AsyncGenerator<string | Skipped> {
   if (source.kind !== "folder") throw new Error("a manifest's entries are written when it arrives");
-  const { folder, within } = await realFolder(source, config.bulk_roots);
+  const { folder, within } = await folderOfRun(source, config.bulk_roots);
   for await (const found of walkFolder(folder, { glob: source.glob, within })) {
     if (stop.aborted) return;
     yield found;
@@ -66,25 +67,18 @@ export async function* listFolder(
  * The real folder that a run is to walk, and the one that it must not leave.
  * @throws BadInputError where there is none, or a link leads out of its root
  */
-export async function realFolder(
+export async function folderOfRun(
   { root, folder }: { root?: string | undefined; folder: string },
-  roots: Readonly<Record<string, string>>,
+  roots: BulkRoots,
 ): Promise<{ folder: string; within: string | undefined }> {
+  const found =
+    root === undefined
+      ? { folder: await realpath(folder).catch(() => folder), within: undefined }
+      : await realFolder({ root, path: folder }, roots);
   const name = root === undefined ? folder : [root, folder].filter(Boolean).join("/");
-  const base = root === undefined ? undefined : Object.hasOwn(roots, root) ? roots[root] : undefined;
-  if (root !== undefined && base === undefined) {
-    const known = Object.keys(roots).join(", ") || "none is configured";
-    throw new BadInputError(
-      `folder must begin with a root of bulk_roots (${known}), got ${JSON.stringify(name)}`,
-    );
-  }
-  const missing = (cause: unknown) => {
+  const stats = await stat(found.folder).catch((cause: unknown) => {
     throw new BadInputError(`there is no folder ${name}`, { cause });
-  };
-  const within = base === undefined ? undefined : await realpath(base).catch(missing);
-  const real = await realpath(within === undefined ? folder : join(within, folder)).catch(missing);
-  if (within !== undefined && real !== within && !real.startsWith(within + sep))
-    throw new BadInputError(`${name} leads out of its bulk root`);
-  if (!(await stat(real)).isDirectory()) throw new BadInputError(`${name} must be a folder, it is a file`);
-  return { folder: real, within };
+  });
+  if (!stats.isDirectory()) throw new BadInputError(`${name} must be a folder, it is a file`);
+  return found;
 }

@@ -4,7 +4,8 @@
  */
 import { constants, type Dirent } from "node:fs";
 import { open, opendir, realpath, stat } from "node:fs/promises";
-import { join, sep } from "node:path";
+import { join } from "node:path";
+import { isBelow } from "../config/bulkRoots.ts";
 import type { SkipReason } from "../core/bulkRun.ts";
 import { decodeFileName, toFilePath } from "../core/filePaths.ts";
 import { describeBytes, hasPictureExtension, MAGIC_BYTES, sniffPicture } from "../core/pictureFormats.ts";
@@ -124,7 +125,7 @@ async function whyNoFile(
   const target = await realpath(toFilePath(path), { encoding: "buffer" }).catch(() => undefined);
   if (target === undefined) return "broken_link";
   const name = decodeFileName(target);
-  if (within !== undefined && name !== within && !name.startsWith(within + sep)) return "link_outside";
+  if (within !== undefined && name !== within && !isBelow(name, within)) return "link_outside";
   const stats = await stat(target).catch(() => undefined);
   if (stats?.isDirectory()) return "link_to_folder";
   return stats?.isFile() ? undefined : "not_a_file";

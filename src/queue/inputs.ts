@@ -10,7 +10,6 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
-import { BadInputError } from "../errors.ts";
 import { reachRedis } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 
@@ -197,24 +196,4 @@ async function readAll(stream: Readable): Promise<Buffer> {
   const chunks: Buffer[] = [];
   for await (const chunk of stream) chunks.push(chunk as Buffer);
   return Buffer.concat(chunks);
-}
-
-/**
- * Reads `<root>/<path>`, the way clients name a file below a bulk root.
- * @throws BadInputError where the root is unknown or the path is absolute or leads upwards.
- */
-export function parseFileReference(text: string, roots: Readonly<Record<string, string>>): InputRef {
-  const slash = text.indexOf("/");
-  const root = slash < 0 ? text : text.slice(0, slash);
-  const path = text.slice(slash + 1);
-  const known = Object.keys(roots);
-  if (slash < 0 || path === "" || !Object.hasOwn(roots, root)) {
-    throw new BadInputError(
-      `image must be <root>/<path> with a root of bulk_roots (${known.length > 0 ? known.join(", ") : "none is configured"}), got ${JSON.stringify(text.slice(0, 200))}`,
-    );
-  }
-  if (path.startsWith("/") || path.includes("\0") || path.split(/[/\\]/).includes("..")) {
-    throw new BadInputError(`image must stay below its root, got ${JSON.stringify(text.slice(0, 200))}`);
-  }
-  return { root, path };
 }

@@ -1,8 +1,8 @@
 /** Reads the files that a chunk names by reference. */
-import { constants } from "node:fs";
-import { open, realpath } from "node:fs/promises";
-import { join, sep } from "node:path";
-import { decodeFileName, toFilePath } from "../../core/filePaths.ts";
+import { open, type FileHandle } from "node:fs/promises";
+import { join } from "node:path";
+import { OPEN_FLAGS, openBelowRoot, type BulkRoots } from "../../config/bulkRoots.ts";
+import { toFilePath } from "../../core/filePaths.ts";
 import { BadInputError } from "../../errors.ts";
 import { lostInput, type InputPlace } from "../protocol.ts";
 
@@ -11,7 +11,7 @@ export interface InputSources {
   /** Folder of the file store. */
   folder: string;
   /** Folders by the name of their bulk root. */
-  roots: Readonly<Record<string, string>>;
+  roots: BulkRoots;
 }
 
 /** The bytes of each input, side by side. What can't be read is an error in its place, so that it fails its own prediction only. */
@@ -23,7 +23,7 @@ export async function readInputs(
     places.map(async (place) => {
       if ("bytes" in place) return place.bytes;
       try {
-        return await readWhole(await pathOf(place, sources), nameOf(place));
+        return await readWhole(await openPlace(place, sources), nameOf(place));
       } catch (error) {
         if (error instanceof BadInputError) return error;
         if ("file" in place) return lostInput(error);
@@ -36,9 +36,7 @@ export async function readInputs(
 }
 
 /** A regular file's bytes, with one call to the system for each of open, look, read and close, as they cost on the way. */
-async function readWhole(path: string, name: string): Promise<Buffer> {
-  // A pipe that nobody writes to would hold up a plain open for ever.
-  const file = await open(toFilePath(path), constants.O_RDONLY | constants.O_NONBLOCK);
+async function readWhole(file: FileHandle, name: string): Promise<Buffer> {
   try {
     const stats = await file.stat();
     if (!stats.isFile()) throw new BadInputError(`${name} is no regular file`);
@@ -58,29 +56,12 @@ async function readWhole(path: string, name: string): Promise<Buffer> {
 
 type FilePlace = Exclude<InputPlace, { bytes: Buffer }>;
 
-async function pathOf(place: FilePlace, { folder, roots }: InputSources): Promise<string> {
-  if ("file" in place) return join(folder, place.file);
-  if ("root" in place) return realFile(place, roots);
-  return place.path;
+function openPlace(place: FilePlace, { folder, roots }: InputSources): Promise<FileHandle> {
+  if ("root" in place) return openBelowRoot(place, roots);
+  return open(toFilePath("file" in place ? join(folder, place.file) : place.path), OPEN_FLAGS);
 }
 
 function nameOf(place: FilePlace): string {
   if ("file" in place) return place.file;
   return "root" in place ? `${place.root}/${place.path}` : place.path;
-}
-
-async function realFile(
-  place: { root: string; path: string },
-  roots: Readonly<Record<string, string>>,
-): Promise<string> {
-  const root = roots[place.root];
-  if (!root) throw new BadInputError(`there is no bulk root "${place.root}"`);
-  const [folder, file] = await Promise.all([realFilePath(root), realFilePath(join(root, place.path))]);
-  if (!file.startsWith(folder + sep))
-    throw new BadInputError(`${place.root}/${place.path} leads out of its bulk root`);
-  return file;
-}
-
-async function realFilePath(path: string): Promise<string> {
-  return decodeFileName(await realpath(toFilePath(path), { encoding: "buffer" }));
 }

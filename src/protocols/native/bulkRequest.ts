@@ -2,7 +2,8 @@
 import type { Request } from "express";
 import { z } from "zod";
 import { compileGlob } from "../../bulk/glob.ts";
-import { realFolder } from "../../bulk/entry.ts";
+import { folderOfRun } from "../../bulk/entry.ts";
+import { parseFolderName } from "../../config/bulkRoots.ts";
 import type { BulkSpec } from "../../bulk/spec.ts";
 import { BULK_EVENTS } from "../../config/webhooks.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
@@ -67,20 +68,9 @@ export const manifestQuerySchema = z.strictObject({
 export async function readFolderRequest(api: Api, body: unknown): Promise<BulkSpec> {
   const { config } = api;
   const asked = check(bulkFolderSchema, body);
-  const [root, ...path] = asked.folder.split("/").filter((part) => part !== "" && part !== ".");
-  if (
-    root === undefined ||
-    asked.folder.startsWith("/") ||
-    path.includes("..") ||
-    asked.folder.includes("\0")
-  ) {
-    const known = Object.keys(config.bulk_roots).join(", ") || "none is configured";
-    throw new BadInputError(
-      `folder must be <root>/<path> with a root of bulk_roots (${known}), got ${JSON.stringify(asked.folder.slice(0, 200))}`,
-    );
-  }
-  const source = { kind: "folder" as const, root, folder: path.join("/"), glob: asked.glob };
-  await realFolder(source, config.bulk_roots);
+  const { root, path } = parseFolderName(asked.folder, config.bulk_roots);
+  const source = { kind: "folder" as const, root, folder: path, glob: asked.glob };
+  await folderOfRun(source, config.bulk_roots);
   if (asked.glob !== undefined) compileGlob(asked.glob);
   const needs = await descriptionOf(api, asked.model);
   checkRequest(asked.request, asked.model, needs && { ...needs, picture: "optional" });

@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { splitLines } from "../../bulk/lines.ts";
 import type { BulkEntry } from "../../bulk/spec.ts";
+import { namesRoot, rootNames } from "../../config/bulkRoots.ts";
 import type { Config } from "../../config/schema.ts";
 import { BadInputError, InfermillError, InvalidRequestError, type Fault } from "../../errors.ts";
 import { decodeBase64 } from "../../imil/requestPictures.ts";
@@ -95,14 +96,12 @@ function placeOf(
 function isName(text: string, { bulk_roots }: Config): boolean {
   if (/^https?:/i.test(text)) return true;
   if (/^data:/i.test(text)) return false;
-  const root = text.split("/", 1)[0]!;
-  if (text.includes("/") && Object.hasOwn(bulk_roots, root)) return true;
+  if (namesRoot(text, bulk_roots)) return true;
   if (isPicture(text)) return false;
-  const known = Object.keys(bulk_roots).join(", ") || "none is configured";
   throw new InvalidRequestError([
     {
       key: "image",
-      problem: `must be <root>/<path> with a root of bulk_roots (${known}), an http(s) URL, or a picture (${PICTURE_FORMAT_NAMES}) as base64, got ${JSON.stringify(text.slice(0, 80))}`,
+      problem: `must be <root>/<path> with a root of bulk_roots (${rootNames(bulk_roots)}), an http(s) URL, or a picture (${PICTURE_FORMAT_NAMES}) as base64, got ${JSON.stringify(text.slice(0, 80))}`,
     },
   ]);
 }

@@ -1,0 +1,122 @@
+/**
+ * Every rule of `bulk_roots`: how clients name what lies below a root, and what must not be reached through one. A name
+ * is `<root>/<path>`; it never leads upwards, and no link leads out of its root, whenever it is made.
+ */
+import { constants } from "node:fs";
+import { open, realpath, stat, type FileHandle } from "node:fs/promises";
+import { join, sep } from "node:path";
+import { decodeFileName, toFilePath } from "../core/filePaths.ts";
+import { BadInputError } from "../errors.ts";
+
+/** Absolute folders by the name of their root. */
+export type BulkRoots = Readonly<Record<string, string>>;
+
+/** Something below a root; the path is empty for the root itself. */
+export interface RootedPath {
+  root: string;
+  path: string;
+}
+
+/** The names of the roots, for messages. */
+export function rootNames(roots: BulkRoots): string {
+  return Object.keys(roots).join(", ") || "none is configured";
+}
+
+/** Whether a text names something below a root that there is. */
+export function namesRoot(text: string, roots: BulkRoots): boolean {
+  return text.includes("/") && Object.hasOwn(roots, text.slice(0, text.indexOf("/")));
+}
+
+/**
+ * Reads `<root>/<path>`, the way clients name a file.
+ * @throws BadInputError where the root is unknown or the path is absolute or leads upwards.
+ */
+export function parseFileName(text: string, roots: BulkRoots): RootedPath {
+  const slash = text.indexOf("/");
+  const path = text.slice(slash + 1);
+  if (path === "" || !namesRoot(text, roots)) {
+    throw new BadInputError(
+      `image must be <root>/<path> with a root of bulk_roots (${rootNames(roots)}), got ${shown(text)}`,
+    );
+  }
+  if (path.startsWith("/") || leadsUpwards(path))
+    throw new BadInputError(`image must stay below its root, got ${shown(text)}`);
+  return { root: text.slice(0, slash), path };
+}
+
+/**
+ * Reads `<root>` or `<root>/<path>`, the way clients name a folder.
+ * @throws BadInputError where it is absolute or leads upwards; whether the root is known is `realFolder`'s to say
+ */
+export function parseFolderName(text: string, roots: BulkRoots): RootedPath {
+  const [root, ...path] = text.split("/").filter((part) => part !== "" && part !== ".");
+  if (root === undefined || text.startsWith("/") || leadsUpwards(path.join("/"))) {
+    throw new BadInputError(
+      `folder must be <root>/<path> with a root of bulk_roots (${rootNames(roots)}), got ${shown(text)}`,
+    );
+  }
+  return { root, path: path.join("/") };
+}
+
+function leadsUpwards(path: string): boolean {
+  return path.includes("\0") || path.split(/[/\\]/).includes("..");
+}
+
+function shown(text: string): string {
+  return JSON.stringify(text.slice(0, 200));
+}
+
+/**
+ * The real folder that a name leads to, and the real root that what is found in it must not leave.
+ * @throws BadInputError where there is none, or a link leads out of its root
+ */
+export async function realFolder(
+  { root, path }: RootedPath,
+  roots: BulkRoots,
+): Promise<{ folder: string; within: string }> {
+  const name = [root, path].filter(Boolean).join("/");
+  if (!Object.hasOwn(roots, root)) {
+    throw new BadInputError(
+      `folder must begin with a root of bulk_roots (${rootNames(roots)}), got ${JSON.stringify(name)}`,
+    );
+  }
+  const missing = (cause: unknown) => {
+    throw new BadInputError(`there is no folder ${name}`, { cause });
+  };
+  const within = await realpath(roots[root]!).catch(missing);
+  const folder = await realpath(join(within, path)).catch(missing);
+  if (folder !== within && !isBelow(folder, within))
+    throw new BadInputError(`${name} leads out of its bulk root`);
+  return { folder, within };
+}
+
+/** Whether a real path lies below a real folder. */
+export function isBelow(path: string, folder: string): boolean {
+  return path.startsWith(folder.endsWith(sep) ? folder : folder + sep);
+}
+
+/** A pipe that nobody writes to would hold up a plain open for ever. */
+export const OPEN_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK;
+
+/**
+ * Opens a file below a root, and checks what was opened: a link that is made or changed in between leads nowhere.
+ * @throws BadInputError where it lies outside; the error of the file system where it can't be opened
+ */
+export async function openBelowRoot({ root, path }: RootedPath, roots: BulkRoots): Promise<FileHandle> {
+  const base = roots[root];
+  if (base === undefined) throw new BadInputError(`there is no bulk root "${root}"`);
+  const file = await open(toFilePath(join(base, path)), OPEN_FLAGS);
+  try {
+    const [within, real] = await Promise.all([realPathOf(base), realPathOf(join(base, path))]);
+    const [opened, named] = await Promise.all([file.stat(), stat(toFilePath(real))]);
+    if (isBelow(real, within) && opened.dev === named.dev && opened.ino === named.ino) return file;
+    throw new BadInputError(`${root}/${path} leads out of its bulk root`);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function realPathOf(path: string): Promise<string> {
+  return decodeFileName(await realpath(toFilePath(path), { encoding: "buffer" }));
+}
