@@ -111,6 +111,7 @@ export class EngineModelLoader extends BaseModelLoader {
       this.#opened?.resolve();
     } else if (message.type === "load_failed") {
       this.#opened?.reject(fromWire(message.error));
+      this.#child?.kill();
     } else if (message.type === "batch_limit") {
       this.#batchLimit = message.batchLimit;
       console.error(
