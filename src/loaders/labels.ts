@@ -66,7 +66,8 @@ function parseJson(text: string, file: string): unknown {
 async function parseYaml(text: string, file: string): Promise<unknown> {
   const { parse } = await import("yaml");
   try {
-    return parse(text);
+    // Plain scalars stay as they are written: `names: [7, no]` are labels.
+    return parse(text, { schema: "failsafe" });
   } catch (error) {
     throw new Error(`${file} is no YAML: ${(error as Error).message.split("\n")[0]}`, { cause: error });
   }
@@ -81,12 +82,12 @@ function labelsOf(parsed: unknown, file: string): string[] {
   const entries = Object.entries((key === undefined ? whole : whole[key]) as Record<string, unknown>);
   const labels: string[] = [];
   for (const [index, label] of entries) {
-    if (!/^\d+$/.test(index) || (typeof label !== "string" && typeof label !== "number")) {
+    if (!/^\d+$/.test(index) || typeof label !== "string") {
       throw new Error(
         `${file} must be an array of labels, an object from class index to label, or one that has them as ${LABEL_KEYS.join(", ")}, got ${JSON.stringify({ [index]: label })}`,
       );
     }
-    labels[Number(index)] = String(label);
+    labels[Number(index)] = label;
   }
   const missing = labels.findIndex((label) => label === undefined);
   if (missing >= 0) throw new Error(`${file} has no label for class ${missing}`);

@@ -58,6 +58,7 @@ export { ImageEmbeddingModelLoader } from "./vision/ImageEmbeddingModelLoader.ts
 export { ImageRegressionModelLoader } from "./vision/ImageRegressionModelLoader.ts";
 export { ImageToImageModelLoader } from "./vision/ImageToImageModelLoader.ts";
 export { SemanticSegmentationModelLoader } from "./vision/SemanticSegmentationModelLoader.ts";
+export { TextDetectionModelLoader } from "./vision/TextDetectionModelLoader.ts";
 export { TextRecognitionModelLoader } from "./vision/TextRecognitionModelLoader.ts";
 export { DetectionModelLoader } from "./vision/DetectionModelLoader.ts";
 export { DetectoModelLoader } from "./vision/DetectoModelLoader.ts";

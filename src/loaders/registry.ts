@@ -16,6 +16,7 @@ import { ImageEmbeddingModelLoader } from "./vision/ImageEmbeddingModelLoader.ts
 import { ImageRegressionModelLoader } from "./vision/ImageRegressionModelLoader.ts";
 import { ImageToImageModelLoader } from "./vision/ImageToImageModelLoader.ts";
 import { SemanticSegmentationModelLoader } from "./vision/SemanticSegmentationModelLoader.ts";
+import { TextDetectionModelLoader } from "./vision/TextDetectionModelLoader.ts";
 import { TextRecognitionModelLoader } from "./vision/TextRecognitionModelLoader.ts";
 import { DetectionModelLoader } from "./vision/DetectionModelLoader.ts";
 import { DetectoModelLoader } from "./vision/DetectoModelLoader.ts";
@@ -45,6 +46,7 @@ export const BUILT_IN_LOADERS: Readonly<Record<string, LoaderClass>> = {
   TextClassificationModelLoader,
   TextEmbeddingModelLoader,
   SemanticSegmentationModelLoader,
+  TextDetectionModelLoader,
   TextRecognitionModelLoader,
   YoloModelLoader,
   YoloxModelLoader,

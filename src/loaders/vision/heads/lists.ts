@@ -182,7 +182,10 @@ export function splitByCounts(
     return given.map((count) => {
       const part = data.slice(start * columns, (start + count) * columns);
       start += count;
-      return { [output]: { data: part, dims: [count, columns] } };
+      return {
+        [output]: { data: part, dims: [count, columns] },
+        [counts]: { data: Float32Array.of(count), dims: [1] },
+      };
     });
   };
 }

@@ -53,7 +53,8 @@ interface Best {
 
 /** One class after the other, as they lie: three times as fast as box by box. */
 function readByClass(data: Numbers, { output, boxes, classes }: RawLayout, threshold: number): Best[] {
-  const best = new Float32Array(boxes);
+  // Scores below the threshold are only looked at, which makes nearly every comparison come out alike.
+  const best = new Float32Array(boxes).fill(Math.max(0, threshold - 1e-6));
   const bestClass = new Uint16Array(boxes);
   let bad = -1;
   for (let classIndex = 0, at = 4 * boxes; classIndex < classes; classIndex++) {
