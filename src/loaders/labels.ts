@@ -51,7 +51,7 @@ async function readLabelFile(file: string): Promise<string[]> {
 async function readLabels(text: string, file: string): Promise<string[]> {
   if (/^\s*[[{]/.test(text)) return labelsOf(parseJson(text, file), file);
   if (/\.ya?ml$/i.test(file)) return labelsOf(await parseYaml(text, file), file);
-  const lines = text.split(/\r?\n/).map((line) => line.trim());
+  const lines = text.split(/\r\n|\r|\n/).map((line) => line.trim());
   return numberedLabels(lines) ?? lines;
 }
 

@@ -316,7 +316,8 @@ export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
       const result = own.length === 1 ? own[0]! : this.joinRows(own);
       return count === 1 ? result : ofPicture(result, picture);
     });
-    const { findings, outputs = [], warnings = [], keys } = joinInterpretations(results);
+    const { findings, outputs = [], keys, ...joined } = joinInterpretations(results);
+    const warnings = [...rows.flatMap(({ picture }) => picture.warnings ?? []), ...(joined.warnings ?? [])];
     const response = buildResponse(request, findings, { model: this.modelName, startedAt });
     Object.assign(response, keys);
     if (warnings.length > 0) response["Warnings"] = [...new Set(warnings)];

@@ -5,6 +5,7 @@ import type { NormalisationFormat } from "../pictures/OnnxPictureModelLoader.ts"
 import type { DecodeOptions, Fit, PictureSize } from "../pictures/picture.ts";
 
 const forEachChannel = z.union([z.tuple([z.number()]), z.tuple([z.number(), z.number(), z.number()])]);
+const pixelValue = z.int().min(0).max(255);
 const FITS = [
   "stretch",
   "crop",
@@ -39,11 +40,22 @@ export const pictureOptions = {
     .meta({ description: "For `fit` crop: the part of the short side that is kept, 0..1." }),
   interpolation: z.enum(INTERPOLATIONS).optional().meta({ description: "How pictures are scaled." }),
   pad_color: z
-    .int()
-    .min(0)
-    .max(255)
+    .union([pixelValue, z.tuple([pixelValue, pixelValue, pixelValue])])
     .optional()
-    .meta({ description: "Grey value (0..255) around a letterboxed picture, before `scale`." }),
+    .meta({
+      description:
+        "Grey value (0..255) around a letterboxed picture, before `scale`, or a list of red, green and blue.",
+    }),
+  depth: z
+    .union([z.enum(["high-byte", "stretch"]), z.tuple([z.number(), z.number()])])
+    .optional()
+    .meta({
+      description:
+        "How pixels of more than 8 bits become 8: high-byte, stretch (from the lowest to the highest value of the picture), or from [low, high] in units of the picture.",
+    }),
+  truncated: z.enum(["refuse", "allow"]).optional().meta({
+    description: "What becomes of pictures that are cut short: allow fills the rest with grey and warns.",
+  }),
 };
 
 const schema = z.object(pictureOptions);
@@ -105,6 +117,8 @@ export function resolvePreprocessing(
     decode: {
       ...(fraction !== undefined && { cropFraction: fraction }),
       ...(interpolation && { kernel: KERNELS[interpolation] }),
+      ...(options.depth && { depth: options.depth }),
+      ...(options.truncated && { truncated: options.truncated }),
       ...(defaults.maxSize !== undefined &&
         (options.fit ?? "inside") === "inside" && {
           size: { width: defaults.maxSize, height: defaults.maxSize },

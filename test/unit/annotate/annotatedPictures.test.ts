@@ -1,9 +1,10 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import sharp from "sharp";
 import { afterAll, expect, test } from "vitest";
+import { decodeFileName, toFilePath } from "../../../src/core/filePaths.ts";
 import { annotatePicture } from "../../../src/annotate/annotate.ts";
 import { labelColour } from "../../../src/annotate/labelColour.ts";
 import { drawOverlay } from "../../../src/annotate/overlay.ts";
@@ -151,4 +152,23 @@ test("a file that is no picture leaves no copy behind", async () => {
     /no.jpg can't be annotated/,
   );
   expect(readdirSync(join(folder, "none"))).toEqual([]);
+});
+
+test("the copy of a BMP is a PNG beside its name, and a name that is not UTF-8 is kept", async () => {
+  const bmp = Buffer.concat([Buffer.alloc(54), Buffer.alloc(700 * 700 * 3, 90)]);
+  bmp.write("BM", "latin1");
+  for (const [at, value] of [
+    [10, 54],
+    [14, 40],
+    [18, 700],
+    [22, 700],
+  ] as const)
+    bmp.writeUInt32LE(value, at);
+  bmp.writeUInt16LE(24, 28);
+  const name = decodeFileName(Buffer.from("caf\xe9.bmp", "latin1"));
+  writeFileSync(toFilePath(join(folder, name)), bmp);
+  const copy = join(folder, "copies", name);
+  await annotatePicture(join(folder, name), [box(0.1, 0.1, 0.5, 0.5)], copy, MAX_PIXELS);
+  const { width, height, format } = await sharp(readFileSync(toFilePath(`${copy}.png`))).metadata();
+  expect([width, height, format]).toEqual([700, 700, "png"]);
 });

@@ -36,7 +36,7 @@ describe("labels are read from", () => {
   });
 
   it("no file that has none", async () => {
-    await expect(labelsOf("empty.yaml", "path: x\n")).rejects.toThrow("must have the labels in names");
+    await expect(labelsOf("empty.yaml", "path: x\n")).rejects.toThrow("names, id2label");
     await expect(labelsOf("gap.yaml", "names:\n  0: cat\n  2: dog\n")).rejects.toThrow(
       "no label for class 1",
     );
