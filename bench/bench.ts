@@ -1,8 +1,8 @@
 /**
  * `npm run bench`: what infermill costs over the bare model and the bare queue, as ratios within one run.
  * Options: `--json`, `--rounds <n>` (10), `--seconds <s>` of each measurement (3), `--rows <a,b>`,
- * `--entries <n>` of the long bulk run (100000), `--model <file.onnx>`, `--built` where `dist` is
- * new.
+ * `--entries <n>` of the long bulk run (100000), `--model <file.onnx>`, `--text-model <file.onnx>`, `--built` where
+ * `dist` is new.
  */
 import { execFileSync, fork, spawn, type ChildProcess } from "node:child_process";
 import { existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -23,18 +23,21 @@ import { connectRedis } from "../src/redis/connections.ts";
 import { newPredictionId } from "../src/queue/names.ts";
 import { openPredictions } from "../src/queue/predictions.ts";
 import { provideRedis } from "../src/redis/provideRedis.ts";
-import { post } from "./client.ts";
+import { encodeModel, node, tensor, valueInfo, type OnnxModel } from "../src/models/onnxProto.ts";
+import { post, type Upload } from "./client.ts";
 import { measureEngines } from "./engines.ts";
+import type { RepeatedRequest } from "./rawLoop.ts";
 
 const { values: options } = parseArgs({
   options: {
     json: { type: "boolean", default: false },
     rounds: { type: "string", default: "10" },
     seconds: { type: "string", default: "3" },
-    rows: { type: "string", default: "bulk,http,noop,latency,lone,memory,flat,engines" },
+    rows: { type: "string", default: "bulk,http,tensors,texts,noop,latency,lone,memory,flat,engines" },
     built: { type: "boolean", default: false },
     entries: { type: "string", default: "100000" },
     model: { type: "string" },
+    "text-model": { type: "string" },
     concurrency: { type: "string", default: "32" },
   },
 });
@@ -42,6 +45,7 @@ const ROUNDS = Number(options.rounds);
 const SECONDS = Number(options.seconds);
 const CORES = availableParallelism();
 const BATCH = 8;
+const FLOATS = 256;
 const NOOP_BACKLOG = 5000;
 const FEW_FILES = 1000;
 const MANY_FILES = Number(options.entries);
@@ -79,6 +83,8 @@ try {
   const wanted = new Set(options.rows.split(","));
   if (wanted.has("bulk")) await measureBulk();
   if (wanted.has("http")) await measureHttp();
+  if (wanted.has("tensors")) await measureTensors();
+  if (wanted.has("texts")) await measureTexts();
   if (wanted.has("noop")) await measureNoop();
   if (wanted.has("latency")) await measureLatency();
   if (wanted.has("lone")) await measureLoneDuringBulk();
@@ -255,6 +261,8 @@ async function measureHttp(): Promise<void> {
     const { rate } = await ask(client, {
       url: url_,
       file: picture,
+      type: "image/jpeg",
+      succeeded: '"status":"succeeded"',
       concurrency: Number(options.concurrency),
       seconds: SECONDS,
     });
@@ -285,6 +293,189 @@ async function measureHttp(): Promise<void> {
     });
   }
   for (const child of [...raw.loops, files.child, inRedis.child, client]) await end(child);
+}
+
+/** Rows of 256 floats per second through a perceptron over `/v2`, as bytes and as JSON, against the raw loop. */
+async function measureTensors(): Promise<void> {
+  const file = join(folder, "perceptron.onnx");
+  writeFileSync(file, encodeModel(perceptron(FLOATS, 1024, 10)));
+  const sections = { Bench: { loader: "OnnxTensorModelLoader", model_path: [file] } };
+  const floats = Float32Array.from({ length: FLOATS }, (_, index) => Math.fround(Math.sin(index)));
+  const raw = Buffer.from(floats.buffer);
+  const entry = { name: "x", datatype: "FP32", shape: [1, FLOATS] };
+  const binaryEntry = { ...entry, parameters: { binary_data_size: raw.length } };
+  const head = Buffer.from(
+    JSON.stringify({ parameters: { binary_data_output: true }, inputs: [binaryEntry] }),
+  );
+  const binary = join(folder, "tensor.bin");
+  writeFileSync(binary, Buffer.concat([head, raw]));
+  const json = join(folder, "tensor.json");
+  writeFileSync(json, JSON.stringify({ inputs: [{ ...entry, data: [...floats] }] }));
+  await measureRequests({
+    name: "tensors",
+    sections,
+    repeated: { request: { inputs: [binaryEntry] }, inputs: [{ name: "x", data: raw.toString("base64") }] },
+    uploads: [
+      {
+        figure: `${FLOATS} floats over /v2, binary ÷ raw loop`,
+        path: "/v2/models/Bench/infer",
+        file: binary,
+        type: "application/octet-stream",
+        headers: { "Inference-Header-Content-Length": String(head.length) },
+        succeeded: '"outputs"',
+        aim: 0.1,
+      },
+      {
+        figure: `${FLOATS} floats over /v2, JSON ÷ raw loop`,
+        path: "/v2/models/Bench/infer",
+        file: json,
+        type: "application/json",
+        succeeded: '"outputs"',
+        aim: 0.1,
+      },
+    ],
+  });
+}
+
+/** Texts per second through MiniLM over `/v1/embeddings`, against the raw loop; needs the model's file. */
+async function measureTexts(): Promise<void> {
+  const shared = fileURLToPath(new URL("../../shared/models/any/minilm_int8/model.onnx", import.meta.url));
+  const file = options["text-model"] ?? shared;
+  if (!existsSync(file)) {
+    say(`texts: left out, there is no ${file} (--text-model)`);
+    return;
+  }
+  const words = Array.from({ length: 16 }, (_, index) => `word${index}`);
+  const text = words.join(" ");
+  const tokenizer = join(folder, "tokenizer.json");
+  writeFileSync(tokenizer, JSON.stringify(wholeWordTokenizer(words)));
+  const request = join(folder, "text.json");
+  writeFileSync(request, JSON.stringify({ model: "Bench", input: text, encoding_format: "base64" }));
+  await measureRequests({
+    name: "texts",
+    sections: {
+      Bench: { loader: "TextEmbeddingModelLoader", model_path: [file, tokenizer], pooling: "mean" },
+    },
+    repeated: { request: { Text: [text] } },
+    uploads: [
+      {
+        figure: "a text of 16 words over /v1/embeddings, MiniLM ÷ raw loop",
+        path: "/v1/embeddings",
+        file: request,
+        type: "application/json",
+        succeeded: '"object":"embedding"',
+        aim: 0.6,
+      },
+    ],
+  });
+}
+
+/** Requests per second over HTTP against the raw loop of the same requests, a row for each upload. */
+async function measureRequests(what: {
+  name: string;
+  sections: Record<string, Record<string, unknown>>;
+  repeated: RepeatedRequest;
+  uploads: (Omit<Upload, "url" | "concurrency" | "seconds"> & {
+    figure: string;
+    path: string;
+    aim: number;
+  })[];
+}): Promise<void> {
+  const section = what.sections["Bench"];
+  const raw = await startRawLoops(await configFor(`raw-${what.name}`, "files", 1, section), what.repeated);
+  const server = await startServer("files", what.name, section);
+  const client = forkTs("client.ts");
+  const send = async ({ path, ...upload }: (typeof what.uploads)[number]) => {
+    const message = {
+      ...upload,
+      url: server.url + path,
+      concurrency: Number(options.concurrency),
+      seconds: SECONDS,
+    };
+    return (await ask(client, message))["rate"] as number;
+  };
+  for (const upload of what.uploads) await send(upload);
+  const runs: { raw: number; rates: number[] }[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const run = { raw: await raw.rate(), rates: [] as number[] };
+    for (const upload of what.uploads) run.rates.push(await send(upload));
+    say(
+      `${what.name} round ${round + 1}: raw ${run.raw.toFixed(0)}, over HTTP ${run.rates.map((rate) => rate.toFixed(0)).join(", ")} requests/s`,
+    );
+    runs.push(run);
+  }
+  for (const [index, { figure, aim }] of what.uploads.entries()) {
+    const value = median(runs.map((run) => run.rates[index]! / run.raw));
+    rows.push({
+      figure,
+      value,
+      aim: `≥ ${aim}`,
+      met: value >= aim,
+      detail: `${median(runs.map((run) => run.rates[index]!)).toFixed(0)} against ${median(runs.map((run) => run.raw)).toFixed(0)} requests/s`,
+    });
+  }
+  for (const child of [...raw.loops, server.child, client]) await end(child);
+}
+
+/** Two hidden layers of one size: x [batch, inputs] → y [batch, outputs]. */
+function perceptron(inputs: number, hidden: number, outputs: number): OnnxModel {
+  const weights = (name: string, count: number, columns: number) =>
+    tensor(
+      name,
+      [count, columns],
+      Float32Array.from({ length: count * columns }, (_, index) => Math.sin(index) / Math.sqrt(count)),
+    );
+  return {
+    opset: 13,
+    name: "perceptron",
+    inputs: [valueInfo("x", "float32", ["batch", inputs])],
+    outputs: [valueInfo("y", "float32", ["batch", outputs])],
+    nodes: [
+      node("MatMul", ["x", "w1"], ["a1"]),
+      node("Relu", ["a1"], ["h1"]),
+      node("MatMul", ["h1", "w2"], ["a2"]),
+      node("Relu", ["a2"], ["h2"]),
+      node("MatMul", ["h2", "w3"], ["y"]),
+    ],
+    initializers: [
+      weights("w1", inputs, hidden),
+      weights("w2", hidden, hidden),
+      weights("w3", hidden, outputs),
+    ],
+  };
+}
+
+/** A WordPiece tokenizer that knows these words only. */
+function wholeWordTokenizer(words: readonly string[]): object {
+  const special = (content: string, id: number) => ({ id, content, special: true });
+  const token = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
+  return {
+    added_tokens: [special("[UNK]", 100), special("[CLS]", 101), special("[SEP]", 102)],
+    normalizer: { type: "BertNormalizer", clean_text: true, handle_chinese_chars: true, lowercase: true },
+    pre_tokenizer: { type: "BertPreTokenizer" },
+    post_processor: {
+      type: "TemplateProcessing",
+      single: [token("[CLS]"), { Sequence: { id: "A", type_id: 0 } }, token("[SEP]")],
+      pair: [],
+      special_tokens: {
+        "[CLS]": { id: "[CLS]", ids: [101], tokens: ["[CLS]"] },
+        "[SEP]": { id: "[SEP]", ids: [102], tokens: ["[SEP]"] },
+      },
+    },
+    decoder: null,
+    model: {
+      type: "WordPiece",
+      unk_token: "[UNK]",
+      continuing_subword_prefix: "##",
+      max_input_chars_per_word: 100,
+      vocab: {
+        "[UNK]": 100,
+        "[CLS]": 101,
+        "[SEP]": 102,
+        ...Object.fromEntries(words.map((word, index) => [word, 2000 + index])),
+      },
+    },
+  };
 }
 
 /** Predictions per second of a model that does nothing, from a backlog, against a plain BullMQ worker. */
@@ -479,14 +670,19 @@ async function makePicture(): Promise<string> {
   return file;
 }
 
-async function configFor(name: string, inputs: "files" | "redis", instances?: number): Promise<Config> {
+async function configFor(
+  name: string,
+  inputs: "files" | "redis",
+  instances?: number,
+  other?: Record<string, unknown>,
+): Promise<Config> {
   const noop = {
     loader: "NoopModelLoader",
     model_loader_file: fileURLToPath(new URL("noop.ts", import.meta.url)),
   };
   const file = join(folder, `${name}.json`);
   const section = {
-    ...(name === "noop" ? noop : model.section),
+    ...(name === "noop" ? noop : (other ?? model.section)),
     max_batch_size: BATCH,
     instances,
     max_queue_length: 100_000,
@@ -519,10 +715,13 @@ async function specFor(config: Config): Promise<LoaderSpec> {
   };
 }
 
-async function startRawLoops(config: Config): Promise<{ loops: ChildProcess[]; rate(): Promise<number> }> {
+async function startRawLoops(
+  config: Config,
+  repeated?: RepeatedRequest,
+): Promise<{ loops: ChildProcess[]; rate(): Promise<number> }> {
   const spec = await specFor(config);
   const loops = Array.from({ length: CORES }, () => forkTs("rawLoop.ts"));
-  await Promise.all(loops.map((loop) => ask(loop, { spec, files: [picture], batch: BATCH })));
+  await Promise.all(loops.map((loop) => ask(loop, { spec, files: [picture], repeated, batch: BATCH })));
   return {
     loops,
     rate: async () => {
@@ -535,8 +734,9 @@ async function startRawLoops(config: Config): Promise<{ loops: ChildProcess[]; r
 async function startServer(
   inputs: "files" | "redis",
   name = `server-${inputs}`,
+  section?: Record<string, unknown>,
 ): Promise<{ url: string; child: ChildProcess }> {
-  const config = await configFor(name, inputs);
+  const config = await configFor(name, inputs, undefined, section);
   const child = spawn(process.execPath, [MAIN, "start", "--config", config.file], {
     env: { ...process.env, REDIS_URL: redis.url, INFERMILL_API_KEYS: "" },
     stdio: ["ignore", "pipe", "inherit"],

@@ -1,16 +1,33 @@
 /**
- * The HTTP client of the bench, in a process of its own. Messages: `{ url, file, concurrency, seconds }` uploads the
- * picture over and over, each upload waiting for its result, and answers results per second.
+ * The HTTP client of the bench, in a process of its own. Messages: `{ url, file, type, headers, succeeded, concurrency,
+ * seconds }` sends the file over and over, each time waiting for its result, and answers results per second. An answer
+ * holds the text `succeeded`.
  */
 import { readFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 
 const agent = new Agent({ keepAlive: true });
 
-export function post(url: string, type: string, body: Buffer): Promise<{ status: number; text: string }> {
+/** What is sent, and what its answer holds. */
+export interface Upload {
+  url: string;
+  file: string;
+  type: string;
+  headers?: Record<string, string>;
+  succeeded: string;
+  concurrency: number;
+  seconds: number;
+}
+
+export function post(
+  url: string,
+  type: string,
+  body: Buffer,
+  headers: Record<string, string> = {},
+): Promise<{ status: number; text: string }> {
   return new Promise((resolve, reject) => {
-    const headers = { "Content-Type": type, "Content-Length": body.length, Prefer: "wait=60" };
-    const sent = request(url, { method: "POST", agent, headers }, (answer) => {
+    const all = { "Content-Type": type, "Content-Length": body.length, Prefer: "wait=60", ...headers };
+    const sent = request(url, { method: "POST", agent, headers: all }, (answer) => {
       const chunks: Buffer[] = [];
       answer.on("data", (chunk: Buffer) => chunks.push(chunk));
       answer.on("end", () => resolve({ status: answer.statusCode!, text: Buffer.concat(chunks).toString() }));
@@ -21,14 +38,14 @@ export function post(url: string, type: string, body: Buffer): Promise<{ status:
   });
 }
 
-async function run(url: string, file: string, concurrency: number, seconds: number): Promise<number> {
-  const picture = readFileSync(file);
+async function run({ url, file, type, headers, succeeded, concurrency, seconds }: Upload): Promise<number> {
+  const body = readFileSync(file);
   const startedAt = performance.now();
   let done = 0;
   const client = async () => {
     while (performance.now() - startedAt < seconds * 1000) {
-      const { status, text } = await post(url, "image/jpeg", picture);
-      if (status !== 200 || !text.includes('"status":"succeeded"')) throw new Error(`${status}: ${text}`);
+      const { status, text } = await post(url, type, body, headers);
+      if (status !== 200 || !text.includes(succeeded)) throw new Error(`${status}: ${text}`);
       done++;
     }
   };
@@ -37,11 +54,6 @@ async function run(url: string, file: string, concurrency: number, seconds: numb
 }
 
 if (process.send) {
-  process.on(
-    "message",
-    async (message: { url: string; file: string; concurrency: number; seconds: number }) => {
-      process.send!({ rate: await run(message.url, message.file, message.concurrency, message.seconds) });
-    },
-  );
+  process.on("message", async (upload: Upload) => process.send!({ rate: await run(upload) }));
   process.on("disconnect", () => process.exit(0));
 }

@@ -9,16 +9,16 @@ interface Report {
 
 test.skipIf(whyNoRedis)(
   "the bench measures every row that it is asked for",
-  { timeout: 120_000 },
+  { timeout: 240_000 },
   async () => {
     const args = ["--import", "tsx", "bench/bench.ts", "--json", "--rounds", "1", "--seconds", "0.3"];
     const { stdout } = await promisify(execFile)(
       process.execPath,
-      [...args, "--rows", "noop,latency,memory,flat", "--entries", "1000", "--built"],
-      { env: { ...process.env, ...testRedisEnv }, timeout: 110_000 },
+      [...args, "--rows", "tensors,noop,latency,memory,flat", "--entries", "1000", "--built"],
+      { env: { ...process.env, ...testRedisEnv }, timeout: 230_000 },
     );
     const { rows } = JSON.parse(stdout) as Report;
-    expect(rows).toHaveLength(9);
+    expect(rows).toHaveLength(11);
     for (const { figure, value } of rows) expect(value, figure).toBeGreaterThan(0);
   },
 );
