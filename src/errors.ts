@@ -201,7 +201,7 @@ export class BulkRunNotFoundError extends NotFoundError {
   override readonly title = "No such bulk run";
 }
 
-/** The bulk run goes on by itself, or is complete, or is the command line's. */
+/** The bulk run continues by itself, or is complete, or is the command line's. */
 export class NotResumableError extends InfermillError {
   override readonly code = "not_resumable";
   override readonly title = "The bulk run can't be resumed";

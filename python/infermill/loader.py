@@ -129,13 +129,13 @@ _report_progress: Callable[[], None] = lambda: None  # noqa: E731
 
 
 def on_progress(report: Callable[[], None]) -> None:
-    """Says who is told of progress; the engine does."""
+    """Says who is notified of progress; the engine does."""
     global _report_progress
     _report_progress = report
 
 
 def progress() -> None:
-    """Tells the worker that a long run goes on: ``timeout_ms`` counts from here again. Cheap enough for an inner loop."""
+    """Tells the worker that a long run continues: ``timeout_ms`` counts from here again. Cheap enough for an inner loop."""
     _report_progress()
 
 

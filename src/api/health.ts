@@ -32,7 +32,7 @@ export const healthRoutes: readonly Route[] = [
     handler: ready,
     operation: {
       operationId: "ready",
-      summary: "Whether every model is served and gets on",
+      summary: "Whether every model is ready",
       tags: ["operations"],
       responses: {
         200: jsonAnswer("Every model is ready.", readinessSchema),

@@ -1,4 +1,4 @@
-/** What the api tells of itself: its index, its OpenAPI document and the page that shows it, its metrics. */
+/** What the api says of itself: its index, its OpenAPI document and the page that shows it, its metrics. */
 import type { Request, Response } from "express";
 import { z } from "zod";
 import type { Api, Route } from "./api.ts";

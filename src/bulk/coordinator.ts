@@ -36,7 +36,7 @@ export interface BulkCoordinatorOptions {
 }
 
 export interface BulkCoordinator {
-  /** Lets go of the runs; another coordinator, or this one after its next start, goes on with them. */
+  /** Lets go of the runs; another coordinator, or this one after its next start, resumes them. */
   close(): Promise<void>;
 }
 
@@ -171,7 +171,7 @@ async function fail(
     log.warn({ run: job.id }, `the bulk run has to wait: ${error.message}`);
     return later(job, token);
   }
-  log.error({ run: job.id, err: thrown }, `the bulk run can't go on: ${error.message}`);
+  log.error({ run: job.id, err: thrown }, `the bulk run can't continue: ${error.message}`);
   const isBadInput = error.status < 500;
   const isLast = job.attemptsMade + 1 >= (job.opts.attempts ?? 1);
   if (!isBadInput && !isLast) throw error;

@@ -6,7 +6,7 @@ import { BadInputError } from "../errors.ts";
 
 const MAX_PATTERN = 300;
 
-/** A state takes a character that `takes` accepts and goes on to `next`; one without `takes` goes on to all of `to` at once. */
+/** A state takes a character that `takes` accepts and continues to `next`; one without `takes` continues to all of `to` at once. */
 type State = { takes: (code: number) => boolean; next: number } | { to: number[] };
 
 /**
@@ -35,7 +35,7 @@ const SLASH = 47;
 const notSlash = (code: number) => code !== SLASH;
 const anything = () => true;
 
-/** Builds the states from the end of the pattern to its beginning: each part is given the state to go on to. */
+/** Builds the states from the end of the pattern to its beginning: each part is given the state to continue to. */
 class Compiler {
   readonly #glob: string;
   #at = 0;
@@ -203,7 +203,7 @@ class Matcher {
     return current.includes(0);
   }
 
-  /** These states and those that they go on to without a character, each once. */
+  /** These states and those that they continue to without a character, each once. */
   #enter(from: readonly number[]): number[] {
     const step = ++this.#step;
     const entered: number[] = [];

@@ -1,4 +1,4 @@
-/** The sign of life of whoever works on a bulk run: claims it, tells how it stands, hears what is to become of it. */
+/** The sign of life of whoever works on a bulk run: claims it, reports how it stands, reads what is ordered for it. */
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
@@ -13,11 +13,11 @@ const CLAIM_LIMIT_MS = 15_000;
 const RATE_BEATS = 15;
 
 /** `release`: this process stops; `cancel`: the run was cancelled; `taken`: another process owns it. */
-export type Order = "go on" | "cancel" | "taken" | "release";
+export type Order = "continue" | "cancel" | "taken" | "release";
 
 export interface Heartbeat {
   order(): Order;
-  /** Aborted when the order is another than to go on. */
+  /** Aborted when the order is another than to continue. */
   readonly stop: AbortSignal;
   /**
    * To be called before anything is written down.
@@ -51,13 +51,13 @@ export async function startHeartbeat(
   // Of this claim, not of the process: an earlier one in this process may still be at work.
   const token = randomUUID();
   let ownedUntil = 0;
-  let order: Order = "go on";
-  const obey = (given: Order) => {
-    if (given === "go on" || (order !== "go on" && given !== "taken")) return;
+  let order: Order = "continue";
+  const applyOrder = (given: Order) => {
+    if (given === "continue" || (order !== "continue" && given !== "taken")) return;
     order = given;
     stop.abort();
   };
-  const release = () => obey("release");
+  const release = () => applyOrder("release");
 
   let state: BulkState | undefined;
   const samples: { at: number; done: number }[] = [];
@@ -72,10 +72,10 @@ export async function startHeartbeat(
   };
 
   /** Undefined where Redis is away. */
-  async function beatOnce(): Promise<"taken" | "cancel" | "go on" | undefined> {
+  async function beatOnce(): Promise<"taken" | "cancel" | "continue" | undefined> {
     const sentAt = Date.now();
     const answer = await runs.heartbeat(id, token, state).catch(ignoreOutage);
-    if (answer === "cancel" || answer === "go on") ownedUntil = sentAt + OWNER_TTL_MS;
+    if (answer === "cancel" || answer === "continue") ownedUntil = sentAt + OWNER_TTL_MS;
     return answer;
   }
 
@@ -85,7 +85,7 @@ export async function startHeartbeat(
       const answer = await beatOnce();
       if (answer === "taken" && Date.now() > deadline)
         throw new RunTakenOverError(`another process works on ${id}; end it first, or wait until it is done`);
-      if (answer !== undefined && answer !== "taken") return obey(answer);
+      if (answer !== undefined && answer !== "taken") return applyOrder(answer);
       await sleep(HEARTBEAT_MS, undefined, { signal }).catch(() => {});
     }
   }
@@ -100,7 +100,7 @@ export async function startHeartbeat(
       await sleep(HEARTBEAT_MS, undefined, { signal: ended.signal }).catch(() => {});
       measure();
       const answer = await beatOnce();
-      if (answer) obey(answer);
+      if (answer) applyOrder(answer);
       if (state) onHeartbeat?.(state);
     }
   }

@@ -1,7 +1,7 @@
 /**
  * results.ndjson: one line for each entry that has ended, in the order in which
  * they ended, appended only. The file itself says what is done, so that whoever
- * goes on with a run neither misses nor doubles a line.
+ * resumes a run neither misses nor doubles a line.
  */
 import { open, truncate, type FileHandle } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";

@@ -33,14 +33,14 @@ import {
 
 /** How long the owner of a run may be silent before another process may take it over. */
 export const OWNER_TTL_MS = 10_000;
-/** A run that can't go on is tried again this often, in case that its fault passes. */
+/** A run that can't continue is tried again this often, in case that its fault passes. */
 const ATTEMPTS = 5;
 const RETRY_DELAY_MS = 5000;
 /** How long a run that has just ended may still be its coordinator's. */
 const LET_GO_MS = 5000;
 const LET_GO_LOOK_MS = 50;
 
-/** What the owner of a run tells of it. */
+/** What the owner of a run reports of it. */
 export interface BulkState extends BulkCounts {
   status: "walking" | "running";
   /** What the walk leaves out. */
@@ -59,7 +59,7 @@ if redis.call("EXISTS", run) == 0 or redis.call("HEXISTS", run, "finished") == 1
 redis.call("SET", owner, ARGV[1], "PX", ARGV[2])
 redis.call("HSETNX", run, "started", ARGV[3])
 redis.call("HSET", run, unpack(ARGV, 4))
-return redis.call("HGET", run, "cancel") and "cancel" or "go on"`;
+return redis.call("HGET", run, "cancel") and "cancel" or "continue"`;
 
 /** The first end of a run stays. */
 const END = `
@@ -72,12 +72,12 @@ return redis.call("HGETALL", run)`;
 const RELEASE = `if redis.call("GET", KEYS[1]) == ARGV[1] then redis.call("DEL", KEYS[1]) end`;
 
 interface ScriptedRedis extends Redis {
-  bulkHeartbeat(...keysAndArguments: (string | number)[]): Promise<"taken" | "cancel" | "go on">;
+  bulkHeartbeat(...keysAndArguments: (string | number)[]): Promise<"taken" | "cancel" | "continue">;
   bulkEnd(...keysAndArguments: (string | number)[]): Promise<string[]>;
   bulkRelease(...keysAndArguments: string[]): Promise<void>;
 }
 
-/** Is told of every run that ended, at least once; `run.status` says how. */
+/** Is notified of every run that ended, at least once; `run.status` says how. */
 export type OnRunEnded = (run: BulkRun, spec: BulkSpec) => Promise<void>;
 
 export class BulkRuns {
@@ -191,7 +191,7 @@ export class BulkRuns {
     if (!(await this.#isFree(id))) return undefined;
     await this.#clearBulkQueue(spec);
     const run = await this.#markEnded(id, { status: "cancelled" });
-    // Its job goes only once word of the end is out: otherwise a coordinator takes it, and sends it.
+    // Its job goes only once the webhook of the end is queued: otherwise a coordinator takes it, and sends it.
     try {
       await this.#onEnded?.(run, spec);
       await reachRedis(() => this.queue.remove(id));
@@ -260,10 +260,10 @@ export class BulkRuns {
   }
 
   /**
-   * Claims a run: of several tokens only the first is told to go on, until it was silent for OWNER_TTL_MS. Tells how
+   * Claims a run: of several tokens only the first is told to continue, until it was silent for OWNER_TTL_MS. Tells how
    * the run stands, where that is known.
    */
-  async heartbeat(id: string, token: string, state?: BulkState): Promise<"taken" | "cancel" | "go on"> {
+  async heartbeat(id: string, token: string, state?: BulkState): Promise<"taken" | "cancel" | "continue"> {
     const now = Date.now();
     const fields = { updated: now, ...(state && fieldsOf(state)) };
     return reachRedis(() =>
@@ -308,7 +308,7 @@ export class BulkRuns {
     return describeRun(Object.fromEntries(pairs));
   }
 
-  /** Makes an ended run one that goes on. */
+  /** Makes an ended run one that continues. */
   async reopen(id: string): Promise<void> {
     const run = this.#names.bulkRun(id);
     await reachRedis(() =>
@@ -317,15 +317,15 @@ export class BulkRuns {
   }
 
   /**
-   * Puts a run that failed or was cancelled into the queue again; it goes on behind the lines that it has.
+   * Puts a run that failed or was cancelled into the queue again; it continues behind the lines that it has.
    * @throws BulkRunNotFoundError
-   * @throws NotResumableError where it goes on by itself, is complete, or is the command line's
+   * @throws NotResumableError where it continues by itself, is complete, or is the command line's
    */
   async resume(id: string): Promise<void> {
     const spec = await this.readSpec(id);
     if (spec.results_file !== undefined)
       throw new NotResumableError(
-        `${id} was started on the command line; go on with it there: infermill bulk --resume ${id}`,
+        `${id} was started on the command line; resume it there: infermill bulk --resume ${id}`,
       );
     const { status } = await this.read(id);
     if (status === "completed") throw new NotResumableError(`${id} is complete: every entry has its line`);

@@ -1,4 +1,4 @@
-/** Word of a bulk run's end, by webhook. */
+/** The webhook of a bulk run's end. */
 import type { Deliveries } from "../queue/deliveries.ts";
 import type { OnRunEnded } from "./runs.ts";
 

@@ -1,7 +1,7 @@
 /**
  * The work on one bulk run: write its entries down, keep a window of them in
  * the model's bulkQueue, append how each one ended. Whoever starts this again after
- * a crash, here or elsewhere, goes on where the results end.
+ * a crash, here or elsewhere, continues where the results end.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
@@ -18,7 +18,7 @@ import type { BulkEntry, BulkSpec } from "./spec.ts";
 /** What ends within this time, up to this part of the window, is written down and replaced in the bulk queue together. */
 const GATHER_MS = 250;
 const GATHER_PART = 1 / 4;
-/** How often the whole window is looked at, since word of an ending can be lost. */
+/** How often the whole window is looked at, since completion events can be lost. */
 const LOOK_INTERVAL_MS = 2000;
 /** The workers hold their capacity, as much again waits for them, and the rest bridges the time between two looks. */
 const WINDOW_CAPACITIES = 3;
@@ -41,7 +41,7 @@ export interface WorkOptions {
   /** Predictions that the live workers of a model hold to keep their engines busy; 0 without a worker. */
   capacityOf: (model: string) => Promise<number>;
   log: Logger;
-  /** Aborted to let go of the run, for this process or another to go on with. */
+  /** Aborted to let go of the run, for this process or another to resume. */
   signal: AbortSignal;
   /** Is told how the run stands, about once a second. */
   onHeartbeat?: ((state: BulkState) => void) | undefined;
@@ -138,7 +138,7 @@ class RunWork {
   readonly #entries: AsyncGenerator<{ index: number; text: string }>;
   readonly #inFlight = new Map<number, InFlight>();
   /** Of those in flight, what is said to have ended. */
-  readonly #heard = new Set<number>();
+  readonly #completed = new Set<number>();
   /** In flight, but not in Redis: to be submitted, again where it was lost. */
   #unsubmitted: number[] = [];
   /** Written down, and to be forgotten by Redis. */
@@ -171,7 +171,7 @@ class RunWork {
   async run(): Promise<void> {
     const { bulkQueues, log } = this.#options;
     const { stop } = this.#heartbeat;
-    const listening = bulkQueues.listen((id) => this.#hear(id));
+    const listening = bulkQueues.listen((id) => this.#onCompletion(id));
     const wake = () => this.#wake();
     stop.addEventListener("abort", wake);
     try {
@@ -201,11 +201,11 @@ class RunWork {
     return `${this.#spec.id}-${index}`;
   }
 
-  #hear(id: string): void {
+  #onCompletion(id: string): void {
     if (!id.startsWith(this.#spec.id)) return;
     const index = Number(id.slice(this.#spec.id.length + 1));
     if (!this.#inFlight.has(index)) return;
-    this.#heard.add(index);
+    this.#completed.add(index);
     this.#wake();
   }
 
@@ -254,14 +254,14 @@ class RunWork {
 
   /** Until something ended and what ends right after it, or it is time to look. */
   async #waitForEndings(): Promise<void> {
-    await this.#waitUntil(() => this.#heard.size > 0, this.#lookAt - Date.now());
-    if (this.#heard.size === 0) return;
+    await this.#waitUntil(() => this.#completed.size > 0, this.#lookAt - Date.now());
+    if (this.#completed.size === 0) return;
     // The end of a run need not wait for more than there is.
     const enough = Math.min(this.#inFlight.size, GATHER_PART * this.#window);
-    await this.#waitUntil(() => this.#heard.size >= enough, GATHER_MS);
+    await this.#waitUntil(() => this.#completed.size >= enough, GATHER_MS);
   }
 
-  /** Waits for word of endings, at most `ms` and never beyond `stop`. */
+  /** Waits for completion events, at most `ms` and never beyond `stop`. */
   async #waitUntil(isMet: () => boolean, ms: number): Promise<void> {
     const { stop } = this.#heartbeat;
     if (isMet() || ms <= 0 || stop.aborted) return;
@@ -278,8 +278,8 @@ class RunWork {
 
   async #collect(): Promise<void> {
     const isLook = Date.now() >= this.#lookAt;
-    const indices = isLook ? [...this.#inFlight.keys()] : [...this.#heard];
-    this.#heard.clear();
+    const indices = isLook ? [...this.#inFlight.keys()] : [...this.#completed];
+    this.#completed.clear();
     if (isLook) {
       this.#lookAt = Date.now() + LOOK_INTERVAL_MS;
       await this.#resizeWindow();
@@ -311,8 +311,8 @@ class RunWork {
     const { submission, ownPictures } = inFlight;
     this.#inFlight.delete(index);
     this.#ownBytes -= bytesOf(inFlight);
-    // A look may have found what is heard of only now.
-    this.#heard.delete(index);
+    // A look may have found what is notified only now.
+    this.#completed.delete(index);
     // The worker has removed them, unless they were stored again for a prediction that had ended.
     if (ownPictures.length > 0) this.#options.bulkQueues.inputs.remove(submission.inputs).catch(() => {});
   }

@@ -31,7 +31,7 @@ export interface BulkOptions {
 
 export async function bulk(folder: string | undefined, options: BulkOptions): Promise<void> {
   if ((folder === undefined) === (options.resume === undefined))
-    throw new UsageError("name a folder, or with --resume the run to go on with, and not both");
+    throw new UsageError("name a folder, or with --resume the run to resume, and not both");
   if (folder !== undefined && options.model === undefined)
     throw new UsageError("name the model: --model <name>");
   refuseChanges(options);
@@ -43,13 +43,13 @@ export async function bulk(folder: string | undefined, options: BulkOptions): Pr
   process.exit(exitCode);
 }
 
-/** A run goes on as it was started. */
+/** A run continues as it was started. */
 function refuseChanges(options: BulkOptions): void {
   if (options.resume === undefined || options.server !== undefined) return;
   const keys = ["model", "out", "annotate", "glob", "request"] as const;
   const given = keys.filter((key) => options[key] !== undefined).map((key) => `--${key}`);
   if (given.length > 0)
-    throw new UsageError(`a run goes on as it was started: leave out ${given.join(", ")}`);
+    throw new UsageError(`a run continues as it was started: leave out ${given.join(", ")}`);
 }
 
 async function bulkHere(
@@ -65,11 +65,11 @@ async function bulkHere(
   const resume = resumeCommand(spec.id, { "--config": options.config });
   try {
     const exitCode = await workHere(config, spec, signal, options.listSkipped ?? false);
-    if (exitCode === EXIT_INTERRUPTED) console.error(`Interrupted. To go on: ${resume}`);
+    if (exitCode === EXIT_INTERRUPTED) console.error(`Interrupted. To resume: ${resume}`);
     return exitCode;
   } catch (error) {
     exitWith(error);
-    console.error(`The run is not done. To go on: ${resume}`);
+    console.error(`The run is not done. To resume: ${resume}`);
     return EXIT_FAILED;
   }
 }
@@ -85,7 +85,7 @@ async function bulkOnServer(
   if (!/^https?:\/\//.test(server))
     throw new UsageError(`--server must be an http:// or https:// URL, got ${server}`);
   if (folder === undefined && options.out === undefined)
-    throw new UsageError("with --resume and --server name the results file to go on with: --out <file>");
+    throw new UsageError("with --resume and --server name the results file to resume: --out <file>");
   const request = readRequest(options);
   const out = folder === undefined ? resolve(options.out!) : await createResultsFile(options.out);
   const { model, glob } = options;
@@ -93,10 +93,10 @@ async function bulkOnServer(
   if (options.resume !== undefined) await resumeOnServer(server, id);
   const exitCode = await followOnServer(server, id, out, signal, options.listSkipped ?? false);
   if (exitCode === EXIT_INTERRUPTED) {
-    console.error(`Interrupted. To go on: ${resumeCommand(id, { "--server": server, "--out": out })}`);
+    console.error(`Interrupted. To resume: ${resumeCommand(id, { "--server": server, "--out": out })}`);
     const key = process.env["INFERMILL_API_KEY"] ? '-H "Authorization: Bearer $INFERMILL_API_KEY" ' : "";
     const url = `${server.replace(/\/+$/, "")}/v1/bulk/${id}/cancel`;
-    console.error(`The run goes on at the server; to cancel it: curl -X POST ${key}${url}`);
+    console.error(`The run continues at the server; to cancel it: curl -X POST ${key}${url}`);
   }
   return exitCode;
 
@@ -153,7 +153,7 @@ async function readSpecToResume(config: Config, { resume }: BulkOptions): Promis
       throw error;
     });
   if (spec.results_file === undefined)
-    throw new UsageError(`${spec.id} is a run of a server: go on with it there, by --server <url>`);
+    throw new UsageError(`${spec.id} is a run of a server: resume it there, by --server <url>`);
   return spec;
 }
 
@@ -191,7 +191,7 @@ async function createResultsFile(named: string | undefined): Promise<string> {
       if (code !== "EEXIST") throw new UsageError(`the results can't be written: ${message}`);
       if (named !== undefined)
         throw new UsageError(
-          `${named} is there already; name another --out, or go on with its run by --resume <id>`,
+          `${named} is there already; name another --out, or resume its run by --resume <id>`,
         );
     }
   }

@@ -22,7 +22,7 @@ export async function startOnServer(server: string, asked: BulkRunRequest): Prom
   return id;
 }
 
-/** Goes on with a run that failed or was cancelled; what has not ended goes on by itself. */
+/** Resumes a run that failed or was cancelled; what has not ended continues by itself. */
 export async function resumeOnServer(server: string, id: string): Promise<void> {
   const client = clientOf(server);
   const { status } = await client.getBulkRun(id).catch(explain);
@@ -47,7 +47,7 @@ export async function followOnServer(
   const session = { done: written.lines - before, seconds: (performance.now() - startedAt) / 1000 };
   console.log(written.summary.format(run.counts.total, session, out, run.skipped));
   if (listsSkipped) for await (const line of client.bulkSkipped(id)) console.log(skippedText(line));
-  if (run.error) console.error(`infermill: the run can't go on: ${run.error.detail}`);
+  if (run.error) console.error(`infermill: the run can't continue: ${run.error.detail}`);
   return run.status === "completed" && run.counts.failed === 0 ? 0 : EXIT_FAILED;
 }
 

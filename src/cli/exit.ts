@@ -35,16 +35,16 @@ export function exitWith(error: unknown): void {
 }
 
 /**
- * Runs `stop` at the first SIGINT, SIGTERM or SIGHUP, or when the supervising process has gone. A second SIGINT runs `hurry`,
+ * Runs `stop` at the first SIGINT, SIGTERM or SIGHUP, or when the supervising process has gone. A second SIGINT runs `stopAtOnce`,
  * which waits for no prediction, and ends the process; a third ends it at once.
  */
-export function onStopSignal(log: Logger, stop: () => Promise<void>, hurry: () => Promise<void>): void {
+export function onStopSignal(log: Logger, stop: () => Promise<void>, stopAtOnce: () => Promise<void>): void {
   // Below a supervisor, it says so for all.
   const level = isSupervised ? "debug" : "info";
   let isStopping = false;
   const stopOnce = (reason: string) => {
     if (isStopping) {
-      if (reason === "SIGINT") stopInAHurry();
+      if (reason === "SIGINT") stopHurriedly();
       return;
     }
     isStopping = true;
@@ -60,10 +60,10 @@ export function onStopSignal(log: Logger, stop: () => Promise<void>, hurry: () =
       },
     );
   };
-  const stopInAHurry = () => {
+  const stopHurriedly = () => {
     if (process.exitCode === EXIT_INTERRUPTED) process.exit();
     process.exitCode = EXIT_INTERRUPTED;
-    void hurry().finally(() => process.exit());
+    void stopAtOnce().finally(() => process.exit());
   };
   // Ctrl-C and a closed terminal reach the whole process group; below a supervisor it is the one who stops everything in order.
   process.on("SIGINT", () => isSupervised || stopOnce("SIGINT"));

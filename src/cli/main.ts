@@ -99,7 +99,7 @@ program
     "--server <url>",
     "run it on this server (default: here, with Redis and a worker for the time of the run)",
   )
-  .option("--resume <id>", "go on with a run that was interrupted")
+  .option("--resume <id>", "resume a run that was interrupted")
   .option(...CONFIG_OPTION)
   .action(async (folder: string | undefined, options: BulkOptions) =>
     (await import("./bulk.ts")).bulk(folder, options),
@@ -127,7 +127,7 @@ models
 
 models
   .command("inspect")
-  .description("say what a model's file tells of itself, which loader fits, and a configuration to paste")
+  .description("say what a model's file says of itself, which loader fits, and a configuration to paste")
   .argument("<file>", "an .onnx file, or an address as in model_path")
   .option("--json", "print JSON")
   .action(async (file: string, options: { json?: boolean }) =>

@@ -38,7 +38,7 @@ export async function start(options: { config?: string; strict?: boolean }): Pro
   });
   const coordinator = supervise("coordinator", script, ["coordinator"], { env, log });
   const stopAll = async () => {
-    // First no new predictions, then those that run, then the word of their ends, Redis last.
+    // First no new predictions, then those that run, then the deliveries of their ends, Redis last.
     await api.stop(STOP_LIMIT_MS);
     await worker.stop(STOP_LIMIT_MS);
     await coordinator.stop(STOP_LIMIT_MS);

@@ -34,7 +34,7 @@ export interface SubmitOptions {
   ttlMs?: number;
   /** Longest run, in milliseconds. */
   timeoutMs?: number;
-  /** URL that is told of the end. */
+  /** URL that is notified of the end. */
   webhook?: string;
   /** The same key and the same request give the first prediction again. Default: a random one for each call. */
   idempotencyKey?: string;
@@ -117,7 +117,7 @@ export class InfermillClient {
 
   /**
    * Submits a request and waits for its end, however long that takes.
-   * @param options with `signal`: aborted to wait no longer; the prediction goes on
+   * @param options with `signal`: aborted to wait no longer; the prediction continues
    * @returns the response dictionary
    * @throws PredictionFailedError where it failed, was cancelled or expired
    */
@@ -193,7 +193,7 @@ export class InfermillClient {
   /**
    * The results of a bulk run as they come, until it has ended.
    * @param options with `after`: continues behind this `line`
-   * @throws TypeError where the connection breaks; go on with `after` as the last result's `line`
+   * @throws TypeError where the connection breaks; resume `after` as the last result's `line`
    */
   async *bulkResults(
     id: string,
@@ -224,7 +224,7 @@ export class InfermillClient {
     return this.#json(pathOf("v1/bulk", id, "cancel"), { method: "POST", isRepeatable: true });
   }
 
-  /** Goes on with a bulk run that failed or was cancelled. */
+  /** Resumes a bulk run that failed or was cancelled. */
   resumeBulkRun(id: string): Promise<BulkRun> {
     return this.#json(pathOf("v1/bulk", id, "resume"), { method: "POST" });
   }

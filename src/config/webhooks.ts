@@ -88,7 +88,7 @@ export const webhooksSchema = z
       }),
   })
   .prefault({})
-  .meta({ description: "Word of the ends of predictions and bulk runs, by HTTP." });
+  .meta({ description: "Webhooks of the ends of predictions and bulk runs, by HTTP." });
 
 export const urlInputsSchema = z
   .strictObject({

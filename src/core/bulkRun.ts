@@ -22,7 +22,7 @@ export interface BulkResult<Result = ResponseDictionary> {
 
 /**
  * `queued`: no coordinator has begun; `walking`: the folder is listed; the last three are final. `failed` means that
- * the run itself could not go on, not that entries failed.
+ * the run itself could not continue, not that entries failed.
  */
 export const BULK_STATUSES = ["queued", "walking", "running", "completed", "cancelled", "failed"] as const;
 

@@ -66,7 +66,7 @@ export type FromEngine =
   | { type: "ready"; description: LoaderDescription; batchLimit: number }
   | { type: "load_failed"; error: WireError }
   | { type: "outcomes"; outcomes: MemberOutcome[] }
-  /** A long run goes on. */
+  /** A long run continues. */
   | { type: "progress" }
   /** The device's memory holds fewer at once than was thought. */
   | { type: "batch_limit"; batchLimit: number; reason: string };

@@ -41,7 +41,7 @@ export interface BatchTrace {
   preprocess_ms: number;
   infer_ms: number;
   postprocess_ms: number;
-  /** Tells the worker that a long run goes on: `timeout_ms` counts from there again. Cheap. */
+  /** Tells the worker that a long run continues: `timeout_ms` counts from there again. Cheap. */
   progress?(): void;
 }
 

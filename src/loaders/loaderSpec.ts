@@ -1,4 +1,4 @@
-/** What an engine is told of the loader that it is to hold. */
+/** What an engine is notified of the loader that it is to hold. */
 import type { ModelConfig } from "../config/schema.ts";
 
 /** Everything that it takes to build the loader of one model for one device. */

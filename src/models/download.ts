@@ -135,7 +135,7 @@ async function fetchRest(
     if (start > 0 && !continues(response, have, etag)) {
       await response.body?.cancel();
       await removePart(part);
-      throw new PassingFault("the host went on at another place than it was asked for");
+      throw new PassingFault("the host continued at another place than it was asked for");
     }
     await preparePart(part, start, response);
 
@@ -147,12 +147,15 @@ async function fetchRest(
         : `Downloading ${total === undefined ? "" : `${formatBytes(total)} `}from ${host}, once`,
     );
     const progress = showDownload(start, total, tell);
-    const heard = (bytes: number) => {
-      silence.heard();
+    const received = (bytes: number) => {
+      silence.received();
       progress.advance(bytes);
     };
     try {
-      await pipeline(readBody(response, heard), createWriteStream(part, { flags: "r+", start, flush: true }));
+      await pipeline(
+        readBody(response, received),
+        createWriteStream(part, { flags: "r+", start, flush: true }),
+      );
     } finally {
       progress.end();
     }
@@ -166,7 +169,7 @@ async function fetchRest(
   }
 }
 
-/** Empties the part unless the response goes on with it, and notes what its bytes belong to. */
+/** Empties the part unless the response resumes it, and notes what its bytes belong to. */
 async function preparePart(part: string, start: number, response: Response): Promise<void> {
   if (start === 0) await writeFile(part, "");
   const etag = response.headers.get("etag");
@@ -176,10 +179,10 @@ async function preparePart(part: string, start: number, response: Response): Pro
   } else if (start === 0) await rm(etagFileOf(part), { force: true });
 }
 
-async function* readBody(response: Response, heard: (bytes: number) => void): AsyncGenerator<Uint8Array> {
+async function* readBody(response: Response, received: (bytes: number) => void): AsyncGenerator<Uint8Array> {
   try {
     for await (const chunk of response.body ?? []) {
-      heard(chunk.byteLength);
+      received(chunk.byteLength);
       yield chunk;
     }
   } catch (error) {
@@ -206,7 +209,7 @@ function watchSilence(limitMs: number) {
   );
   return {
     signal: controller.signal,
-    heard: () => void timer.refresh(),
+    received: () => void timer.refresh(),
     stop: () => clearTimeout(timer),
   };
 }

@@ -44,7 +44,7 @@ export interface BulkQueue {
 export interface BulkQueues {
   bulkQueue(model: string): BulkQueue;
   readonly inputs: InputStore;
-  /** Calls back with the id of every prediction of a bulk run that ends, until `stop()`. Word can be lost. */
+  /** Calls back with the id of every prediction of a bulk run that ends, until `stop()`. Events can be lost. */
   listen(onEnding: (id: string) => void): { stop(): void };
   close(): Promise<void>;
 }

@@ -1,6 +1,6 @@
 /**
- * Word of every prediction's end, by Redis pub/sub: who ends a prediction
- * announces it, who waits for one watches. Word can be lost while Redis is
+ * Completion events, by Redis pub/sub: who ends a prediction
+ * announces it, who waits for one watches. Events can be lost while Redis is
  * away, so a waiter also looks from time to time.
  */
 import type { Redis } from "ioredis";
@@ -21,7 +21,7 @@ export function createNotifier(redis: Redis, names: Pick<Names, "completions">):
   };
 }
 
-/** `ended` resolves at word of the prediction's end, `rearm` makes it wait for the next word, `stop` gives up. */
+/** `ended` resolves at the prediction's completion event, `rearm` makes it wait for the next event, `stop` gives up. */
 export interface Watch {
   readonly ended: Promise<void>;
   rearm(): void;
@@ -38,7 +38,7 @@ export async function openCompletionEvents(subscriber: Redis, names: Names): Pro
   const watchers = new Map<string, Set<() => void>>();
   subscriber.on("message", (_channel, completions: string) => {
     if (watchers.size === 0) return;
-    for (const ending of completions.split(" ")) for (const hear of watchers.get(ending) ?? []) hear();
+    for (const ending of completions.split(" ")) for (const notify of watchers.get(ending) ?? []) notify();
   });
   await subscriber.subscribe(names.completions);
   return {
@@ -50,16 +50,16 @@ export async function openCompletionEvents(subscriber: Redis, names: Names): Pro
         ended = new Promise((done) => (resolve = done));
       };
       rearm();
-      const hear = () => resolve();
+      const notify = () => resolve();
       const watching = watchers.get(key) ?? new Set();
-      watchers.set(key, watching.add(hear));
+      watchers.set(key, watching.add(notify));
       return {
         get ended() {
           return ended;
         },
         rearm,
         stop() {
-          watching.delete(hear);
+          watching.delete(notify);
           if (watching.size === 0 && watchers.get(key) === watching) watchers.delete(key);
         },
       };

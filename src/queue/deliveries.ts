@@ -2,7 +2,7 @@
  * Webhook deliveries as jobs of a queue of their own. The delivery of a
  * prediction's end is added in the very transaction that accepts the prediction
  * and waits there, so that no crash can part the two; whoever ends the prediction
- * hurries it up. Sending is src/webhooks.
+ * promotes it. Sending is src/webhooks.
  */
 import { deliveryLinks } from "../core/links.ts";
 import { openQueue } from "./bullmq.ts";
@@ -14,7 +14,7 @@ import { reachRedis } from "../redis/connections.ts";
 import { toIsoTime } from "./jobs.ts";
 import { isPredictionId as isJobId, newDeliveryId, type Names } from "./names.ts";
 
-/** Where word of an end goes, and of which ends. */
+/** Where a completion is delivered, and of which ends. */
 export interface Webhook {
   url: string;
   events: readonly WebhookEventType[];
@@ -33,7 +33,7 @@ export interface DeliveryData extends Webhook {
   prediction?: { model: string; id: string };
   /** What is sent: there from the start, or since it had to wait or was sent in vain, so that the prediction's removal can't undo it. */
   event?: WebhookEvent;
-  /** Unix time in ms before which the next attempt must not start, whoever hurries the delivery up. */
+  /** Unix time in ms before which the next attempt must not start, whoever promotes the delivery. */
   not_before?: number;
 }
 
@@ -76,9 +76,9 @@ export interface Delivery {
   links: { self: string; replay: string };
 }
 
-/** Whoever ends a prediction hurries its delivery up; this is for an api that died between the two. */
+/** Whoever ends a prediction promotes its delivery; this is for an api that died between the two. */
 export const LOOK_WAITING_MS = 2 * 60_000;
-/** The same for a worker that died, which hurries the delivery up before the end, too. */
+/** The same for a worker that died, which promotes the delivery before the end, too. */
 export const LOOK_RUNNING_MS = 5000;
 /** Redis and this process may not agree on the millisecond in which a prediction expires. */
 const EXPIRY_MARGIN_MS = 100;

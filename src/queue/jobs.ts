@@ -24,7 +24,7 @@ export interface PredictionJobData {
   fingerprint?: string;
   /** Tells submissions with the same id apart. */
   submission?: string;
-  /** Id of the delivery that tells of its end. */
+  /** Id of the webhook delivery of its end. */
   webhook?: string;
 }
 

@@ -110,7 +110,7 @@ export async function listPredictions(
       return jobs.map((job) => ({ job, isRunning }));
     }),
   );
-  // One that went on meanwhile was found in two states.
+  // One that continued meanwhile was found in two states.
   const once = new Map(found.flat().map((each) => [each.job.id, each]));
   const newest = [...once.values()].toSorted((a, b) => b.job.timestamp - a.job.timestamp).slice(0, limit);
   const described = await Promise.all(
@@ -157,7 +157,7 @@ async function newestWaiting(store: PredictionStore, model: string, limit: numbe
 }
 
 /**
- * The delivery that tells of a prediction's end, if there is one, and when the prediction expires, if ever.
+ * The webhook delivery of a prediction's end, if there is one, and when the prediction expires, if ever.
  * @throws PredictionNotFoundError
  */
 export async function webhookOf(

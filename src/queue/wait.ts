@@ -26,7 +26,7 @@ export async function waitForPrediction(
   try {
     if (watched) await firstOf(watch.ended, Math.min(ms, LOOK_INTERVAL_MS), signal);
     for (;;) {
-      // Word can come before its end is in Redis, and must not count twice.
+      // The event can come before its end is in Redis, and must not count twice.
       watch.rearm();
       const prediction = await readPrediction(store, model, id);
       const left = deadline - Date.now();

@@ -1,5 +1,5 @@
 /**
- * What workers tell of themselves through Redis: which models they serve, how
+ * What workers report of themselves through Redis: which models they serve, how
  * their engines fare, whether consumption makes progress. Workers write a
  * heartbeat, the api reads them all.
  */

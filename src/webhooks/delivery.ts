@@ -71,7 +71,7 @@ export async function startWebhookDelivery({
 
   async function deliver(job: DeliveryJob, token?: string): Promise<DeliveryOutcome> {
     try {
-      // Woken by word of an end that it has told of already, in vain so far.
+      // Woken for an end that it was sent for already, in vain so far.
       const early = (job.data.not_before ?? 0) - Date.now();
       if (early > 0) return await putBack(job, early, token);
       const event = job.data.event ?? (await awaitEvent(job, token));
@@ -142,7 +142,7 @@ export async function startWebhookDelivery({
     if (!isFinal(prediction.status)) {
       const usual = prediction.status === "running" ? LOOK_RUNNING_MS : LOOK_WAITING_MS;
       await job.moveToDelayed(Date.now() + msUntilLook(usual, expiresAt), token);
-      // It may have ended between the look and the move, and whoever ended it found nothing to hurry up.
+      // It may have ended between the look and the move, and whoever ended it found nothing to promote.
       await predictions
         .read(model, id)
         .then(async ({ status }) => isFinal(status) && deliveries.now(job.id!))

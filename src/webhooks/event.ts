@@ -1,4 +1,4 @@
-/** The event that tells of a prediction's end. */
+/** The webhook event of a prediction's end. */
 import type { WebhookEvent } from "../queue/deliveries.ts";
 import type { Prediction } from "../core/prediction.ts";
 

@@ -152,7 +152,7 @@ export function startConsumer({
   const warnOfInput = (job: PredictionJob) => (error: unknown) =>
     log.warn({ err: error, prediction: job.id }, "input not removed");
   const warnOfWebhook = (job: PredictionJob) => (error: unknown) =>
-    log.warn({ err: error, prediction: job.id }, "webhook not hurried up; it goes out a little later");
+    log.warn({ err: error, prediction: job.id }, "webhook delivery not promoted; it goes out a little later");
 
   const worker = new Worker<PredictionJobData, Completion>(modelName, runPrediction, {
     connection: redis,

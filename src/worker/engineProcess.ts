@@ -40,7 +40,7 @@ interface Chunk {
 export interface EngineEvents {
   ready(description: LoaderDescription, batchLimit: number): void;
   outcomes(outcomes: MemberOutcome[]): void;
-  /** A member ran longer than its own limit. The engine goes on, and may still tell its outcome. */
+  /** A member ran longer than its own limit. The engine continues, and may still tell its outcome. */
   overdue(key: number): void;
   /** The engine was silent for too long over the first of these chunks, and was killed. */
   hung(chunks: number[][]): void;

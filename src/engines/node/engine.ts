@@ -252,7 +252,7 @@ function end(): void {
   pipe.unref();
 }
 
-/** Lets `limit` callers go on at a time, the urgent first, else in the order in which they came. */
+/** Lets `limit` callers continue at a time, the urgent first, else in the order in which they came. */
 class Semaphore {
   #free: number;
   readonly #urgent: (() => void)[] = [];

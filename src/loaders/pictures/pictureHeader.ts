@@ -33,7 +33,7 @@ export function readUprightSize(bytes: Buffer, format: PictureFormat): UprightSi
   try {
     return READERS[format]?.(bytes);
   } catch (error) {
-    // The picture ends where its header should go on.
+    // The picture ends where its header should continue.
     if (error instanceof RangeError) return undefined;
     throw error;
   }

@@ -23,9 +23,9 @@ const priority = z
     description: "Against other predictions; low lets every interactive one of normal priority go first.",
   });
 const webhook = z.string({ error: "must be one URL" }).optional().meta({
-  description: "URL that is told of the end. Default: webhooks.url of the configuration, if any.",
+  description: "URL that is notified of the end. Default: webhooks.url of the configuration, if any.",
 });
-const eventsText = `Ends to tell of: ${BULK_EVENTS.join(", ")}. Default: both.`;
+const eventsText = `Ends to notify of: ${BULK_EVENTS.join(", ")}. Default: both.`;
 
 export const bulkFolderSchema = z
   .strictObject({

@@ -25,7 +25,7 @@ const bulkRunSchema = z
     model: z.string(),
     status: z.enum(BULK_STATUSES).meta({
       description:
-        "completed: every entry has its line, whether it succeeded or failed; failed: the run itself could not go on.",
+        "completed: every entry has its line, whether it succeeded or failed; failed: the run itself could not continue.",
     }),
     folder: z.string().nullable().meta({ description: "null for a manifest." }),
     glob: z.string().nullable(),
@@ -241,8 +241,8 @@ export const bulkRoutes: readonly Route[] = [
     handler: resumeBulkRun,
     operation: {
       operationId: "resumeBulkRun",
-      summary: "Go on with a bulk run that failed or was cancelled",
-      description: "It goes on behind the results that are there, with the entries that have none.",
+      summary: "Resume a bulk run that failed or was cancelled",
+      description: "It continues behind the results that are there, with the entries that have none.",
       tags: ["bulk runs"],
       requestParams: { path: z.object({ run: runParameter }) },
       responses: {

@@ -30,7 +30,7 @@ const resultsQuerySchema = z.object({
   follow: z
     .enum(["true", "false"], { error: "must be true or false" })
     .default("true")
-    .meta({ description: "Whether to go on until the run has ended; false sends what is there now." }),
+    .meta({ description: "Whether to continue until the run has ended; false sends what is there now." }),
 });
 
 async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
@@ -98,7 +98,7 @@ export const streamRoutes: readonly Route[] = [
     handler: streamBulkResults,
     operation: {
       operationId: "streamBulkResults",
-      summary: "Read the outcomes, also while the run goes on",
+      summary: "Read the outcomes, also while the run continues",
       description:
         "A line of JSON for each entry, in the order in which they ended: `index`, `status`, `line`, `path` or `custom_id`, `result` or `error`, `timings`.",
       tags: ["bulk runs"],

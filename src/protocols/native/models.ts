@@ -218,7 +218,7 @@ export const modelRoutes: readonly Route[] = [
     handler: modelReady,
     operation: {
       operationId: "modelReady",
-      summary: "Whether a model is served and gets on",
+      summary: "Whether a model is ready",
       tags: ["models"],
       requestParams: { path: z.object({ model: modelParameter }) },
       responses: {

@@ -33,13 +33,13 @@ export const submissionQuerySchema = z.object({
   ttl_ms: milliseconds("Longest wait in the queue; then the prediction expires."),
   timeout_ms: milliseconds("Longest run, at most the model's timeout_ms, which is the default."),
   webhook: z.string({ error: "must be one URL" }).optional().meta({
-    description: "URL that is told of the end. Default: webhooks.url of the configuration, if any.",
+    description: "URL that is notified of the end. Default: webhooks.url of the configuration, if any.",
   }),
   webhook_events: z
     .string({ error: "must be a list separated by commas" })
     .optional()
     .meta({
-      description: `Ends to tell of, separated by commas: ${PREDICTION_EVENTS.join(", ")}. Default: all.`,
+      description: `Ends to notify of, separated by commas: ${PREDICTION_EVENTS.join(", ")}. Default: all.`,
     }),
 });
 
@@ -103,7 +103,7 @@ function textOrNone(value: unknown): string | undefined {
 }
 
 /**
- * Where word goes: what the client named, else what the configuration names, else undefined.
+ * Where it is delivered: what the client named, else what the configuration names, else undefined.
  * @param known events that there are for what is submitted
  * @param faults is added to
  */

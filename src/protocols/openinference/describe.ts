@@ -1,4 +1,4 @@
-/** What the protocol tells of the server and its models: metadata, configuration, readiness, statistics. */
+/** What the protocol says of the server and its models: metadata, configuration, readiness, statistics. */
 import type { Api } from "../../api/api.ts";
 import { checkModel, reportsOf } from "../../api/readiness.ts";
 import {

@@ -8,7 +8,7 @@ import type { RedisServer } from "../../../src/redis/provideRedis.ts";
 import { openRedis, send, startTestApi, type Json, type TestApi } from "../../support/api.ts";
 import { startTestRedis, whyNoRedis } from "../../support/redis.ts";
 
-describe.skipIf(whyNoRedis)("what the api tells of itself", () => {
+describe.skipIf(whyNoRedis)("what the api says of itself", () => {
   let redis: RedisServer;
   let api: TestApi;
 

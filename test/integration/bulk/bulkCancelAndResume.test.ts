@@ -1,4 +1,4 @@
-/** Bulk runs of a server that end before they are complete, and go on later; their webhooks tell of each end. */
+/** Bulk runs of a server that end before they are complete, and continue later; their webhooks notify of each end. */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -66,7 +66,7 @@ describe.skipIf(whyNoRedis)("a bulk run that was cancelled or failed", () => {
   };
   const told = (id: string) => receiver.received.filter(({ event }) => event.data.id === id);
 
-  test("goes on behind its results; its webhooks tell of both ends, once each", async () => {
+  test("continues behind its results; its webhooks notify of both ends, once each", async () => {
     const manifest = Array.from({ length: ENTRIES }, (_, index) =>
       JSON.stringify({ custom_id: `c${index}`, request: { Fid: `c${index}`, Ms: 20 } }),
     );
@@ -101,7 +101,7 @@ describe.skipIf(whyNoRedis)("a bulk run that was cancelled or failed", () => {
     expect(new Set(told(run.id).map(({ id }) => id)).size).toBe(2);
   });
 
-  test("goes on by the command line, which follows it to its end", async () => {
+  test("continues by the command line, which follows it to its end", async () => {
     for (let index = 0; index < 5; index++) writeFileSync(join(photos, `${index}.jpg`), "not read");
     const pid = processNamed(infermill.child.pid!, /main\.js coordinator$/);
     process.kill(pid, "SIGSTOP");

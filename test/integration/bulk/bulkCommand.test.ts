@@ -127,7 +127,7 @@ describe.skipIf(whyNoRedis)("infermill bulk", () => {
     }
   });
 
-  test("Ctrl-C exits with 130 and prints the command that goes on; no line is missing or doubled", async () => {
+  test("Ctrl-C exits with 130 and prints the command that resumes it; no line is missing or doubled", async () => {
     const many = join(folder, "many");
     mkdirSync(many);
     for (let index = 0; index < SLOW_PICTURES; index++)

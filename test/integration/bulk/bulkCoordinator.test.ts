@@ -70,7 +70,7 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     }
   });
 
-  test("that goes on with a run counts on from what is done, which is nobody's rate", async () => {
+  test("that resumes a run counts on from what is done, which is nobody's rate", async () => {
     const id = await sendManifest(5);
     const lines = [0, 1, 2].map((index) => `{"index":${index},"status":"succeeded","line":${index + 1}}\n`);
     writeFileSync(join(api.config.data_dir, "bulk", id, "results.ndjson"), lines.join(""));

@@ -44,7 +44,7 @@ describe.skipIf(whyNoRedis)("a bulk run", () => {
       .map((line) => JSON.parse(line) as BulkResult);
   }
 
-  test("goes on when worker, coordinator and Redis are killed one after the other: no line is missing or doubled", async () => {
+  test("continues when worker, coordinator and Redis are killed one after the other: no line is missing or doubled", async () => {
     const manifest = Array.from({ length: ENTRIES }, (_, index) =>
       JSON.stringify({ custom_id: `c${index}`, request: { Fid: `c${index}`, Ms: 20 } }),
     ).join("\n");

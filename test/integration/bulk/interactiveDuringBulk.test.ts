@@ -15,7 +15,7 @@ const BATCH_SIZE = 4;
 /** Entries that a worker holds for its engine at a time, and as many again. */
 const HELD_MS = (4 * 2 * BATCH_SIZE * BATCH_MS) / BATCH_SIZE;
 
-describe.skipIf(whyNoRedis)("while a bulk run goes on", () => {
+describe.skipIf(whyNoRedis)("while a bulk run continues", () => {
   let infermill: TestInfermill;
   beforeAll(async () => {
     infermill = await startInfermill({

@@ -155,7 +155,7 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
     expect(infermill.output()).not.toContain("starting it again");
   });
 
-  test("what runs when it is stopped is finished, what waits is kept, and a second start goes on with it", async () => {
+  test("what runs when it is stopped is finished, what waits is kept, and a second start resumes it", async () => {
     const file = writeConfig("again", {});
     const first = runInfermill(["start", "--config", file]);
     const firstUrl = await urlOf(first);

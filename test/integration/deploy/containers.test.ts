@@ -38,7 +38,7 @@ const { services, volumes } = parse(textOf("docker-compose.yml")) as {
 };
 const { redis, api, worker, coordinator } = services;
 
-/** The instructions of the Dockerfile, a stage each; lines that go on are joined. */
+/** The instructions of the Dockerfile, a stage each; lines that continue are joined. */
 const stages = textOf("Dockerfile")
   .replaceAll(/^#.*\n/gm, "")
   .replaceAll(/\\\n\s*/g, "")

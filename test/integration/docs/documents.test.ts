@@ -55,7 +55,7 @@ const NOT_RUN: Readonly<Record<string, string>> = {
   "npx infermill worker --models CocoObjectDetection": "as the line before",
   "npx infermill coordinator": "as the line before",
   "npx infermill bulk --resume bulk_01a2045acb0b743dbcced28f5d7e5370":
-    "goes on with a run that was interrupted, and there is none of this id",
+    "resumes a run that was interrupted, and there is none of this id",
   "docker compose up --build": "needs a container engine",
   "docker compose up --build --scale worker=3": "needs a container engine",
   "rm -rf ~/.cache/infermill/redis": "removes what other processes run",

@@ -275,7 +275,7 @@ describe("addresses that can't be right", () => {
 });
 
 describe("faults on the way", () => {
-  test("a download that is cut goes on where it broke", async () => {
+  test("a download that is cut continues where it broke", async () => {
     const source = serve("model.onnx", {
       etag: '"v1"',
       // More cuts than tries: each that brought something starts the count anew.
@@ -301,7 +301,7 @@ describe("faults on the way", () => {
     expect(await readdir(path.join(cache, "models", ".downloads"))).toEqual([]);
   });
 
-  test("a later run goes on where an earlier one gave up", async () => {
+  test("a later run continues where an earlier one gave up", async () => {
     const source = serve("model.onnx", { etag: '"v1"', faults: [{ cutAfter: 700_000 }] });
     expect(await refusal(source, { retryDelaysMs: [] })).toMatch(
       /can't be downloaded from 127.0.0.1:\d+: the connection broke \(.+\) \(tried 1 times\)/,
@@ -631,7 +631,7 @@ describe("infermill models pull", () => {
     expect(server.requests.filter((request) => request.path === HUB_FILE)).toHaveLength(1);
   });
 
-  test("after a killed process the next goes on where it was", async () => {
+  test("after a killed process the next continues where it was", async () => {
     server.files[HUB_FILE]!.faults = [{ silentAfter: 2_000_000 }];
     const killed = runInfermill(["models", "pull", "Hub"], { env });
     const downloads = path.join(cache, "models", ".downloads");

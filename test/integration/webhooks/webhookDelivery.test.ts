@@ -156,7 +156,7 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     );
   });
 
-  test("one that is cancelled while it runs is told of at once, and not again", async () => {
+  test("one that is cancelled while it runs is notified of at once, and not again", async () => {
     const good = await startOne();
     const prediction = await submit(good.url, { Ms: 1500 });
     await until(
@@ -169,7 +169,7 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
     expect(good.received.map(({ event }) => event.type)).toEqual(["prediction.cancelled"]);
   });
 
-  test("webhook_events says which ends are told of", async () => {
+  test("webhook_events says of which ends it is notified", async () => {
     const good = await startOne();
     const prediction = await submit(good.url, {}, "&webhook_events=prediction.failed,prediction.expired");
     expect(await untilIts("skipped", prediction)).toMatchObject({ attempts: [] });

@@ -119,7 +119,7 @@ describe.each(KINDS)("an engine of $kind", ({ file, skip }) => {
     });
   }
 
-  test.skipIf(skip)("goes on when a request in a batch is faulty, which fails alone", async () => {
+  test.skipIf(skip)("continues when a request in a batch is faulty, which fails alone", async () => {
     await startPool();
     const { pid } = pool.report().engines[0]!;
     for (const [what, code, detail] of FAULTS) {

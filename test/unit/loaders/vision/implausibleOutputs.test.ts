@@ -70,7 +70,7 @@ describe("an output that can't be a result is an error, never an empty list", ()
     expect(found).toEqual([{ Cs: 0.9, Lb: "b", Dm: { X: 0, Y: 0.3438, W: 12 / 64, H: 20 / 64 } }]);
   });
 
-  it("is told of scores that no activation was named for", async () => {
+  it("is notified of scores that no activation was named for", async () => {
     const file = await modelFile({
       opset: 13,
       name: "logits",
