@@ -147,7 +147,7 @@ describe.skipIf(whyNoRedis)("infermill start", () => {
     for (const path of [stuck, old]) utimesSync(path, 0, 0);
     const infermill = runInfermill(["start", "--config", file]);
     const url = await urlOf(infermill);
-    await infermill.printed(/not every input that was left over could be removed/);
+    await infermill.printed(/not every input or output that was left over could be removed/);
     expect([existsSync(stuck), existsSync(old)]).toEqual([true, false]);
     expect(await submit(url, "Scripted", { Fid: "a" })).toMatchObject({ status: "succeeded" });
     infermill.child.kill("SIGINT");
