@@ -295,9 +295,9 @@ describe.skipIf(whyNoRedis)("a process with an embedded Redis of its own", () =>
     await infermill.printed(/Redis at unix:.* can't be reached/, 5000);
     infermill.child.kill("SIGTERM");
     expect(await infermill.exited).toEqual({ code: 0, signal: null });
-    expect(infermill.output()).toMatch(
-      /"time":"\d{4}-\d\d-\d\dT.*"stopping \(SIGTERM\): [^]*"msg":"stopped"/,
-    );
+    // A pipe may hold the first of two lines back for longer than the second.
+    expect(infermill.output()).toMatch(/"time":"\d{4}-\d\d-\d\dT.*"stopping \(SIGTERM\): /);
+    expect(infermill.output()).toContain('"msg":"stopped"');
   });
 
   test("an api that waits for a Redis says so within seconds", async () => {

@@ -1,6 +1,7 @@
 /** The guarded reader of an engine's pipe: frames come out whole however they arrive, and nothing else comes out. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { parseJson } from "../../../src/core/json.ts";
 import { encodeFrame, FrameError, FrameReader } from "../../../src/engines/frames.ts";
 import {
   decodeFromEngine,
@@ -28,7 +29,8 @@ test("frames come out as they went in, in whatever pieces they arrive", () => {
           rest = rest.subarray(cut);
         }
         expect(read.map(({ header, body }) => [header, [...body]])).toEqual(
-          sent.map(({ header, body }) => [JSON.parse(header), [...body]]),
+          // With the numbers that JavaScript can't hold as they are read from outside.
+          sent.map(({ header, body }) => [parseJson(header), [...body]]),
         );
       },
     ),
