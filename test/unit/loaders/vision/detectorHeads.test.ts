@@ -431,8 +431,8 @@ describe("a detector's head", () => {
       }),
       { numRuns: 10_000 },
     );
-    // Refusing everything would be no art.
-    expect(counts.right).toBeGreaterThan(1500);
+    // Refusing everything would be no art: about 1,500 are read, give or take 100.
+    expect(counts.right).toBeGreaterThan(1200);
     expect([...rightBy.keys()].toSorted(), "every layout is read somewhere").toEqual(
       Object.keys(WRITERS).toSorted(),
     );
