@@ -116,7 +116,7 @@ function readHubToken(env: NodeJS.ProcessEnv): string | undefined {
   const token = env["HF_TOKEN"]?.trim();
   // fetch would print a header that it refuses, and so the token.
   if (token && !/^[\x21-\x7e]+$/.test(token)) {
-    throw new ModelSourceError("HF_TOKEN must be one word of ASCII characters, such as hf_…");
+    throw new ModelSourceError("HF_TOKEN must be printable ASCII characters without spaces, such as hf_…");
   }
   return token || undefined;
 }
