@@ -46,9 +46,10 @@ export class ServedModel {
     return this.#loading;
   }
 
-  /** Loads a model that failed again where one of its files is another since then. */
-  async loadIfChanged(): Promise<void> {
-    if (this.#failure && this.#failure.stamp !== (await this.#stamp())) await this.load();
+  /** Whether one of the files of a model that failed is another than the one that could not be loaded. */
+  async hasChanged(): Promise<boolean> {
+    if (!this.#failure || this.#loading) return false;
+    return this.#failure.stamp !== (await this.#stamp());
   }
 
   report(): ModelReport {
@@ -71,10 +72,12 @@ export class ServedModel {
   async #tryToLoad(): Promise<void> {
     if (this.#isClosing || (this.#pool && !this.#failure)) return;
     const { modelName, model, specs, resolvePaths, log, ...shared } = this.#options;
-    const stamp = await this.#stamp();
+    // Of the files as they are before they are read: what changes meanwhile is another try.
+    let stamp = await this.#stamp();
     try {
       const modelPaths = await resolvePaths();
       this.#files = modelPaths;
+      stamp = await this.#stamp();
       this.#pool = new EnginePool({
         modelName,
         specs: specs.map((spec) => ({ ...spec, modelPaths })),
@@ -105,7 +108,7 @@ export class ServedModel {
       pid: null,
       error: engine.error ?? error.message,
     }));
-    this.#failure = { error, report: { ...report, engines }, stamp: await this.#stamp().catch(() => stamp) };
+    this.#failure = { error, report: { ...report, engines }, stamp };
     await this.#pool?.close(0);
     this.#pool = undefined;
   }

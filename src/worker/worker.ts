@@ -93,6 +93,9 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     logLoad(model, log);
     await beat();
   };
+  const loadChanged = async (model: ServedModel) => {
+    if (await model.hasChanged()) await load(model);
+  };
   const closeModels = (limitMs: number) => Promise.all(served.map((model) => model.close(limitMs)));
   const disconnect = () => {
     redis.disconnect();
@@ -109,7 +112,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const heartbeat = setInterval(() => {
     for (const model of served) {
       model.adjust();
-      void model.loadIfChanged();
+      void loadChanged(model);
     }
     void beat();
   }, HEARTBEAT_INTERVAL_MS);
