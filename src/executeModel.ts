@@ -12,7 +12,7 @@ import type { BaseModelLoader } from "./loaders/BaseModelLoader.ts";
 import type { PredictionRequest, PredictionResponse } from "./imil/dictionaries.ts";
 import { openModel } from "./engines/openModel.ts";
 import { checkLoaders } from "./loaders/openLoader.ts";
-import { checkOutcomes } from "./loaders/outcomes.ts";
+import { predictAlone } from "./loaders/outcomes.ts";
 import { asDictionary, checkRequest, isBlank } from "./imil/requestSchema.ts";
 import { inlineTensors } from "./tensors/dialect.ts";
 import { buildErrorResponse, toImilResponse } from "./imil/response.ts";
@@ -142,12 +142,7 @@ export function openConfig({ config: file, onProgress }: ExecuteOptions): LocalC
 /** A loader that can't overlap must not be called again before it returned. */
 function takeTurns(loader: BaseModelLoader): LocalModel {
   let lastTurn: Promise<unknown> = Promise.resolve();
-  const predict = async (request: PredictionRequest) => {
-    const trace = { preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
-    const [outcome] = checkOutcomes(await loader.predictRequests([request], trace), 1);
-    if (outcome instanceof Error) throw outcome;
-    return outcome!;
-  };
+  const predict = (request: PredictionRequest) => predictAlone(loader, request);
   return {
     loader,
     run(request) {

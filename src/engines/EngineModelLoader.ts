@@ -1,11 +1,12 @@
 /** A loader that runs in an engine of its own, used like one of this process: for `executeModel` and the command line. */
 import { DEFAULT_MAX_BATCH_SIZE } from "../config/schema.ts";
 import type { LoaderDescription } from "../core/description.ts";
-import { attachOutputs, inputsOf, type RequestDictionary } from "../core/request.ts";
+import { attachOutputs, inputsOf, type RequestDictionary, type ResponseDictionary } from "../core/request.ts";
 import { picturesOf } from "../imil/requestPictures.ts";
 import { EngineLostError, LoaderError, PredictionTimeoutError } from "../errors.ts";
 import { BaseModelLoader, type BatchTrace, type Outcome } from "../loaders/BaseModelLoader.ts";
 import type { LoaderSpec } from "../loaders/loaderSpec.ts";
+import { predictAlone } from "../loaders/outcomes.ts";
 import { EngineChild } from "./engineChild.ts";
 import { fromWire, type FromEngine, type Member, type MemberOutcome } from "./protocol.ts";
 
@@ -69,14 +70,8 @@ export class EngineModelLoader extends BaseModelLoader {
     return this.#description;
   }
 
-  override async predictRequest(request: RequestDictionary): Promise<Record<string, unknown>> {
-    const [outcome] = await this.predictRequests([request], {
-      preprocess_ms: 0,
-      infer_ms: 0,
-      postprocess_ms: 0,
-    });
-    if (outcome instanceof Error) throw outcome;
-    return outcome!;
+  override predictRequest(request: RequestDictionary): Promise<ResponseDictionary> {
+    return predictAlone(this, request);
   }
 
   override async predictRequests(

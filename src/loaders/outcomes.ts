@@ -1,6 +1,7 @@
-/** Checks what a loader's `predictRequests` returned, since its author may have written plain JavaScript. */
+/** What a loader's `predictRequests` returned, checked, since its author may have written plain JavaScript. */
+import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import { LoaderError } from "../errors.ts";
-import type { Outcome } from "./BaseModelLoader.ts";
+import type { BaseModelLoader, Outcome } from "./BaseModelLoader.ts";
 
 /** @throws LoaderError where the outcomes are not as many as the requests; one that is no dictionary becomes an error itself */
 export function checkOutcomes(outcomes: unknown, expected: number): Outcome[] {
@@ -20,4 +21,18 @@ export function checkOutcomes(outcomes: unknown, expected: number): Outcome[] {
       `the loader must return a response dictionary, got ${JSON.stringify(outcome) ?? typeof outcome}`,
     );
   });
+}
+
+/**
+ * Runs one request as a batch of its own.
+ * @throws whatever it fails with
+ */
+export async function predictAlone(
+  loader: Pick<BaseModelLoader, "predictRequests">,
+  request: RequestDictionary,
+): Promise<ResponseDictionary> {
+  const trace = { preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
+  const [outcome] = checkOutcomes(await loader.predictRequests([request], trace), 1);
+  if (outcome instanceof Error) throw outcome;
+  return outcome!;
 }

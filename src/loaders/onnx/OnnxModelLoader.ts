@@ -10,6 +10,7 @@ import type { LoaderDescription, TensorDescription } from "../../core/descriptio
 import type { RequestDictionary, ResponseDictionary } from "../../core/request.ts";
 import { BaseModelLoader, type BatchTrace, type Outcome } from "../BaseModelLoader.ts";
 import type { BatchOption } from "./batchPlan.ts";
+import { predictAlone } from "../outcomes.ts";
 import { OnnxGraph, type GraphOptions } from "./OnnxGraph.ts";
 import type { InputTensors } from "./rows.ts";
 import { sampleSets } from "./samples.ts";
@@ -94,11 +95,8 @@ export abstract class OnnxModelLoader extends BaseModelLoader {
     return graph;
   }
 
-  override async predictRequest(request: RequestDictionary): Promise<ResponseDictionary> {
-    const trace = { preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
-    const [outcome] = await this.predictRequests([request], trace);
-    if (outcome instanceof Error) throw outcome;
-    return outcome!;
+  override predictRequest(request: RequestDictionary): Promise<ResponseDictionary> {
+    return predictAlone(this, request);
   }
 
   override async predictRequests(

@@ -9,7 +9,6 @@ import type { Interpretation, OutputRow, PictureInput } from "../pictures/OnnxPi
 import type { DecodedPicture } from "../pictures/picture.ts";
 import { readField, resample, sizeFor, toPng } from "./fields.ts";
 import { IMAGENET, type PreprocessingDefaults } from "./pictureOptions.ts";
-import { suggestLoader } from "./suggestLoader.ts";
 import { VisionModelLoader, visionOptions } from "./VisionModelLoader.ts";
 
 const options = z.object({
@@ -23,21 +22,14 @@ export class DepthEstimationModelLoader extends VisionModelLoader {
   #output = "";
 
   protected override wantedOutputs(outputs: readonly TensorDescription[]): readonly string[] {
-    const { output: named } = this.#options;
-    const output = named === undefined ? outputs[0] : outputs.find(({ name }) => name === named);
-    if (!output) throw new Error(`output must be one of ${outputs.map(({ name }) => name).join(", ")}`);
-    const { shape } = output;
-    if (
-      shape.length < 3 ||
-      (shape.length === 4 && typeof shape[1] === "number" && shape[1] > 1 && shape[3] !== 1)
-    ) {
-      throw new Error(
-        `DepthEstimationModelLoader reads [N, height, width] or [N, 1, height, width], the output "${output.name}" has the shape [${shape.join(", ")}]${suggestLoader(this.facts, this.settings.class_names.length, this.constructor.name)}`,
-      );
-    }
-    this.readScales([output]);
-    this.#output = output.name;
-    return [output.name];
+    this.#output = this.chooseMap(
+      outputs,
+      this.#options.output,
+      "[N, height, width] or [N, 1, height, width]",
+      // Of four dimensions, one is the only channel.
+      ({ shape }) => shape.length !== 4 || typeof shape[1] !== "number" || shape[1] <= 1 || shape[3] === 1,
+    );
+    return [this.#output];
   }
 
   protected override preprocessingDefaults({ channels }: PictureInput): PreprocessingDefaults {

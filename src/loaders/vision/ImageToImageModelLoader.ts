@@ -6,7 +6,6 @@ import type { Interpretation, OutputRow, PictureInput } from "../pictures/OnnxPi
 import type { DecodedPicture } from "../pictures/picture.ts";
 import { readField, toPng } from "./fields.ts";
 import type { PreprocessingDefaults } from "./pictureOptions.ts";
-import { suggestLoader } from "./suggestLoader.ts";
 import { VisionModelLoader, visionOptions } from "./VisionModelLoader.ts";
 
 const options = z.object({
@@ -28,17 +27,12 @@ export class ImageToImageModelLoader extends VisionModelLoader {
   #output = "";
 
   protected override wantedOutputs(outputs: readonly TensorDescription[]): readonly string[] {
-    const { output: named } = this.#options;
-    const output = named === undefined ? outputs[0] : outputs.find(({ name }) => name === named);
-    if (!output) throw new Error(`output must be one of ${outputs.map(({ name }) => name).join(", ")}`);
-    if (output.shape.length < 3) {
-      throw new Error(
-        `ImageToImageModelLoader reads [N, 3, height, width], [N, height, width, 3] or one of them with 1 channel, the output "${output.name}" has the shape [${output.shape.join(", ")}]${suggestLoader(this.facts, this.settings.class_names.length, this.constructor.name)}`,
-      );
-    }
-    this.readScales([output]);
-    this.#output = output.name;
-    return [output.name];
+    this.#output = this.chooseMap(
+      outputs,
+      this.#options.output,
+      "[N, 3, height, width], [N, height, width, 3] or one of them with 1 channel",
+    );
+    return [this.#output];
   }
 
   protected override preprocessingDefaults({ width, height }: PictureInput): PreprocessingDefaults {

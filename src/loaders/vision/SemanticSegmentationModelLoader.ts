@@ -12,7 +12,6 @@ import { round4 } from "./boxes.ts";
 import { readField, resample, sizeFor, toPng } from "./fields.ts";
 import { encodeRunLengths, traceOutlines } from "./masks.ts";
 import { IMAGENET, type PreprocessingDefaults } from "./pictureOptions.ts";
-import { suggestLoader } from "./suggestLoader.ts";
 import { VisionModelLoader, visionOptions } from "./VisionModelLoader.ts";
 
 const options = z.object({
@@ -36,17 +35,12 @@ export class SemanticSegmentationModelLoader extends VisionModelLoader {
   #output = "";
 
   protected override wantedOutputs(outputs: readonly TensorDescription[]): readonly string[] {
-    const { output: named } = this.#options;
-    const output = named === undefined ? outputs[0] : outputs.find(({ name }) => name === named);
-    if (!output) throw new Error(`output must be one of ${outputs.map(({ name }) => name).join(", ")}`);
-    if (output.shape.length < 3) {
-      throw new Error(
-        `SemanticSegmentationModelLoader reads [N, classes, height, width] or [N, height, width], the output "${output.name}" has the shape [${output.shape.join(", ")}]${suggestLoader(this.facts, this.settings.class_names.length, this.constructor.name)}`,
-      );
-    }
-    this.readScales([output]);
-    this.#output = output.name;
-    return [output.name];
+    this.#output = this.chooseMap(
+      outputs,
+      this.#options.output,
+      "[N, classes, height, width] or [N, height, width]",
+    );
+    return [this.#output];
   }
 
   protected override preprocessingDefaults({ channels }: PictureInput): PreprocessingDefaults {

@@ -71,6 +71,31 @@ export abstract class VisionModelLoader extends OnnxPictureModelLoader {
     request: PredictionRequest,
   ): Promise<Interpretation> | Interpretation;
 
+  /**
+   * The output that holds numbers for places of the picture: the one that is named, else the first; its scale is read.
+   * @param reads what the loader reads, for the message that refuses another shape
+   * @param fits what its shape must be besides having a height and a width
+   * @throws Error that names the loader which would fit
+   */
+  protected chooseMap(
+    outputs: readonly TensorDescription[],
+    named: string | undefined,
+    reads: string,
+    fits: (output: TensorDescription) => boolean = () => true,
+  ): string {
+    const output = named === undefined ? outputs[0] : outputs.find(({ name }) => name === named);
+    if (!output) throw new Error(`output must be one of ${outputs.map(({ name }) => name).join(", ")}`);
+    if (output.shape.length < 3 || !fits(output)) {
+      const { name: loader } = this.constructor;
+      const advice = suggestLoader(this.facts, this.settings.class_names.length, loader);
+      throw new Error(
+        `${loader} reads ${reads}, the output "${output.name}" has the shape [${output.shape.join(", ")}]${advice}`,
+      );
+    }
+    this.readScales([output]);
+    return output.name;
+  }
+
   /** Labels where `class_names` is left out: those of the model's file. */
   protected defaultLabels(facts: ModelFacts): readonly string[] {
     return facts.labels ?? [];
