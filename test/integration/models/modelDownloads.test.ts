@@ -258,7 +258,7 @@ describe("addresses that can't be right", () => {
   test("a token that no header can hold is not repeated", async () => {
     options.env["HF_TOKEN"] = "hf_one\nhf_two";
     const message = await refusal(HUB_SOURCE);
-    expect(message).toContain("HF_TOKEN must be one word");
+    expect(message).toContain("HF_TOKEN must be printable ASCII characters without spaces");
     expect(message).not.toContain("hf_one");
   });
 
