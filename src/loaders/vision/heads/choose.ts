@@ -255,7 +255,11 @@ const fitYolov8: Fitting = (outputs, evidence) => {
   // Of as many features as boxes, the order that is exported is meant once the format is named.
   return (isNamed(evidence) && usual.length > 0 ? usual : readings).map(({ layout, head }) => ({
     ...head,
-    read: (input) => readRaw(layout, input),
+    read: (input) => {
+      if (layout.boxStep !== 1 && layout.task === "detect" && !isNamed(evidence))
+        checkHasNoObjectness(layout, input);
+      return readRaw(layout, input);
+    },
   }));
 };
 
@@ -268,9 +272,9 @@ const fitYolov5: Fitting = (outputs, evidence) =>
   }));
 
 const fitYolov6: Fitting = (outputs, evidence) => {
-  if (evidence.beginsWithFocus && !evidence.named) return [];
+  if ((evidence.beginsWithFocus && !evidence.named) || !isOfBoxesOnly(evidence)) return [];
   const accept = ({ anchors, featuresFirst }: RawReading) => anchors === 1 && !featuresFirst;
-  return fitRaw("yolov6", outputs, withDetect(evidence), accept, true).map(({ layout, head }) => ({
+  return fitRaw("yolov6", outputs, { ...evidence, task: "detect" }, accept, true).map(({ layout, head }) => ({
     ...head,
     read: (input) => {
       const { data } = input.row[layout.output]!;
@@ -285,9 +289,35 @@ const fitYolov6: Fitting = (outputs, evidence) => {
   }));
 };
 
-/** YOLOv6 and YOLOX know boxes only; another task in the metadata says that the head is none of theirs. */
-function withDetect(evidence: Evidence): Evidence {
-  return evidence.task === undefined ? { ...evidence, task: "detect" } : evidence;
+/** YOLOv6 and YOLOX know boxes only; another task in the metadata or the graph says that the head is none of theirs. */
+const isOfBoxesOnly = (evidence: Evidence) => (evidence.task ?? taskOfGraph(evidence) ?? "detect") === "detect";
+
+/** Below it a box has two classes often enough. */
+const MIN_SURE_SCORE = 0.25;
+
+/**
+ * [boxes, 4 + classes] is [boxes, 5 + classes] to who has a label too many. The objectness is then the first class:
+ * 1 in every box (YOLOv6), or beside another class in every box that is found (YOLOX), whose centre and size may be
+ * relative to its cell.
+ */
+function checkHasNoObjectness(layout: RawLayout, { row, threshold }: HeadInput): void {
+  const { data } = row[layout.output]!;
+  const { boxes, boxStep, classes, output } = layout;
+  if (classes < 2) return;
+  const sure = Math.max(threshold, MIN_SURE_SCORE);
+  let found = 0;
+  for (let at = 0; at < boxes * boxStep; at += boxStep) {
+    const first = data[at + 4]!;
+    let other = 0;
+    for (let index = at + 5; index < at + 4 + classes; index++) other = Math.max(other, data[index]!);
+    if (Math.max(first, other) < sure) continue;
+    if (Math.min(first, other) < sure && Math.abs(first - 1) > 1e-3) return;
+    found++;
+  }
+  if (found === 0) return;
+  throw new ImplausibleOutputError(
+    `the output "${output}" has a score of its first class in every box that is found (${found}), as an objectness has it: look at class_names (their number says where the classes begin) and at loader; set format to yolov8 where the first class is one`,
+  );
 }
 
 /** [boxes, 5 + classes] could be [boxes, 4 + classes], or YOLOX; YOLOv6's objectness of 1 everywhere tells them apart. */
@@ -307,8 +337,9 @@ function checkObjectnessIsOne(data: ArrayLike<number>, layout: RawLayout): void 
 const fitYolox =
   (format: DetectorFormat): Fitting =>
   (outputs, evidence) => {
+    if (!isOfBoxesOnly(evidence)) return [];
     const accept = ({ anchors, featuresFirst }: RawReading) => anchors === 1 && !featuresFirst;
-    return fitRaw(format, outputs, withDetect(evidence), accept, true).map(({ layout, head }) => ({
+    return fitRaw(format, outputs, { ...evidence, task: "detect" }, accept, true).map(({ layout, head }) => ({
       ...head,
       read: (input) => readYolox({ ...layout, decoded: undefined }, input),
     }));

@@ -16,7 +16,7 @@ const MAX_RELATIVE_SIZE = 7;
 
 export function readYolox(layout: YoloxLayout, input: HeadInput): Detection[] {
   const output = input.row[layout.output]!;
-  checkObjectness(output.data, layout);
+  checkObjectness(output.data, layout, input.threshold);
   const decoded = layout.decoded ?? isDecoded(output.data, layout, input.threshold);
   if (decoded) return readRaw(layout, input);
   const data = decodeGrids(output.data, layout, input.canvas, input.threshold);
@@ -28,16 +28,14 @@ export function readYolox(layout: YoloxLayout, input: HeadInput): Detection[] {
  * they hold.
  */
 export function isDecoded(data: Numbers, layout: RawLayout, threshold: number): boolean {
-  const { boxes, boxStep, classes, output } = layout;
+  const { boxes, boxStep, output } = layout;
   let relative = 0;
   let total = 0;
   for (let box = 0; box < boxes; box++) {
     const at = box * boxStep;
     const objectness = data[at + 4]!;
     if (!(objectness >= threshold)) continue;
-    let best = 0;
-    for (let index = at + 5; index < at + 5 + classes; index++) best = Math.max(best, data[index]!);
-    const score = objectness * best;
+    const score = objectness * bestClassOf(data, layout, box);
     if (!(score >= threshold)) continue;
     const [x, y, width, height] = [data[at]!, data[at + 1]!, data[at + 2]!, data[at + 3]!];
     total += score;
@@ -54,12 +52,51 @@ export function isDecoded(data: Numbers, layout: RawLayout, threshold: number): 
   );
 }
 
-/** @throws ImplausibleOutputError where every objectness is 1, which is YOLOv6's way */
-function checkObjectness(data: Numbers, { boxes, boxStep, output }: RawLayout): void {
-  for (let at = 0; at < boxes * boxStep; at += boxStep) if (data[at + 4] !== 1) return;
-  throw new ImplausibleOutputError(
-    `the output "${output}" has an objectness of 1 in every box, as YOLOv6 has it; look at loader (YoloModelLoader) and format`,
-  );
+/** Share of the boxes that is looked at for whether their classes are near nothing. */
+const SAMPLED_BOXES = 64;
+const NEAR_NOTHING = 0.01;
+
+/**
+ * YOLOX trains the classes of objects only: on the background they are anything but nothing (0.15 is usual), and an
+ * object has both an objectness and a class. A head whose fifth column is a class, or YOLOv6's 1, has neither.
+ *
+ * @throws ImplausibleOutputError where the fifth column can't be an objectness
+ */
+function checkObjectness(data: Numbers, layout: RawLayout, threshold: number): void {
+  const { boxes, boxStep, output } = layout;
+  const look = "look at loader and format (YoloModelLoader reads YOLOv6 and YOLOv8), and at class_names";
+  let isOne = true;
+  for (let box = 0; box < boxes && isOne; box++) isOne = data[box * boxStep + 4] === 1;
+  if (isOne)
+    throw new ImplausibleOutputError(
+      `the output "${output}" has an objectness of 1 in every box, as YOLOv6 has it; ${look}`,
+    );
+  if (hasClassesOnBackground(data, layout)) return;
+  for (let box = 0; box < boxes; box++) {
+    const objectness = data[box * boxStep + 4]!;
+    const best = bestClassOf(data, layout, box);
+    const [low, high] = objectness < best ? [objectness, best] : [best, objectness];
+    if (high < threshold || low >= NEAR_NOTHING) continue;
+    throw new ImplausibleOutputError(
+      `the output "${output}" has an objectness of ${objectness} beside a class score of ${best} in box ${box}, which YOLOX never has: the fifth column may be a class; ${look}`,
+    );
+  }
+}
+
+function hasClassesOnBackground(data: Numbers, layout: RawLayout): boolean {
+  const step = Math.max(1, Math.floor(layout.boxes / SAMPLED_BOXES));
+  let some = 0;
+  let seen = 0;
+  for (let box = 0; box < layout.boxes; box += step, seen++)
+    if (bestClassOf(data, layout, box) > NEAR_NOTHING) some++;
+  return 2 * some >= seen;
+}
+
+function bestClassOf(data: Numbers, { boxStep, classes }: RawLayout, box: number): number {
+  const first = box * boxStep + 5;
+  let best = 0;
+  for (let at = first; at < first + classes; at++) best = Math.max(best, data[at]!);
+  return best;
 }
 
 /** As YOLOX's `demo_postprocess`: centre = (output + cell) × stride, size = e^output × stride, rows first. */
