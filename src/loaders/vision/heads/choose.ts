@@ -290,7 +290,8 @@ const fitYolov6: Fitting = (outputs, evidence) => {
 };
 
 /** YOLOv6 and YOLOX know boxes only; another task in the metadata or the graph says that the head is none of theirs. */
-const isOfBoxesOnly = (evidence: Evidence) => (evidence.task ?? taskOfGraph(evidence) ?? "detect") === "detect";
+const isOfBoxesOnly = (evidence: Evidence) =>
+  (evidence.task ?? taskOfGraph(evidence) ?? "detect") === "detect";
 
 /** Below it a box has two classes often enough. */
 const MIN_SURE_SCORE = 0.25;

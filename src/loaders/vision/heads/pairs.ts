@@ -116,6 +116,10 @@ export function readHeatMaps(layout: HeatMapLayout, { row, canvas, threshold }: 
     throw new ImplausibleOutputError(
       `the output "${layout.heat}" has ${heat.length} numbers, expected ${classes} × ${height} × ${width}; look at format`,
     );
+  if (activation === "sigmoid" && heat.every((value) => value >= 0 && value <= 1))
+    throw new ImplausibleOutputError(
+      `the output "${layout.heat}" has nothing but numbers from 0 to 1, which are scores already and no logits; set activation to none`,
+    );
   const [scaleX, scaleY] = [canvas.width / width, canvas.height / height];
   const found: Detection[] = [];
   for (let classIndex = 0; classIndex < classes; classIndex++) {

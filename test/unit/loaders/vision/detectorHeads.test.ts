@@ -245,15 +245,17 @@ const WRITERS: Record<string, Writer> = {
         ["torchvision", "boxes", "scores", "labels", undefined],
         ["tensorflow", "detection_boxes", "detection_scores", "detection_classes", "num_detections"],
         ["efficient-nms", "det_boxes", "det_scores", "det_classes", "num_dets"],
+        ["ssd", "bboxes", "scores", "labels", undefined],
         ["orig_target_sizes", "boxes", "scores", "labels", undefined],
       ] as const
     ).map(([name, boxesName, scoresName, classesName, count]): [string, Writer] => [
       name,
       (things, classes, task) => {
         if (task !== "detect") return undefined;
-        const first = name === "torchvision" || name === "tensorflow" ? 1 : 0;
+        const first = ["torchvision", "tensorflow", "ssd"].includes(name) ? 1 : 0;
         const boxes = things.flatMap((thing) => {
-          const [a, b, c, d] = name === "tensorflow" ? fractions(sides(thing)) : sides(thing);
+          const isFraction = name === "tensorflow" || name === "ssd";
+          const [a, b, c, d] = isFraction ? fractions(sides(thing)) : sides(thing);
           return name === "tensorflow" ? [b!, a!, d!, c!] : [a!, b!, c!, d!];
         });
         const n = things.length;
@@ -297,6 +299,55 @@ const WRITERS: Record<string, Writer> = {
           ),
         ])
       : undefined,
+  "yolo-nas-flat": (things, classes, task) =>
+    task === "detect"
+      ? written({ name: "yolo-nas-flat", classes, task, things }, [
+          output(
+            "graph2_flat_predictions",
+            [things.length, 7],
+            things.flatMap((thing) => [0, ...sides(thing), thing.score, thing.classIndex]),
+            false,
+          ),
+        ])
+      : undefined,
+  mmdetection: (things, classes, task) =>
+    task === "detect"
+      ? written({ name: "mmdetection", classes, task, things }, [
+          output(
+            "dets",
+            [things.length + 1, 5],
+            [...things.flatMap((thing) => [...sides(thing), thing.score]), 0, 0, 0, 0, 0],
+          ),
+          output(
+            "labels",
+            [things.length + 1],
+            [...things.map(({ classIndex }) => classIndex), -1],
+            true,
+            "int64",
+          ),
+        ])
+      : undefined,
+  "centernet maps": (things, classes, task) => {
+    if (task !== "detect") return undefined;
+    const cells = canvas.width / 4;
+    const plane = cells * cells;
+    const heat = new Float32Array(classes * plane).fill(-9);
+    const [size, offset] = [new Float32Array(2 * plane), new Float32Array(2 * plane)];
+    for (const { x, y, width, height, score, classIndex } of things) {
+      const [column, line] = [Math.floor(x / 4), Math.floor(y / 4)];
+      const cell = line * cells + column;
+      heat[classIndex * plane + cell] = Math.log(score / (1 - score));
+      size.set([width / 4], cell);
+      size.set([height / 4], plane + cell);
+      offset.set([x / 4 - column], cell);
+      offset.set([y / 4 - line], plane + cell);
+    }
+    return written({ name: "centernet maps", classes, task, things }, [
+      output("hm", [classes, cells, cells], heat),
+      output("wh", [2, cells, cells], size),
+      output("reg", [2, cells, cells], offset),
+    ]);
+  },
   paddle: (things, classes, task) =>
     task === "detect"
       ? written({ name: "paddle", classes, task, things }, [
