@@ -10,7 +10,11 @@ import { labelColour } from "../../../src/annotate/labelColour.ts";
 import { drawOverlay } from "../../../src/annotate/overlay.ts";
 import { cocoLabels } from "../../../src/loaders/labels/coco.ts";
 import type { Finding } from "../../../src/imil/dictionaries.ts";
+import { YoloModelLoader } from "../../../src/index.ts";
+import { decodeRunLengths } from "../../../src/loaders/vision/masks.ts";
+import { openLoader, predictOne } from "../../support/loaders.ts";
 import { plainPicture } from "../../support/pictures.ts";
+import { sharedModels, sharedPhotos } from "../../support/sharedModels.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "infermill-annotate-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -172,3 +176,39 @@ test("the copy of a BMP is a PNG beside its name, and a name that is not UTF-8 i
   const { width, height, format } = await sharp(readFileSync(toFilePath(`${copy}.png`))).metadata();
   expect([width, height, format]).toEqual([700, 700, "png"]);
 });
+
+test.skipIf(!sharedModels || !sharedPhotos)(
+  "a mask of a segmentation model colours the pixels of its run lengths and few others",
+  async () => {
+    const source = join(sharedPhotos!, "darknet_dog.jpg");
+    const loader = await openLoader(YoloModelLoader, [
+      join(sharedModels!, "any", "yolov8n_seg", "model.onnx"),
+    ]);
+    const findings = await predictOne(loader, readFileSync(source));
+    const draw = async (name: string, drawn: Finding[]) => {
+      await annotatePicture(source, drawn, join(folder, name), MAX_PIXELS);
+      return sharp(join(folder, name)).raw().toBuffer();
+    };
+    const masked = await draw("masked.jpg", findings);
+    const boxed = await draw(
+      "boxed.jpg",
+      findings.map(({ Msk: _, ...rest }) => rest),
+    );
+    const bitmaps = findings.map(({ Msk }) => decodeRunLengths(Msk!.Rle));
+    const counts = { inside: 0, coloured: 0, outside: 0, spilled: 0 };
+    for (let pixel = 0; pixel < boxed.length / 3; pixel++) {
+      const isInside = bitmaps.some(({ data }) => data[pixel] === 1);
+      const at = 3 * pixel;
+      const change = [0, 1, 2].reduce(
+        (sum, each) => sum + Math.abs(masked[at + each]! - boxed[at + each]!),
+        0,
+      );
+      counts[isInside ? "inside" : "outside"]++;
+      if (change > 30) counts[isInside ? "coloured" : "spilled"]++;
+    }
+    expect(counts.inside).toBeGreaterThan(20_000);
+    expect(counts.coloured / counts.inside).toBeGreaterThan(0.8);
+    // The outline is drawn on both sides of the mask's edge.
+    expect(counts.spilled / counts.outside).toBeLessThan(0.05);
+  },
+);
