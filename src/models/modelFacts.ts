@@ -5,6 +5,7 @@
  */
 import { readdir } from "node:fs/promises";
 import path from "node:path";
+import { parse as parseYaml } from "yaml";
 import { readLiteral, type Literal } from "./literals.ts";
 import { readOnnxFile, type OnnxFile } from "./onnxFile.ts";
 import { readTextFile } from "./textFile.ts";
@@ -20,7 +21,7 @@ export type ModelTask =
   | "depth"
   | "image-to-image";
 
-/** How pixels become the model's input, where a `preprocessor_config.json` or timm's `config.json` says it. */
+/** How pixels become the model's input, where a `preprocessor_config.json`, timm's `config.json` or an `infer_cfg.yml` says it. */
 export interface StatedPreprocessing {
   /** Width and height in pixels. */
   size?: readonly [number, number];
@@ -68,7 +69,7 @@ type Draft = { -readonly [Key in keyof ModelFacts]: ModelFacts[Key] } & {
 
 /**
  * Reads the metadata of an .onnx file, and beside it (or, as the Hugging Face Hub has them, in the folder above)
- * `config.json`, `preprocessor_config.json` and `labels.txt`.
+ * `config.json`, `preprocessor_config.json`, `infer_cfg.yml` and `labels.txt`.
  * @throws Error of the file system where the model can't be opened
  */
 export async function readModelFacts(file: string): Promise<ModelFacts> {
@@ -84,6 +85,7 @@ export async function readModelFacts(file: string): Promise<ModelFacts> {
     await readHuggingFaceConfig(path.join(place, "config.json"), facts);
     await readPreprocessorConfig(path.join(place, "preprocessor_config.json"), facts);
   }
+  await readPaddleConfig(path.join(folder, "infer_cfg.yml"), facts);
   await readLabelsFile(folder, facts);
   return facts;
 }
@@ -272,6 +274,52 @@ function readTimm(config: Record<string, Literal>): StatedPreprocessing {
   };
 }
 
+// PaddleDetection
+
+/** OpenCV's numbers. */
+const OPENCV_FILTERS: Readonly<Record<string, StatedPreprocessing["interpolation"]>> = {
+  0: "nearest",
+  1: "bilinear",
+  2: "bicubic",
+  4: "lanczos",
+};
+
+/** What `tools/export_model.py` of PaddleDetection writes beside a model: labels, and the steps of its preprocessing. */
+async function readPaddleConfig(file: string, facts: Draft): Promise<void> {
+  const config = await readYaml(file, facts);
+  if (!config || !Array.isArray(config["Preprocess"])) return;
+  facts.family ??= "paddledetection";
+  if (typeof config["arch"] === "string") {
+    facts.architecture ??= config["arch"];
+    facts.said["architecture"] = `${config["arch"]} from ${path.basename(file)}`;
+  }
+  const labels = toLabels(config["label_list"] ?? null);
+  if (labels && !facts.labels) setLabels(facts, labels, `${path.basename(file)} "label_list"`);
+  const steps = config["Preprocess"].map((step) => asObject(step));
+  const step = (type: string) => steps.find((each) => each?.["type"] === type);
+  const preprocessing: StatedPreprocessing = {};
+  const [resize, normalise] = [step("Resize"), step("NormalizeImage")];
+  const [height, width] = numbersOf(resize?.["target_size"]) ?? [];
+  if (resize?.["keep_ratio"] === true && height !== width) {
+    facts.notes.push(
+      `${path.basename(file)} keeps the ratio within ${height}×${width}, which is left out: fit and size say how pictures are resized`,
+    );
+  } else if (isCount(height) && isCount(width)) {
+    const fit = resize?.["keep_ratio"] === true ? "letterbox-top-left" : "stretch";
+    Object.assign(preprocessing, { size: [width, height], fit });
+  }
+  const filter = OPENCV_FILTERS[numberOf(resize?.["interp"]) ?? -1];
+  if (filter) Object.assign(preprocessing, { interpolation: filter });
+  if (normalise) {
+    Object.assign(preprocessing, { scale: normalise["is_scale"] === false ? 1 : 1 / 255 });
+    const [mean, std] = [numbersOf(normalise["mean"]), numbersOf(normalise["std"])];
+    if (normalise["norm_type"] === "none") Object.assign(preprocessing, { mean: [0, 0, 0], std: [1, 1, 1] });
+    else if (mean && std) Object.assign(preprocessing, { mean, std });
+  }
+  facts.preprocessing = preprocessing;
+  facts.said["preprocessing"] = `${describe(preprocessing)} from ${path.basename(file)}`;
+}
+
 function describe(preprocessing: StatedPreprocessing): string {
   const parts = Object.entries(preprocessing).map(
     ([key, value]) =>
@@ -319,6 +367,17 @@ async function readJson(file: string, facts: Draft): Promise<Record<string, Lite
     return asObject(JSON.parse(text) as Literal);
   } catch {
     facts.notes.push(`${file} is no JSON and is left out`);
+    return undefined;
+  }
+}
+
+async function readYaml(file: string, facts: Draft): Promise<Record<string, Literal> | undefined> {
+  const text = await readText(file);
+  if (text === undefined) return undefined;
+  try {
+    return asObject(parseYaml(text) as Literal);
+  } catch {
+    facts.notes.push(`${file} is no YAML and is left out`);
     return undefined;
   }
 }

@@ -192,7 +192,7 @@ test.skipIf(!sharedModels || !sharedPhotos)(
     const masked = await draw("masked.jpg", findings);
     const boxed = await draw(
       "boxed.jpg",
-      findings.map(({ Msk: _, ...rest }) => rest),
+      findings.map(({ Cs, Lb, Dm }) => ({ Cs, Lb, Dm })),
     );
     const bitmaps = findings.map(({ Msk }) => decodeRunLengths(Msk!.Rle));
     const counts = { inside: 0, coloured: 0, outside: 0, spilled: 0 };

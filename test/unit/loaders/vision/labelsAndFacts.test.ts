@@ -104,6 +104,54 @@ describe("what a model says of itself", () => {
     });
   });
 
+  it("comes from PaddleDetection's infer_cfg.yml", async () => {
+    const place = await folder();
+    const file = path.join(place, "model.onnx");
+    await writeFile(file, graph);
+    const write = (keepRatio: string, size: string) =>
+      writeFile(
+        path.join(place, "infer_cfg.yml"),
+        `mode: paddle
+draw_threshold: 0.5
+arch: GFL
+Preprocess:
+- interp: 2
+  keep_ratio: ${keepRatio}
+  target_size: [${size}]
+  type: Resize
+- is_scale: true
+  mean: [0.485, 0.456, 0.406]
+  std: [0.229, 0.224, 0.225]
+  type: NormalizeImage
+- type: Permute
+label_list: [a, b, c]
+`,
+      );
+    await write("false", "320, 416");
+    const facts = await readModelFacts(file);
+    expect(facts).toMatchObject({
+      architecture: "GFL",
+      labels: ["a", "b", "c"],
+      preprocessing: {
+        size: [416, 320],
+        fit: "stretch",
+        interpolation: "bicubic",
+        scale: 1 / 255,
+        mean: [0.485, 0.456, 0.406],
+        std: [0.229, 0.224, 0.225],
+      },
+      notes: [],
+    });
+    await write("true", "640, 640");
+    expect((await readModelFacts(file)).preprocessing).toMatchObject({ fit: "letterbox-top-left" });
+    await write("true", "800, 1333");
+    const uneven = await readModelFacts(file);
+    expect(uneven.preprocessing!.size).toBeUndefined();
+    expect(uneven.notes.join()).toContain("fit and size say how pictures are resized");
+    await writeFile(path.join(place, "infer_cfg.yml"), "a: [b");
+    expect((await readModelFacts(file)).notes.join()).toContain("infer_cfg.yml is no YAML");
+  });
+
   it("is not believed where labels.txt lies beside two models", async () => {
     const place = await folder();
     await writeFile(path.join(place, "labels.txt"), "a\nb\nc\n");
