@@ -9,12 +9,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  runInfermill,
-  SCRIPTED_LOADER,
-  startInfermill,
-  type TestInfermill,
-} from "../../support/infermill.ts";
+import { SCRIPTED_LOADER, startInfermill, type TestInfermill } from "../../support/infermill.ts";
 import { pythonWithPackages, whyNoPackages } from "../../support/python.ts";
 import { whyNoRedis } from "../../support/redis.ts";
 import { tensorModels } from "../../support/tensorModels.ts";
