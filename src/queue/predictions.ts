@@ -19,6 +19,7 @@ import { createOutputStore } from "./outputs.ts";
 import { modelOf, queueOf, type PredictionStore } from "./predictionStore.ts";
 import * as reading from "./read.ts";
 import { defineScripts } from "./scripts.ts";
+import { readStatistics, type StatisticsPoint } from "./statistics.ts";
 import { predictionExists, reserveSlots, submitPredictions, type Slots, type Submission } from "./submit.ts";
 import { waitForPrediction } from "./wait.ts";
 import { readWorkerReports, type WorkerReport } from "./workerReports.ts";
@@ -152,6 +153,11 @@ export class Predictions {
     return reading.waitOfNext(this.#store, model);
   }
 
+  /** For how long the prediction that has waited longest in a queue has, in milliseconds; 0 where none waits. */
+  longestWait(model: string): Promise<number> {
+    return reading.longestWait(this.#store, model);
+  }
+
   /** Asks the workers to load a model that failed again. */
   async requestLoad(model: string): Promise<void> {
     const { redis, names } = this.#store;
@@ -161,6 +167,11 @@ export class Predictions {
 
   workers(): Promise<WorkerReport[]> {
     return reachRedis(() => readWorkerReports(this.#store.redis, this.#store.names));
+  }
+
+  /** What became of a model's predictions in the last minutes. */
+  statistics(model: string): Promise<StatisticsPoint[]> {
+    return reachRedis(() => readStatistics(this.#store.redis, this.#store.names, model));
   }
 
   async ping(): Promise<void> {
