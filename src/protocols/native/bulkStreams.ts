@@ -10,6 +10,8 @@ import { followResults } from "../../bulk/resultsFile.ts";
 import { hasEnded, type BulkRun } from "../../core/bulkRun.ts";
 import { parseWith } from "../../core/faults.ts";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
+import { linesWithPublicPath } from "../../api/publicLinks.ts";
+import { publicPathOf } from "../../api/publicPath.ts";
 import { streamState } from "../../api/streamState.ts";
 import { abortWhenGone, clientOf } from "../../api/waiting.ts";
 
@@ -49,8 +51,9 @@ async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Resp
       hasEnded: async () => follow === "false" || hasEnded((await bulk.read(id)).status),
     });
     for await (const text of lines) {
+      const linked = linesWithPublicPath(text, id, publicPathOf(res));
       // A client that has gone never drains; then the lines end by the same signal.
-      if (!res.write(text)) await once(res, "drain", { signal: gone.signal }).catch(() => {});
+      if (!res.write(linked)) await once(res, "drain", { signal: gone.signal }).catch(() => {});
     }
     res.end();
   } finally {

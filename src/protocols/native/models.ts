@@ -38,7 +38,7 @@ const statisticsSchema = z
       .meta({ description: "The oldest first. Intervals in which nothing ended are left out." }),
   })
   .meta({
-    id: "ModelStatistics",
+    id: "RecentStatistics",
     description: "Of the last 15 minutes, bulk runs included, by intervals that are over.",
   });
 

@@ -4,9 +4,17 @@ import { bulkRoutes } from "./bulkRuns.ts";
 import { modelRoutes } from "./models.ts";
 import { outputRoutes } from "./outputs.ts";
 import { predictionRoutes } from "./predictions.ts";
+import { sessionRoutes } from "./session.ts";
 import { webhookRoutes } from "./webhooks.ts";
 
 export const native: Protocol = {
   name: "native",
-  routes: () => [...predictionRoutes, ...outputRoutes, ...webhookRoutes, ...bulkRoutes, ...modelRoutes],
+  routes: () => [
+    ...predictionRoutes,
+    ...outputRoutes,
+    ...webhookRoutes,
+    ...bulkRoutes,
+    ...modelRoutes,
+    ...sessionRoutes,
+  ],
 };
