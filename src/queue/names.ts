@@ -9,6 +9,7 @@ export interface Names {
   readonly queuePrefix: string;
   input(predictionId: string, index: number): string;
   output(ownerId: string, name: string): string;
+  thumbnail(model: string, id: string): string;
   /** Slots that submissions in progress hold in a model's queue. */
   slots(model: string): string;
   /** Channel on which the loading of a model that failed is asked for. */
@@ -44,6 +45,7 @@ export function createNames(prefix: string): Names {
     queuePrefix: `${prefix}:queue`,
     input: (id, index) => `${prefix}:input:${id}:${index}`,
     output: (id, name) => `${prefix}:output:${id}:${name}`,
+    thumbnail: (model, id) => `${prefix}:thumbnail:${model}:${id}`,
     slots: (model) => `${prefix}:slots:${model}`,
     loadRequests: `${prefix}:load-requests`,
     worker: (id) => `${prefix}:worker:${id}`,

@@ -5,7 +5,7 @@ import type { Output } from "../core/request.ts";
 import { OutputNotFoundError, PredictionCancelledError, PredictionNotFoundError } from "../errors.ts";
 import { reachRedis } from "../redis/connections.ts";
 import { endPrediction } from "./end.ts";
-import { endMarkOf, failureOf, toIsoTime, type PredictionJob } from "./jobs.ts";
+import { endMarkOf, failureOf, toIsoTime, type Completion, type PredictionJob } from "./jobs.ts";
 import {
   isFinal,
   PRIORITIES,
@@ -18,11 +18,11 @@ import { notFound, queueOf, readJob, type PredictionStore } from "./predictionSt
 import { readResponse } from "./responses.ts";
 
 /** BullMQ keeps predictions that ended differently together: this many of them are read for a list. */
-const SEARCHED = 1000;
+export const SEARCHED = 1000;
 /** They are read in pages of this many at least. */
 const MIN_PAGE = 20;
 /** A job's score in BullMQ's set of those that wait is its priority times this, and then counts up. */
-const PRIORITY_SCORE = 2 ** 32;
+export const PRIORITY_SCORE = 2 ** 32;
 
 export interface QueueDepth {
   waiting: number;
@@ -177,6 +177,17 @@ export async function webhookOf(
   return { delivery: job.data.webhook, expiresAt: job.data.expires_at };
 }
 
+/** @throws PredictionNotFoundError */
+export async function stackOf(
+  store: PredictionStore,
+  model: string,
+  id: string,
+): Promise<string | undefined> {
+  const job = await readJob(store, model, id);
+  if (!job) throw notFound(store, model, id);
+  return job.stacktrace?.at(-1) ?? undefined;
+}
+
 export async function queueDepth(queue: Queue): Promise<QueueDepth> {
   const counts = await reachRedis(() =>
     queue.getJobCounts("wait", "prioritized", "active", "delayed", "failed", "completed"),
@@ -286,7 +297,13 @@ function statesOf(status?: Status): JobType[] {
   return ["prioritized", "wait", "delayed", "active", "completed", "failed"];
 }
 
-function statusOf(job: PredictionJob, isRunning: boolean): Status {
+/** As much of a job as tells how its prediction stands. */
+type Standing = Pick<PredictionJob, "progress" | "failedReason"> & {
+  finishedOn?: number | undefined;
+  returnvalue: Completion | null;
+};
+
+export function statusOf(job: Standing, isRunning: boolean): Status {
   const mark = endMarkOf(job);
   if (mark) return mark.ended;
   if (!job.finishedOn) return isRunning ? "running" : "queued";
@@ -296,7 +313,7 @@ function statusOf(job: PredictionJob, isRunning: boolean): Status {
   return code === "cancelled" || code === "expired" ? code : "failed";
 }
 
-function errorOf(status: Status, job: PredictionJob) {
+export function errorOf(status: Status, job: Pick<PredictionJob, "failedReason">) {
   if (status === "failed" || status === "expired") return failureOf(job.failedReason);
   if (status === "cancelled") return new PredictionCancelledError("cancelled by its client").toSummary();
   return null;

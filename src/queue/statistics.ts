@@ -5,22 +5,23 @@
 import type { Redis } from "ioredis";
 import type { Names } from "./names.ts";
 
-export const STATISTICS_INTERVAL_MS = 15_000;
+export const STATISTICS_INTERVAL_MS = 10_000;
 export const STATISTICS_SPAN_MS = 15 * 60_000;
 
 /** Each bound of the histogram is this many times the one before it: a percentile is at most 5 % off. */
 const GROWTH = 1.1;
 
 /** How many took how long: by the number of a bound, from 0 for up to 1 ms. */
-export type Histogram = Record<number, number>;
+type Histogram = Record<number, number>;
 
 /** What one worker counted in one interval. */
-interface WorkerPoint {
-  worker: string;
+export interface WorkerPoint {
   /** Unix time in ms at which the interval began; a multiple of its length. */
   at: number;
   succeeded: number;
   failed: number;
+  /** That ran in batches, and how many batches those were. */
+  batched: number;
   batches: number;
   /** Of those that succeeded. */
   run_ms: Histogram;
@@ -39,8 +40,8 @@ export interface StatisticsPoint {
 /** What one worker counts of one model. */
 export class IntervalCounter {
   readonly #now: () => number;
-  #open: Omit<WorkerPoint, "worker">;
-  #closed: Omit<WorkerPoint, "worker">[] = [];
+  #open: WorkerPoint;
+  #closed: WorkerPoint[] = [];
 
   constructor(now: () => number = Date.now) {
     this.#now = now;
@@ -51,8 +52,10 @@ export class IntervalCounter {
   addEnd(how: "succeeded" | "failed", batchSize: number): void {
     const point = this.#current();
     point[how]++;
+    if (batchSize === 0) return;
+    point.batched++;
     // Each member brings its share, so that a whole batch counts as one.
-    if (batchSize > 0) point.batches += 1 / batchSize;
+    point.batches += 1 / batchSize;
   }
 
   /** @param ms that one that succeeded was in an engine */
@@ -63,12 +66,12 @@ export class IntervalCounter {
   }
 
   /** The points of the intervals that are over, once. */
-  takeClosed(): Omit<WorkerPoint, "worker">[] {
+  takeClosed(): WorkerPoint[] {
     this.#current();
     return this.#closed.splice(0);
   }
 
-  #current(): Omit<WorkerPoint, "worker"> {
+  #current(): WorkerPoint {
     const now = this.#now();
     if (now >= this.#open.at + STATISTICS_INTERVAL_MS) {
       if (this.#open.succeeded + this.#open.failed > 0) this.#closed.push(this.#open);
@@ -78,9 +81,9 @@ export class IntervalCounter {
   }
 }
 
-function emptyPoint(now: number): Omit<WorkerPoint, "worker"> {
+function emptyPoint(now: number): WorkerPoint {
   const at = now - (now % STATISTICS_INTERVAL_MS);
-  return { at, succeeded: 0, failed: 0, batches: 0, run_ms: {} };
+  return { at, succeeded: 0, failed: 0, batched: 0, batches: 0, run_ms: {} };
 }
 
 /** Adds what a worker counted; nothing where nothing ended. */
@@ -88,7 +91,7 @@ export async function publishStatistics(
   redis: Redis,
   names: Names,
   worker: string,
-  points: Readonly<Record<string, readonly Omit<WorkerPoint, "worker">[]>>,
+  points: Readonly<Record<string, readonly WorkerPoint[]>>,
 ): Promise<void> {
   for (const [model, closed] of Object.entries(points)) {
     if (closed.length === 0) continue;
@@ -110,25 +113,25 @@ export async function readStatistics(redis: Redis, names: Names, model: string):
     const point = JSON.parse(text) as WorkerPoint;
     byTime.set(point.at, [...(byTime.get(point.at) ?? []), point]);
   }
-  return [...byTime].map(([at, points]) => combine(at, points));
+  return [...byTime].map(([at, points]) => combinePoints(at, points));
 }
 
-function combine(at: number, points: readonly WorkerPoint[]): StatisticsPoint {
-  const sum = (key: "succeeded" | "failed" | "batches") =>
+export function combinePoints(at: number, points: readonly WorkerPoint[]): StatisticsPoint {
+  const sum = (key: "succeeded" | "failed" | "batched" | "batches") =>
     points.reduce((total, point) => total + point[key], 0);
   const histogram: Histogram = {};
   for (const { run_ms } of points) {
     for (const [bound, count] of Object.entries(run_ms))
       histogram[Number(bound)] = (histogram[Number(bound)] ?? 0) + count;
   }
-  const [succeeded, failed, batches] = [sum("succeeded"), sum("failed"), sum("batches")];
+  const batches = sum("batches");
   return {
     at: new Date(at).toISOString(),
-    succeeded,
-    failed,
+    succeeded: sum("succeeded"),
+    failed: sum("failed"),
     p50_ms: percentile(histogram, 0.5),
     p95_ms: percentile(histogram, 0.95),
-    mean_batch_size: batches > 0 ? Math.round((100 * (succeeded + failed)) / batches) / 100 : null,
+    mean_batch_size: batches > 0 ? Math.round((100 * sum("batched")) / batches) / 100 : null,
   };
 }
 
@@ -137,7 +140,7 @@ function boundOf(ms: number): number {
 }
 
 /** @returns null of none */
-export function percentile(histogram: Histogram, share: number): number | null {
+function percentile(histogram: Histogram, share: number): number | null {
   const bounds = Object.keys(histogram)
     .map(Number)
     .toSorted((a, b) => a - b);

@@ -28,7 +28,7 @@ export function request(
           headers: answer.headers,
           text,
           get body() {
-            return JSON.parse(text) as Json;
+            return JSON.parse(text);
           },
         });
       });
