@@ -155,6 +155,11 @@ export class OutputNotFoundError extends NotFoundError {
   override readonly title = "No such output";
 }
 
+export class ThumbnailNotFoundError extends NotFoundError {
+  override readonly code = "thumbnail_not_found";
+  override readonly title = "No thumbnail";
+}
+
 export class DeliveryNotFoundError extends NotFoundError {
   override readonly code = "delivery_not_found";
   override readonly title = "No such webhook delivery";
@@ -194,6 +199,20 @@ export class AlreadyEndedError extends InfermillError {
   override readonly code = "already_ended";
   override readonly title = "The prediction ended already";
   override readonly status = 409;
+}
+
+/** The prediction has not ended, so that it can't be run again. */
+export class NotEndedError extends InfermillError {
+  override readonly code = "not_ended";
+  override readonly title = "The prediction has not ended";
+  override readonly status = 409;
+}
+
+/** The inputs of a prediction that was to run again are no longer there. */
+export class InputsGoneError extends InfermillError {
+  override readonly code = "inputs_gone";
+  override readonly title = "The prediction's inputs are gone";
+  override readonly status = 410;
 }
 
 export class BulkRunNotFoundError extends NotFoundError {

@@ -2,7 +2,7 @@
 import { rememberBriefly } from "../core/remember.ts";
 import { setMaxListeners } from "node:events";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import express, { type Express, type RequestHandler } from "express";
 import helmet from "helmet";
 import type { Logger } from "pino";
@@ -14,7 +14,10 @@ import type { Predictions } from "../queue/predictions.ts";
 import { HEARTBEAT_INTERVAL_MS } from "../queue/workerReports.ts";
 import type { Api, Protocol, Route } from "./api.ts";
 import { authorize } from "./authorize.ts";
+import { checkHost, checkOrigin, shareWithOrigins } from "./browsers.ts";
+import { serveConsole } from "./console.ts";
 import { createDashboard } from "./dashboard.ts";
+import { findPublicPath } from "./publicPath.ts";
 import { getDocsScript, getIcon, ICON_PATH, siteRoutes } from "./site.ts";
 import { createMetrics } from "./metrics.ts";
 import { createOpenApi } from "./openapi.ts";
@@ -65,8 +68,10 @@ export function createApp(api: Api, protocols: readonly Protocol[]): Express {
   app.disable("x-powered-by");
   // Nobody polls with If-None-Match, and a digest of every answer costs.
   app.disable("etag");
+  app.set("trust proxy", config.trusted_proxies);
   app.response.json = sendJson;
   app.use(securityHeaders());
+  app.use(findPublicPath(config));
   app.use(measureRequests(api));
   for (const { errors } of protocols) {
     if (!errors) continue;
@@ -75,7 +80,11 @@ export function createApp(api: Api, protocols: readonly Protocol[]): Express {
       next();
     });
   }
+  app.use(shareWithOrigins(config));
+  app.use(checkHost(config));
+  if (config.console.enabled) app.use(serveConsole());
   app.use(authorize(config.api_keys));
+  app.use(checkOrigin(config));
 
   app.param("model", (_req, _res, next, name: string) => {
     predictions.model(name);
@@ -105,7 +114,7 @@ export function createApp(api: Api, protocols: readonly Protocol[]): Express {
   app.get("/docs/start.js", getDocsScript);
   app.get(ICON_PATH, getIcon);
   for (const file of ["swagger-ui.css", "swagger-ui-bundle.js"]) {
-    app.get(`/docs/${file}`, (_req, res) => res.sendFile(join(packageFolder("swagger-ui-dist"), file)));
+    app.get(`/docs/${file}`, (_req, res) => res.sendFile(file, { root: packageFolder("swagger-ui-dist") }));
   }
   app.use((req) => {
     throw new NotFoundError(`there is no ${req.method} ${req.path}; GET /openapi.json lists what there is`);
@@ -155,8 +164,9 @@ function securityHeaders(): RequestHandler {
 function measureRequests({ metrics }: Api): RequestHandler {
   return (req, res, next) => {
     const start = performance.now();
+    const isOfDashboard = req.path.startsWith(DASHBOARD_PATH);
     res.once("close", () => {
-      const route = req.originalUrl.startsWith(DASHBOARD_PATH) ? DASHBOARD_PATH : routeOf(req.route);
+      const route = isOfDashboard ? DASHBOARD_PATH : routeOf(req.route);
       metrics.observeRequest(
         { method: req.method, route, status: String(res.statusCode) },
         (performance.now() - start) / 1000,

@@ -1,30 +1,55 @@
-/** Who may call the api, where the configuration names `api_keys`. */
+/** Who may call the api, where the configuration names `api_keys`: who brings one, or the cookie of a session. */
 import { createHash, timingSafeEqual } from "node:crypto";
-import type { RequestHandler } from "express";
+import type { Request, RequestHandler, Response } from "express";
 import { UnauthorizedError } from "./problems.ts";
+import { createSessions, sessionCookieOf } from "./sessions.ts";
 
-/** Orchestrators probe these without a key. */
+/** Orchestrators probe these without a key, and pages ask whether one is needed. */
 export const OPEN_PATHS: ReadonlySet<string> = new Set([
   "/health/live",
   "/health/ready",
   "/v2/health/live",
   "/v2/health/ready",
+  "/v1/session",
+  "/console/sample.jpg",
+  "/favicon.ico",
 ]);
+
+/** How a call is let in: `none` of who may see what is open to all only. */
+export type SignedIn = "no keys" | "header" | "cookie" | "none";
+
+export function signedInBy(res: Response): SignedIn {
+  return (res.locals["signedIn"] as SignedIn | undefined) ?? "none";
+}
 
 /** Lets everyone in where there are no keys, else who brings one. */
 export function authorize(keys: readonly string[]): RequestHandler {
   const check = createKeyCheck(keys);
+  const sessions = createSessions(keys);
+  const lookAt = (req: Request): SignedIn => {
+    if (keys.length === 0) return "no keys";
+    if (req.headers.authorization === undefined && sessions.isValid(sessionCookieOf(req))) return "cookie";
+    check(req.headers.authorization);
+    return "header";
+  };
   return (req, res, next) => {
-    if (OPEN_PATHS.has(req.path)) return next();
     try {
-      check(req.headers.authorization);
+      res.locals["signedIn"] = lookAt(req);
     } catch (error) {
-      // A header line each: browsers ask for no password where both stand in one.
-      res.set("WWW-Authenticate", ['Bearer realm="infermill"', 'Basic realm="infermill"']);
+      if (OPEN_PATHS.has(req.path)) return next();
+      challenge(req, res);
       throw error;
     }
     next();
   };
+}
+
+/** Of what a page asks for by itself, browsers must not ask for a password: the page has a form of its own. */
+function challenge(req: Request, res: Response): void {
+  const isOfPage =
+    (req.get("Sec-Fetch-Dest") ?? "document") !== "document" || req.get("X-Requested-With") !== undefined;
+  // A header line each: browsers ask for no password where both stand in one.
+  res.set("WWW-Authenticate", ['Bearer realm="infermill"', ...(isOfPage ? [] : ['Basic realm="infermill"'])]);
 }
 
 /**
@@ -33,17 +58,22 @@ export function authorize(keys: readonly string[]): RequestHandler {
  * @throws UnauthorizedError
  */
 export function createKeyCheck(keys: readonly string[]): (authorization: string | undefined) => void {
-  const known = keys.map(digest);
+  const isKey = createKeyComparison(keys);
   return (authorization) => {
     if (keys.length === 0) return;
     const key = keyOf(authorization ?? "");
-    if (key !== undefined && known.some((each) => timingSafeEqual(each, digest(key)))) return;
+    if (key !== undefined && isKey(key)) return;
     throw new UnauthorizedError(
       key === undefined
         ? "send one of the api_keys: Authorization: Bearer <key>"
         : "the key is none of the api_keys",
     );
   };
+}
+
+export function createKeyComparison(keys: readonly string[]): (key: string) => boolean {
+  const known = keys.map(digest);
+  return (key) => known.some((each) => timingSafeEqual(each, digest(key)));
 }
 
 /** Of equal length, so that a comparison tells nothing of how much was right. */

@@ -8,6 +8,7 @@ import type { BulkRuns } from "../bulk/runs.ts";
 import { partsOfBulkPredictionId } from "../queue/names.ts";
 import type { Predictions } from "../queue/predictions.ts";
 import { BulkRunsAdapter } from "./bulkRunsAdapter.ts";
+import { withPublicPath } from "./publicLinks.ts";
 import { ICON_PATH } from "./site.ts";
 
 /** Longer texts in job data are shown shortened: masks in a request dictionary can be megabytes. */
@@ -71,11 +72,38 @@ export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePa
     },
   });
   const app = serverAdapter.getRouter() as Express & { engines: { ".ejs": Engine } };
+  app.disable("x-powered-by");
   const render = app.engines[".ejs"];
   app.engine("ejs", (file, options, done) =>
-    render(file, options, (error, html) => done(error, html?.replaceAll(FOREIGN_LINK, ""))),
+    render(file, belowPublicPath(options), (error, html) => done(error, html?.replaceAll(FOREIGN_LINK, ""))),
   );
   return app;
+}
+
+/** The page's own values, as bull-board gives them to its template, below the path that the api is reached under. */
+function belowPublicPath(options: object): object {
+  const page = options as PageOptions;
+  const path = page._locals?.publicPath ?? "";
+  const uiConfig = JSON.parse(page.uiConfig) as object;
+  const [favIconDefault, favIconAlternative] = [path + page.favIconDefault, path + page.favIconAlternative];
+  const favIcon = { default: favIconDefault, alternative: favIconAlternative };
+  return {
+    ...page,
+    basePath: path + page.basePath,
+    favIconDefault,
+    favIconAlternative,
+    // As bull-board does it: nothing in it may end the element that it stands in.
+    uiConfig: JSON.stringify({ ...withPublicPath(uiConfig, path), favIcon }).replaceAll("<", "\\u003c"),
+  };
+}
+
+interface PageOptions {
+  basePath: string;
+  favIconDefault: string;
+  favIconAlternative: string;
+  /** JSON. */
+  uiConfig: string;
+  _locals?: { publicPath?: string };
 }
 
 type Engine = Parameters<Express["engine"]>[1];

@@ -54,6 +54,26 @@ export class UnauthorizedError extends InfermillError {
   override readonly status = 401;
 }
 
+/** The name under which the api was called could be a foreign page's. */
+export class HostNotAllowedError extends InfermillError {
+  override readonly code = "host_not_allowed";
+  override readonly title = "The api isn't called like this";
+  override readonly status = 403;
+}
+
+/** A page of another site, or nobody knows whose, would change something. */
+export class ForeignPageError extends InfermillError {
+  override readonly code = "foreign_page";
+  override readonly title = "Another site's page may not do this";
+  override readonly status = 403;
+}
+
+export class ReadOnlyError extends InfermillError {
+  override readonly code = "read_only";
+  override readonly title = "Pages may only look";
+  override readonly status = 403;
+}
+
 export class MethodNotAllowedError extends InfermillError {
   override readonly code = "method_not_allowed";
   override readonly title = "Method not allowed";

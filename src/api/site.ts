@@ -1,14 +1,19 @@
 /** What the api says of itself: its index, its OpenAPI document and the page that shows it, its metrics. */
+import { fileURLToPath } from "node:url";
 import type { Request, Response } from "express";
 import { z } from "zod";
 import type { Api, Route } from "./api.ts";
+import { formatJson } from "../core/json.ts";
 import { jsonAnswer } from "./operations.ts";
+import { publicPathOf } from "./publicPath.ts";
 
 /** Browsers that find no link to an icon ask here. */
 export const ICON_PATH = "/favicon.ico";
 
 /** A box that was found in a picture. */
 const ICON = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#10243e"/><rect x="3.5" y="4.5" width="9" height="7" fill="none" stroke="#4fc3f7" stroke-width="1.5"/></svg>`;
+
+const CONFIG_FOLDER = fileURLToPath(new URL("../../config/", import.meta.url));
 
 export function getIcon(_req: Request, res: Response): void {
   res.type("svg").set("Cache-Control", "public, max-age=86400").send(ICON);
@@ -21,6 +26,8 @@ function getIndex(_api: Api, _req: Request, res: Response): void {
       models: "/v1/models",
       bulk: "/v1/bulk",
       webhook_deliveries: "/v1/webhooks/deliveries",
+      session: "/v1/session",
+      predictions: "/v1/predictions",
       docs: "/docs",
       openapi: "/openapi.json",
       dashboard: "/dashboard",
@@ -32,7 +39,8 @@ function getIndex(_api: Api, _req: Request, res: Response): void {
 }
 
 function getOpenApi({ openapi }: Api, _req: Request, res: Response): void {
-  res.json(openapi);
+  const path = publicPathOf(res);
+  res.type("json").send(formatJson(path === "" ? openapi : { ...openapi, servers: [{ url: path }] }));
 }
 
 async function getMetrics({ metrics }: Api, _req: Request, res: Response): Promise<void> {
@@ -40,19 +48,20 @@ async function getMetrics({ metrics }: Api, _req: Request, res: Response): Promi
 }
 
 function getDocs(_api: Api, _req: Request, res: Response): void {
+  const path = publicPathOf(res);
   res.type("html").send(`<!doctype html>
 <html lang="en">
   <head>
     <meta charset="utf-8">
     <meta name="viewport" content="width=device-width, initial-scale=1">
     <title>infermill API</title>
-    <link rel="icon" href="${ICON_PATH}">
-    <link rel="stylesheet" href="/docs/swagger-ui.css">
+    <link rel="icon" href="${path}${ICON_PATH}">
+    <link rel="stylesheet" href="${path}/docs/swagger-ui.css">
   </head>
   <body>
     <div id="swagger-ui"></div>
-    <script src="/docs/swagger-ui-bundle.js"></script>
-    <script src="/docs/start.js"></script>
+    <script src="${path}/docs/swagger-ui-bundle.js"></script>
+    <script src="${path}/docs/start.js"></script>
   </body>
 </html>
 `);
@@ -62,10 +71,35 @@ function getDocs(_api: Api, _req: Request, res: Response): void {
 export function getDocsScript(_req: Request, res: Response): void {
   res
     .type("js")
-    .send(`SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true });\n`);
+    .send(
+      `SwaggerUIBundle({ url: "${publicPathOf(res)}/openapi.json", dom_id: "#swagger-ui", deepLinking: true });\n`,
+    );
+}
+
+/** A picture to try a model with: "A March Pastoral" by P. H. Emerson, 1888 (Getty's Open Content Program, CC0). */
+function getSample(_api: Api, _req: Request, res: Response): void {
+  res.set("Cache-Control", "public, max-age=86400").sendFile("sample.jpg", { root: CONFIG_FOLDER });
 }
 
 export const siteRoutes: readonly Route[] = [
+  {
+    method: "get",
+    path: "/console/sample.jpg",
+    handler: getSample,
+    operation: {
+      operationId: "getSample",
+      summary: "A photo to try a model with",
+      tags: ["operations"],
+      responses: {
+        200: {
+          description: "Sheep on a pasture; public domain.",
+          content: {
+            "image/jpeg": { schema: z.string().meta({ override: { type: "string", format: "binary" } }) },
+          },
+        },
+      },
+    },
+  },
   {
     method: "get",
     path: "/metrics",

@@ -2,6 +2,8 @@
 import type { Request, Response } from "express";
 import { abortWhenGone, clientOf } from "./waiting.ts";
 import { formatJson } from "../core/json.ts";
+import { withPublicPath } from "./publicLinks.ts";
+import { publicPathOf } from "./publicPath.ts";
 
 const HEARTBEAT_MS = 15_000;
 
@@ -41,7 +43,10 @@ export async function streamState<T>(
   try {
     for (;;) {
       const id = idOf(state);
-      if (id !== told) res.write(`event: ${event}\nid: ${id}\ndata: ${formatJson(state)}\n\n`);
+      if (id !== told)
+        res.write(
+          `event: ${event}\nid: ${id}\ndata: ${formatJson(withPublicPath(state, publicPathOf(res)))}\n\n`,
+        );
       told = id;
       if (hasEnded(state) || gone.signal.aborted) break;
       state = await next(gone.signal);

@@ -4,6 +4,7 @@
  */
 import { DEVICE, DEVICE_NAMES } from "../core/devices.ts";
 import { z } from "zod";
+import { allowedHostsSchema, consoleSchema, corsOriginsSchema, trustedProxiesSchema } from "./browsers.ts";
 import { MAX_DURATION_MS, urlInputsSchema, webhooksSchema } from "./webhooks.ts";
 
 const wholeNumber = (least: number) =>
@@ -22,6 +23,7 @@ const RESERVED_NAMES: ReadonlySet<string> = new Set([
   "dashboard",
   "metrics",
   "openapi.json",
+  "console",
 ]);
 
 function isReserved(nameOrPath: string): boolean {
@@ -158,8 +160,12 @@ const settings = z.strictObject({
     .optional()
     .meta({
       description:
-        "Where clients reach the api, such as https://infermill.example.org: the links in webhooks begin with it. Default: none, they are paths.",
+        "Where clients reach the api, such as https://infermill.example.org or, under a path behind a proxy, https://example.org/infermill: the links in webhooks begin with it, and those in answers with its path. Default: none, they are paths from /.",
     }),
+  console: consoleSchema,
+  cors_origins: corsOriginsSchema,
+  allowed_hosts: allowedHostsSchema,
+  trusted_proxies: trustedProxiesSchema,
   api_keys: z
     .array(
       z.string().regex(/^[\x21-\x7e]{16,}$/, {
@@ -259,6 +265,11 @@ const settings = z.strictObject({
     .meta({ description: "What is served, by model name." }),
 });
 
+/** The path of `public_url`, without a slash at its end; empty where there is none. */
+export function pathOfUrl(publicUrl: string | undefined): string {
+  return publicUrl === undefined ? "" : new URL(publicUrl).pathname.replace(/\/+$/, "");
+}
+
 function isPublicUrl(text: string): boolean {
   return URL.canParse(text) && /^https?:\/\/[^@?#]+$/.test(text);
 }
@@ -269,6 +280,11 @@ export const configSchema = settings.superRefine((config, context) => {
     const message = `must be the name of a configured model (${Object.keys(config.models).join(", ")})`;
     context.addIssue({ code: "custom", path: key, message, input: name });
   };
+  const [, first] = pathOfUrl(config.public_url).split("/");
+  if (first !== undefined && (isReserved(first) || Object.hasOwn(config.models, first))) {
+    const message = "must not have a path that begins like one of the api's own paths or a model's name";
+    context.addIssue({ code: "custom", path: ["public_url"], message, input: config.public_url });
+  }
   for (const [route, name] of Object.entries(config.endpoints)) mustBeConfigured(name, ["endpoints", route]);
   if (config.default_model !== undefined) mustBeConfigured(config.default_model, ["default_model"]);
 });

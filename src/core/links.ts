@@ -7,7 +7,17 @@ export function modelLinks(model: string) {
 
 export function predictionLinks(model: string, id: string) {
   const self = `${modelLinks(model).predictions}/${encodeURIComponent(id)}`;
-  return { self, cancel: self, events: `${self}/events` };
+  return {
+    self,
+    cancel: self,
+    events: `${self}/events`,
+    retry: `${self}/retry`,
+    deliveries: `${self}/deliveries`,
+  };
+}
+
+export function thumbnailLink(model: string, id: string): string {
+  return `${predictionLinks(model, id).self}/thumbnail`;
 }
 
 export function outputLink(model: string, id: string, name: string): string {

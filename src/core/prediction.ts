@@ -46,7 +46,52 @@ export interface Prediction<Result = ResponseDictionary> {
   timings: Timings | null;
   batch_size: number | null;
   engine: string | null;
-  links: { self: string; cancel: string; events: string };
+  timeline: Timeline;
+  /** Where its last attempt failed, as far as its loader says; only where one prediction is read. */
+  stack?: string;
+  links: PredictionLinks;
+}
+
+export interface PredictionLinks {
+  self: string;
+  cancel: string;
+  events: string;
+  retry: string;
+  deliveries: string;
+  /** Only where there is one. */
+  thumbnail?: string;
+}
+
+/** When a prediction passed what; ISO 8601, UTC; null where it has not, or nobody knows. */
+export interface Timeline {
+  /** It was accepted. */
+  queued_at: string;
+  /** A worker took it from the queue, the last time. */
+  taken_at: string | null;
+  /** Its batch was handed to an engine. */
+  batch_at: string | null;
+  /** The model began to run. */
+  infer_at: string | null;
+  ended_at: string | null;
+}
+
+/** A prediction in the list of all models: what a table shows, without its response. */
+export interface PredictionEntry {
+  id: string;
+  model: string;
+  status: Status;
+  created_at: string;
+  started_at: string | null;
+  finished_at: string | null;
+  /** From acceptance until an engine, or for now the present moment; null of one that ended waiting. */
+  wait_ms: number | null;
+  /** In an engine; null until it has succeeded. */
+  run_ms: number | null;
+  attempts: number;
+  batch_size: number | null;
+  engine: string | null;
+  error: ErrorSummary | null;
+  links: PredictionLinks;
 }
 
 export function isFinal(status: Status): boolean {

@@ -34,6 +34,11 @@ export function isAllowEntry(entry: string): boolean {
   return /^(?=.{1,253}$)[\w-]+(\.[\w-]+)*\.?$/.test(entry) && !/^[\d.]+$|^0x/i.test(entry);
 }
 
+/** Whether a text is an IP address or a CIDR block. */
+export function isAddressOrBlock(entry: string): boolean {
+  return blockOf(entry) !== undefined;
+}
+
 function blockOf(entry: string): [Address, number] | undefined {
   if (ipaddr.IPv4.isValidFourPartDecimal(entry)) return [ipaddr.parse(entry), 32];
   if (ipaddr.IPv6.isValid(entry)) return [ipaddr.parse(entry), 128];

@@ -67,6 +67,8 @@ export interface Delivery {
   /** null until the prediction ended. */
   event: WebhookEventType | null;
   prediction: { model: string; id: string } | null;
+  /** Id of the bulk run whose end is told. */
+  run: string | null;
   created_at: string;
   finished_at: string | null;
   /** When it is tried next, where it failed and is tried again. */
@@ -93,6 +95,28 @@ const STATES = {
   skipped: ["completed"],
   failed: ["failed"],
 } as const satisfies Record<DeliveryStatus, readonly string[]>;
+
+const ALL_STATES = ["active", "wait", "delayed", "failed", "completed"] as const;
+/** Jobs that are read at a time, and for one page. */
+const PAGE = 100;
+const MAX_SEARCHED = 5000;
+
+export interface DeliverySearch {
+  status?: DeliveryStatus | undefined;
+  /** Id of a prediction, of whatever model. */
+  prediction?: string | undefined;
+  /** Id of a bulk run. */
+  run?: string | undefined;
+  /** How many to leave out, of those that are searched. */
+  offset: number;
+  limit: number;
+}
+
+export interface FoundDeliveries {
+  deliveries: Delivery[];
+  /** Offset of the next page; null where this is the last. */
+  next: number | null;
+}
 
 export class Deliveries {
   /** BullMQ's queue, for the dashboard. */
@@ -172,6 +196,39 @@ export class Deliveries {
       found.slice(offset, offset + limit).map((job) => this.#describe(job)),
     );
     return deliveries.filter((delivery) => delivery.status === status);
+  }
+
+  /**
+   * A page of those of one status or of all, of one prediction or bulk run or of all; the newest of each state first. At
+   * most MAX_SEARCHED are looked at.
+   */
+  async search({ status, prediction, run, offset, limit }: DeliverySearch): Promise<FoundDeliveries> {
+    const states = status === undefined ? ALL_STATES : STATES[status];
+    const counts = await reachRedis(() => this.queue.getJobCounts(...states));
+    const fits = ({ data, returnvalue }: DeliveryJob) =>
+      (prediction === undefined || data.prediction?.id === prediction) &&
+      (run === undefined || runOf(data) === run) &&
+      (status === undefined || status === "pending" || status === "failed" || returnvalue?.status === status);
+    const found: DeliveryJob[] = [];
+    let [left, position] = [offset, offset];
+    for (const state of states) {
+      const all = counts[state] ?? 0;
+      for (let start = Math.min(left, all); start < all;) {
+        if (found.length >= limit || position >= offset + MAX_SEARCHED)
+          return { deliveries: await this.#describeAll(found), next: position };
+        const end = start + Math.min(PAGE, limit - found.length) - 1;
+        const jobs = (await reachRedis(() => this.queue.getJobs([state], start, end))) as DeliveryJob[];
+        found.push(...jobs.filter(Boolean).filter(fits));
+        position += Math.min(end, all - 1) - start + 1;
+        start = end + 1;
+      }
+      left = Math.max(0, left - all);
+    }
+    return { deliveries: await this.#describeAll(found), next: null };
+  }
+
+  #describeAll(jobs: readonly DeliveryJob[]): Promise<Delivery[]> {
+    return Promise.all(jobs.map((job) => this.#describe(job)));
   }
 
   /** How many there are of each status; skipped ones count as delivered. */
@@ -258,6 +315,7 @@ export class Deliveries {
       status,
       event: event?.type ?? job.returnvalue?.event ?? null,
       prediction: prediction ?? null,
+      run: runOf(job.data) ?? null,
       created_at: new Date(job.timestamp).toISOString(),
       finished_at: toIsoTime(job.finishedOn),
       next_attempt_at: status === "pending" && attempts.length > 0 ? toIsoTime(not_before) : null,
@@ -266,6 +324,11 @@ export class Deliveries {
       links: deliveryLinks(id),
     };
   }
+}
+
+/** The bulk run whose end a delivery tells. */
+function runOf({ event }: DeliveryData): string | undefined {
+  return event?.type.startsWith("bulk.") ? (event.data as { id?: string }).id : undefined;
 }
 
 /** Until a prediction is looked at again that has not ended; one with a time to live ends when nobody else looks, too. */

@@ -5,7 +5,7 @@
  * is left over all the same goes after a time to live.
  */
 import type { Hash } from "node:crypto";
-import { mkdir, open, readdir, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { Redis } from "ioredis";
@@ -62,6 +62,8 @@ export interface InputStore {
    * @param hash takes the bytes in for `sha256`
    */
   write(predictionId: string, index: number, source: Buffer | Readable, hash?: Hash): Promise<StoredInput>;
+  /** The bytes of an input that this store holds; undefined where they are gone, or elsewhere. */
+  read(ref: InputRef): Promise<Buffer | undefined>;
   remove(refs: readonly InputRef[]): Promise<void>;
   /**
    * Removes what is older than its time to live; answers how many.
@@ -98,6 +100,14 @@ function createFileStore(folder: string, ttlSeconds: number): InputStore {
         await removeFile(join(folder, file));
         throw error;
       }
+    },
+
+    async read(ref) {
+      if (!("file" in ref)) return undefined;
+      return readFile(join(folder, ref.file)).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== "ENOENT") throw error;
+        return undefined;
+      });
     },
 
     async remove(refs) {
@@ -180,6 +190,11 @@ function createRedisStore(redis: Redis, names: Names, ttlSeconds: number): Input
         bytes: bytes.length,
         ...(hash && { sha256: hash.update(bytes).digest("hex") }),
       };
+    },
+
+    async read(ref) {
+      if (!("redis" in ref)) return undefined;
+      return (await reachRedis(() => redis.getBuffer(ref.redis))) ?? undefined;
     },
 
     async remove(refs) {

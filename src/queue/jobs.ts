@@ -50,7 +50,7 @@ export interface EndMark {
 
 export type PredictionJob = Job<PredictionJobData, Completion>;
 
-export function endMarkOf({ progress }: PredictionJob): EndMark | undefined {
+export function endMarkOf({ progress }: Pick<PredictionJob, "progress">): EndMark | undefined {
   return typeof progress === "object" && "ended" in progress ? (progress as EndMark) : undefined;
 }
 

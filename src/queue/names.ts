@@ -9,6 +9,7 @@ export interface Names {
   readonly queuePrefix: string;
   input(predictionId: string, index: number): string;
   output(ownerId: string, name: string): string;
+  thumbnail(model: string, id: string): string;
   /** Slots that submissions in progress hold in a model's queue. */
   slots(model: string): string;
   /** Channel on which the loading of a model that failed is asked for. */
@@ -16,6 +17,8 @@ export interface Names {
   worker(workerId: string): string;
   /** Sorted set of worker ids by the time of their last heartbeat. */
   readonly workers: string;
+  /** Sorted set of what the workers counted of a model in the last minutes, by time. */
+  statistics(model: string): string;
   /** Queue of the webhook deliveries; no model can have this name. */
   readonly deliveryQueue: string;
   /** Sorted set of webhook URLs that answered 410, by the time until which they are left alone. */
@@ -42,10 +45,12 @@ export function createNames(prefix: string): Names {
     queuePrefix: `${prefix}:queue`,
     input: (id, index) => `${prefix}:input:${id}:${index}`,
     output: (id, name) => `${prefix}:output:${id}:${name}`,
+    thumbnail: (model, id) => `${prefix}:thumbnail:${model}:${id}`,
     slots: (model) => `${prefix}:slots:${model}`,
     loadRequests: `${prefix}:load-requests`,
     worker: (id) => `${prefix}:worker:${id}`,
     workers: `${prefix}:workers`,
+    statistics: (model) => `${prefix}:statistics:${model}`,
     deliveryQueue: "_webhooks",
     goneWebhooks: `${prefix}:webhooks:gone`,
     completions: `${prefix}:completions`,

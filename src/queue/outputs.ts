@@ -60,7 +60,15 @@ export function createOutputStore(config: Config, names: Names, redis: Redis): O
   const place =
     config.inputs === "files"
       ? createFiles(join(config.data_dir, "outputs"), config)
-      : createKeys(redis, names, ttlOf);
+      : createKeys(
+          redis,
+          (owner, name) =>
+            names.output(
+              "model" in owner ? `${owner.model}:${owner.id}` : `${owner.bulkRun}:${owner.index}`,
+              name,
+            ),
+          ttlOf,
+        );
   return {
     async write(owner, outputs) {
       checkNames(outputs);
@@ -104,7 +112,7 @@ interface Place {
 }
 
 /** Below `models/<model>/<end of the id>/` and `bulk/<run>/`. */
-function createFiles(folder: string, config: Config): Place {
+export function createFiles(folder: string, config: Config): Place {
   const fileOf = (owner: OutputOwner, name: string) =>
     "model" in owner
       ? `models/${owner.model}/${owner.id.slice(-2)}/${owner.id}~${filePart(name)}`
@@ -156,9 +164,11 @@ function ifMissing(error: NodeJS.ErrnoException): undefined {
   if (error.code !== "ENOENT") throw error;
 }
 
-function createKeys(redis: Redis, names: Names, ttlOf: (owner: OutputOwner) => number): Place {
-  const keyOf = (owner: OutputOwner, name: string) =>
-    names.output("model" in owner ? `${owner.model}:${owner.id}` : `${owner.bulkRun}:${owner.index}`, name);
+export function createKeys(
+  redis: Redis,
+  keyOf: (owner: OutputOwner, name: string) => string,
+  ttlOf: (owner: OutputOwner) => number,
+): Place {
   return {
     refOf: (owner, name) => ({ redis: keyOf(owner, name) }),
     async write(owner, name, bytes) {

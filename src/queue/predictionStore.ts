@@ -11,6 +11,7 @@ import type { PredictionJob } from "./jobs.ts";
 import type { Names } from "./names.ts";
 import type { OutputStore } from "./outputs.ts";
 import type { Scripts } from "./scripts.ts";
+import type { ThumbnailStore } from "./thumbnails.ts";
 
 export interface PredictionStore {
   readonly config: Config;
@@ -23,6 +24,7 @@ export interface PredictionStore {
   readonly bulkQueues: ReadonlyMap<string, Queue>;
   readonly inputs: InputStore;
   readonly outputs: OutputStore;
+  readonly thumbnails: ThumbnailStore;
   readonly deliveries: Deliveries;
   readonly completions: CompletionEvents;
   readonly notifyCompletion: NotifyCompletion;

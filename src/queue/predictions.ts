@@ -14,12 +14,16 @@ import { Deliveries } from "./deliveries.ts";
 import { confirmSame } from "./idempotency.ts";
 import { createInputStore, type InputStore } from "./inputs.ts";
 import type { Prediction, Status } from "../core/prediction.ts";
+import { listEntries, type Listed, type ListOptions } from "./list.ts";
 import { createNames, type Names } from "./names.ts";
 import { createOutputStore } from "./outputs.ts";
 import { modelOf, queueOf, type PredictionStore } from "./predictionStore.ts";
 import * as reading from "./read.ts";
+import { readForRetry, type Retry } from "./retry.ts";
 import { defineScripts } from "./scripts.ts";
+import { readStatistics, type StatisticsPoint } from "./statistics.ts";
 import { predictionExists, reserveSlots, submitPredictions, type Slots, type Submission } from "./submit.ts";
+import { createThumbnailStore, type ThumbnailStore } from "./thumbnails.ts";
 import { waitForPrediction } from "./wait.ts";
 import { readWorkerReports, type WorkerReport } from "./workerReports.ts";
 
@@ -99,6 +103,28 @@ export class Predictions {
     return reading.listPredictions(this.#store, model, limit, status);
   }
 
+  /** See `listEntries`. */
+  listAll(options: Omit<ListOptions, "models"> & { model?: string | undefined }): Promise<Listed> {
+    const { model, ...others } = options;
+    if (model !== undefined) this.model(model);
+    const models = model === undefined ? [...this.queues.keys()] : [model];
+    return listEntries(this.#store, { ...others, models });
+  }
+
+  /** See `readForRetry`. */
+  readForRetry(model: string, id: string): Promise<Retry> {
+    return readForRetry(this.#store, model, id);
+  }
+
+  /** Where its last attempt failed; undefined of one that did not, or whose loader said nothing. */
+  stackOf(model: string, id: string): Promise<string | undefined> {
+    return reading.stackOf(this.#store, model, id);
+  }
+
+  get thumbnails(): ThumbnailStore {
+    return this.#store.thumbnails;
+  }
+
   /** @throws PredictionNotFoundError, OutputNotFoundError */
   readOutput(model: string, id: string, name: string): Promise<{ mediaType: string; bytes: Buffer }> {
     return reading.readOutput(this.#store, model, id, name);
@@ -152,6 +178,11 @@ export class Predictions {
     return reading.waitOfNext(this.#store, model);
   }
 
+  /** For how long the prediction that has waited longest in a queue has, in milliseconds; 0 where none waits. */
+  longestWait(model: string): Promise<number> {
+    return reading.longestWait(this.#store, model);
+  }
+
   /** Asks the workers to load a model that failed again. */
   async requestLoad(model: string): Promise<void> {
     const { redis, names } = this.#store;
@@ -161,6 +192,11 @@ export class Predictions {
 
   workers(): Promise<WorkerReport[]> {
     return reachRedis(() => readWorkerReports(this.#store.redis, this.#store.names));
+  }
+
+  /** What became of a model's predictions in the last minutes. */
+  statistics(model: string): Promise<StatisticsPoint[]> {
+    return reachRedis(() => readStatistics(this.#store.redis, this.#store.names, model));
   }
 
   async ping(): Promise<void> {
@@ -190,6 +226,7 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
     bulkQueues,
     inputs: createInputStore(config, names, redis),
     outputs: createOutputStore(config, names, redis),
+    thumbnails: createThumbnailStore(config, names, redis),
     deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
     completions: await openCompletionEvents(subscriber, names),
     notifyCompletion: createNotifier(redis, names),

@@ -5,17 +5,24 @@ import type { Output } from "../core/request.ts";
 import { OutputNotFoundError, PredictionCancelledError, PredictionNotFoundError } from "../errors.ts";
 import { reachRedis } from "../redis/connections.ts";
 import { endPrediction } from "./end.ts";
-import { endMarkOf, failureOf, toIsoTime, type PredictionJob } from "./jobs.ts";
-import { isFinal, PRIORITIES, type Prediction, type Status } from "../core/prediction.ts";
+import { endMarkOf, failureOf, toIsoTime, type Completion, type PredictionJob } from "./jobs.ts";
+import {
+  isFinal,
+  PRIORITIES,
+  type Prediction,
+  type Status,
+  type Timeline,
+  type Timings,
+} from "../core/prediction.ts";
 import { notFound, queueOf, readJob, type PredictionStore } from "./predictionStore.ts";
 import { readResponse } from "./responses.ts";
 
 /** BullMQ keeps predictions that ended differently together: this many of them are read for a list. */
-const SEARCHED = 1000;
+export const SEARCHED = 1000;
 /** They are read in pages of this many at least. */
 const MIN_PAGE = 20;
 /** A job's score in BullMQ's set of those that wait is its priority times this, and then counts up. */
-const PRIORITY_SCORE = 2 ** 32;
+export const PRIORITY_SCORE = 2 ** 32;
 
 export interface QueueDepth {
   waiting: number;
@@ -170,6 +177,17 @@ export async function webhookOf(
   return { delivery: job.data.webhook, expiresAt: job.data.expires_at };
 }
 
+/** @throws PredictionNotFoundError */
+export async function stackOf(
+  store: PredictionStore,
+  model: string,
+  id: string,
+): Promise<string | undefined> {
+  const job = await readJob(store, model, id);
+  if (!job) throw notFound(store, model, id);
+  return job.stacktrace?.at(-1) ?? undefined;
+}
+
 export async function queueDepth(queue: Queue): Promise<QueueDepth> {
   const counts = await reachRedis(() =>
     queue.getJobCounts("wait", "prioritized", "active", "delayed", "failed", "completed"),
@@ -190,6 +208,25 @@ export async function waitOfNext(store: PredictionStore, model: string): Promise
   return next ? Date.now() - next.timestamp : 0;
 }
 
+/** For how long the prediction that has waited longest has, in milliseconds; 0 where none waits. */
+export async function longestWait(store: PredictionStore, model: string): Promise<number> {
+  const queue = queueOf(store, model);
+  const firsts = await reachRedis(() =>
+    Promise.all([
+      store.redis.lrange(queue.toKey("wait"), -1, -1),
+      ...Object.values(PRIORITIES).map((priority) => {
+        const [least, most] = [priority * PRIORITY_SCORE, (priority + 1) * PRIORITY_SCORE - 1];
+        return store.redis.zrangebyscore(queue.toKey("prioritized"), least, most, "LIMIT", 0, 1);
+      }),
+    ]),
+  );
+  const times = await reachRedis(() =>
+    Promise.all(firsts.flat().map((id) => store.redis.hget(queue.toKey(id), "timestamp"))),
+  );
+  const waits = times.flatMap((time) => (time === null ? [] : [Date.now() - Number(time)]));
+  return Math.max(0, ...waits);
+}
+
 export async function describePrediction(
   store: PredictionStore,
   model: string,
@@ -201,13 +238,14 @@ export async function describePrediction(
   const completion = status === "succeeded" ? job.returnvalue : null;
   const result = completion && (await reachRedis(() => readResponse(queueOf(store, model), id, completion)));
   if (result === undefined) throw notFound(store, model, id);
+  const endedAt = isFinal(status) ? (endMarkOf(job)?.ended_on ?? job.finishedOn) : undefined;
   return {
     id,
     model,
     status,
     created_at: new Date(job.timestamp).toISOString(),
     started_at: toIsoTime(job.processedOn),
-    finished_at: isFinal(status) ? toIsoTime(endMarkOf(job)?.ended_on ?? job.finishedOn) : null,
+    finished_at: toIsoTime(endedAt),
     attempts: job.attemptsStarted,
     result,
     outputs: (completion?.outputs ?? []).map(({ name, media_type, bytes, data }) => ({
@@ -221,7 +259,26 @@ export async function describePrediction(
     timings: completion?.timings ?? null,
     batch_size: completion?.batch_size ?? null,
     engine: completion?.engine ?? null,
+    timeline: timelineOf(job, completion?.timings, endedAt),
     links: predictionLinks(model, id),
+  };
+}
+
+/** Clocks of several machines may not agree: nothing is earlier than what comes before it, or later than the end. */
+function timelineOf(
+  { timestamp, processedOn }: PredictionJob,
+  timings: Timings | undefined,
+  endedAt: number | undefined,
+): Timeline {
+  const within = (time: number) => Math.min(Math.max(time, processedOn ?? timestamp), endedAt ?? Infinity);
+  const handed = timings && within(timestamp + timings.queue_ms);
+  const inferred = handed && within(handed + timings.read_ms + timings.preprocess_ms);
+  return {
+    queued_at: new Date(timestamp).toISOString(),
+    taken_at: toIsoTime(processedOn),
+    batch_at: toIsoTime(handed),
+    infer_at: toIsoTime(inferred),
+    ended_at: toIsoTime(endedAt),
   };
 }
 
@@ -240,7 +297,13 @@ function statesOf(status?: Status): JobType[] {
   return ["prioritized", "wait", "delayed", "active", "completed", "failed"];
 }
 
-function statusOf(job: PredictionJob, isRunning: boolean): Status {
+/** As much of a job as tells how its prediction stands. */
+type Standing = Pick<PredictionJob, "progress" | "failedReason"> & {
+  finishedOn?: number | undefined;
+  returnvalue: Completion | null;
+};
+
+export function statusOf(job: Standing, isRunning: boolean): Status {
   const mark = endMarkOf(job);
   if (mark) return mark.ended;
   if (!job.finishedOn) return isRunning ? "running" : "queued";
@@ -250,7 +313,7 @@ function statusOf(job: PredictionJob, isRunning: boolean): Status {
   return code === "cancelled" || code === "expired" ? code : "failed";
 }
 
-function errorOf(status: Status, job: PredictionJob) {
+export function errorOf(status: Status, job: Pick<PredictionJob, "failedReason">) {
   if (status === "failed" || status === "expired") return failureOf(job.failedReason);
   if (status === "cancelled") return new PredictionCancelledError("cancelled by its client").toSummary();
   return null;

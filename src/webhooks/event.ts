@@ -16,7 +16,7 @@ export function eventOfPrediction(prediction: Prediction, inlineBytes: number): 
   if (status === "queued" || status === "running") throw new Error(`${prediction.id} has not ended`);
   const isInline = result === null || Buffer.byteLength(JSON.stringify(result)) <= inlineBytes;
   const data = isInline
-    ? prediction
+    ? { ...prediction, links: { ...links } }
     : { ...prediction, result: null, links: { ...links, result: links.self } };
   return {
     type: `prediction.${status}`,

@@ -23,6 +23,7 @@ import { PRIORITIES, type Timings } from "../core/prediction.ts";
 import { partsOfBulkPredictionId, type Names } from "../queue/names.ts";
 import type { OutputOwner, OutputStore } from "../queue/outputs.ts";
 import { storeResponse } from "../queue/responses.ts";
+import type { EndOfInputs } from "./endOfInputs.ts";
 import { NotStartedError, type EnginePool } from "./enginePool.ts";
 import type { FetchInputs } from "./urlInputs.ts";
 
@@ -35,6 +36,9 @@ const MAX_KEPT = 1_000_000;
 /** Codes of failures that say nothing about the loader or the machine. */
 const NO_FAULTS: ReadonlySet<string> = new Set(["bad_input", "expired", "cancelled"]);
 
+/** Codes of failures that come after an engine has read the inputs. */
+const READ_ALL_THE_SAME: ReadonlySet<string> = new Set(["loader_failed", "implausible_output"]);
+
 export interface ConsumerOptions {
   modelName: string;
   model: ModelConfig;
@@ -46,6 +50,7 @@ export interface ConsumerOptions {
   inputs: InputStore;
   outputs: OutputStore;
   fetchInputs: FetchInputs;
+  endOfInputs: EndOfInputs;
   deliveries: Deliveries;
   log: Logger;
 }
@@ -67,6 +72,7 @@ export function startConsumer({
   inputs,
   outputs: outputStore,
   fetchInputs,
+  endOfInputs,
   deliveries,
   log,
 }: ConsumerOptions): Consumer {
@@ -74,6 +80,7 @@ export function startConsumer({
 
   async function runPrediction(job: PredictionJob, token?: string): Promise<Completion> {
     let fetched: readonly LocalInputRef[] = [];
+    let wasRead = false;
     try {
       if (job.data.expires_at && job.data.expires_at < Date.now())
         throw new PredictionExpiredError("it waited for longer than its ttl_ms");
@@ -87,6 +94,7 @@ export function startConsumer({
         timeoutMs: Math.min(job.data.timeout_ms ?? Infinity, model.timeout_ms),
         expiresAt: job.data.expires_at,
       });
+      wasRead = true;
       const { response, outputs, timings, batchSize, engine, startedAt } = result;
       const ownTimings = {
         ...timings,
@@ -113,10 +121,23 @@ export function startConsumer({
       }
       throw jobError(toInfermillError(error, (detail, options) => new RetryableError(detail, options)));
     } finally {
-      if (fetched.length > 0) inputs.remove(fetched).catch(warnOfInput(job));
+      if (fetched.length > 0) endFetched(job, fetched, wasRead).catch(warnOfInput(job));
       // Before BullMQ ends the job, in case that this process dies then.
       if (job.data.webhook) deliveries.soon(job.data.webhook).catch(warnOfWebhook(job));
     }
+  }
+
+  /** Entries of bulk runs have files of their own, and so many of them end that none is worth a look. */
+  function endInputs({ id, data }: PredictionJob, wasRead: boolean): Promise<void> {
+    return source === "bulk"
+      ? inputs.remove(data.inputs)
+      : endOfInputs.end({ model: modelName, id: id! }, data.inputs, wasRead);
+  }
+
+  function endFetched({ id }: PredictionJob, fetched: readonly LocalInputRef[], wasRead: boolean) {
+    return source === "bulk"
+      ? inputs.remove(fetched)
+      : endOfInputs.endFetched({ model: modelName, id: id! }, fetched, wasRead);
   }
 
   function ownerOf(id: string): OutputOwner {
@@ -168,16 +189,16 @@ export function startConsumer({
     source === "bulk" ? { completions: names.bulkCompletions } : names,
   );
   // Only once the end is in Redis, so that an input outlives every worker that may still need it.
-  const cleanUp = (job: PredictionJob) => {
+  const cleanUp = (job: PredictionJob, wasRead: boolean) => {
     if (job.data.webhook) deliveries.now(job.data.webhook).catch(warnOfWebhook(job));
-    inputs.remove(job.data.inputs).catch(warnOfInput(job));
+    endInputs(job, wasRead).catch(warnOfInput(job));
   };
-  worker.on("completed", cleanUp);
+  worker.on("completed", (job) => cleanUp(job, true));
   worker.on("failed", (job, error) => {
     logFailure(job, error);
     if (!job?.finishedOn) return;
     notifyCompletion(modelName, job.id!);
-    cleanUp(job);
+    cleanUp(job, READ_ALL_THE_SAME.has(failureOf(error.message).code));
   });
   worker.on("stalled", (id) =>
     log.warn({ model: modelName, prediction: id }, "taken over from a lost worker"),

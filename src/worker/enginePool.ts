@@ -16,6 +16,7 @@ import type { LoaderDescription } from "../core/description.ts";
 import type { Output, RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import type { LocalInputRef } from "../queue/inputs.ts";
 import { PRIORITIES, type Timings } from "../core/prediction.ts";
+import { IntervalCounter } from "../queue/statistics.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
 import { Batcher } from "./batcher.ts";
 import type { ReadStoredInputs } from "./storedInputs.ts";
@@ -148,8 +149,13 @@ export class EnginePool {
     });
   }
 
+  /** What became of predictions, for the statistics of the last minutes. */
+  readonly intervals = new IntervalCounter();
+
   /** Adds to the totals where the time of a prediction that succeeded went. */
   addTimings(timings: Timings): void {
+    const { read_ms, preprocess_ms, infer_ms, postprocess_ms } = timings;
+    this.intervals.addRun(read_ms + preprocess_ms + infer_ms + postprocess_ms);
     for (const phase of Object.keys(this.#timings) as (keyof Timings)[])
       this.#timings[phase] += timings[phase];
   }
@@ -314,6 +320,7 @@ export class EnginePool {
     this.#progressAt = Date.now();
     this.#totals.predictions++;
     this.#totals[how]++;
+    this.intervals.addEnd(how, batchSize);
     // Each member brings its share, so that a whole batch counts as one; what failed before a batch was formed, nothing.
     if (batchSize > 0) this.#totals.batches += 1 / batchSize;
   }

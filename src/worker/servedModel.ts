@@ -7,6 +7,7 @@ import { resolve } from "node:path";
 import { DEFAULT_MAX_BATCH_SIZE } from "../config/schema.ts";
 import { toInfermillError, LoaderError, type InfermillError } from "../errors.ts";
 import type { EngineSpec } from "../engines/protocol.ts";
+import type { WorkerPoint } from "../queue/statistics.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
 import { startConsumer, type Consumer, type ConsumerOptions } from "./consumer.ts";
 import { EnginePool } from "./enginePool.ts";
@@ -54,6 +55,11 @@ export class ServedModel {
 
   report(): ModelReport {
     return this.#failure?.report ?? this.#pool?.report() ?? emptyReport(this.#options.specs);
+  }
+
+  /** What became of its predictions in the intervals that are over, once. */
+  takeStatistics(): WorkerPoint[] {
+    return this.#pool?.intervals.takeClosed() ?? [];
   }
 
   /** Fetches as many jobs as the pool has use for. */

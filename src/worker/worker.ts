@@ -10,12 +10,15 @@ import { Deliveries } from "../queue/deliveries.ts";
 import { createInputStore, type InputStore } from "../queue/inputs.ts";
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { createNames } from "../queue/names.ts";
+import { publishStatistics } from "../queue/statistics.ts";
+import { createThumbnailStore, type ThumbnailStore } from "../queue/thumbnails.ts";
 import {
   HEARTBEAT_INTERVAL_MS,
   publishWorkerReport,
   removeWorkerReport,
   type WorkerReport,
 } from "../queue/workerReports.ts";
+import { createEndOfInputs } from "./endOfInputs.ts";
 import { planEngines } from "./enginePlan.ts";
 import { ServedModel } from "./servedModel.ts";
 import { createInputFetcher } from "./urlInputs.ts";
@@ -56,7 +59,10 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const subscriber = await connectRedis(redisUrl, "worker");
   const inputs = createInputStore(config, names, redis);
   const outputs = createOutputStore(config, names, redis);
+  const thumbnails = createThumbnailStore(config, names, redis);
+  const endOfInputs = createEndOfInputs({ config, inputs, thumbnails, log });
   const shared = {
+    endOfInputs,
     redis,
     names,
     inputs,
@@ -88,6 +94,12 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   });
   const beat = () =>
     publishWorkerReport(redis, names, report()).catch((error) => log.warn(`heartbeat: ${error.message}`));
+  const publish = () => {
+    const points = Object.fromEntries(served.map((model) => [model.name, model.takeStatistics()]));
+    return publishStatistics(redis, names, id, points).catch((error) =>
+      log.warn(`statistics: ${error.message}`),
+    );
+  };
   const load = async (model: ServedModel) => {
     await model.load();
     logLoad(model, log);
@@ -115,6 +127,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       void loadChanged(model);
     }
     void beat();
+    void publish();
   }, HEARTBEAT_INTERVAL_MS);
   subscriber.on("message", (_channel, name: string) => {
     const model = served.find((each) => each.name === name);
@@ -124,6 +137,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const sweeper = startSweeper({
     inputs,
     outputs,
+    thumbnails,
     queues: models.map((model) => openQueue(model, redis, names.queuePrefix)),
     config,
     log,
@@ -135,6 +149,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       clearInterval(heartbeat);
       clearInterval(sweeper);
       await closeModels(limitMs);
+      await endOfInputs.close();
       await removeWorkerReport(redis, names, id).catch(() => {});
       disconnect();
     },
@@ -159,12 +174,14 @@ function logLoad(model: ServedModel, log: Logger): void {
 function startSweeper({
   inputs,
   outputs,
+  thumbnails,
   queues,
   config,
   log,
 }: {
   inputs: InputStore;
   outputs: OutputStore;
+  thumbnails: ThumbnailStore;
   queues: readonly Queue[];
   config: Config;
   log: Logger;
@@ -173,6 +190,7 @@ function startSweeper({
     try {
       const count = await inputs.sweep();
       await outputs.sweep();
+      await thumbnails.sweep();
       if (count > 0) log.info({ count }, "removed inputs that were left over");
     } catch (error) {
       log.warn({ err: error }, "not every input or output that was left over could be removed");

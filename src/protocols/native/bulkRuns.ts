@@ -9,6 +9,7 @@ import { BULK_STATUSES, hasEnded, SKIP_REASONS, type BulkRun } from "../../core/
 import { RedisUnavailableError } from "../../errors.ts";
 import { parseWith } from "../../core/faults.ts";
 import { descriptionOf } from "../../api/service.ts";
+import { limitParameter } from "./parameters.ts";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
 import { bulkForm, limitBody, readJson } from "../../api/body/read.ts";
 import { manifestLineSchema, readManifest } from "./manifest.ts";
@@ -90,15 +91,7 @@ async function createBulkRun(api: Api, req: Request, res: Response): Promise<voi
   res.status(202).set("Location", run.links.self).set("Retry-After", "1").json(run);
 }
 
-const bulkListQuerySchema = z.object({
-  limit: z.coerce
-    .number({ error: "must be a number" })
-    .int({ error: "must be a whole number" })
-    .min(1, { error: "must be 1 or more" })
-    .max(1000, { error: "must be at most 1000" })
-    .default(100)
-    .meta({ description: "Most runs to list; the newest come first." }),
-});
+const bulkListQuerySchema = z.object({ limit: limitParameter(1000, 100) });
 
 async function listBulkRuns({ bulk }: Api, req: Request, res: Response): Promise<void> {
   const checked = parseWith(bulkListQuerySchema, req.query);

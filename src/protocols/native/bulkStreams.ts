@@ -9,7 +9,10 @@ import { eventStreamAnswers, lastEventIdHeader, problemAnswers } from "../../api
 import { followResults } from "../../bulk/resultsFile.ts";
 import { hasEnded, type BulkRun } from "../../core/bulkRun.ts";
 import { parseWith } from "../../core/faults.ts";
+import { wholeParameter } from "./parameters.ts";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
+import { linesWithPublicPath } from "../../api/publicLinks.ts";
+import { publicPathOf } from "../../api/publicPath.ts";
 import { streamState } from "../../api/streamState.ts";
 import { abortWhenGone, clientOf } from "../../api/waiting.ts";
 
@@ -21,10 +24,7 @@ const resultsQuerySchema = z.object({
     .enum(["succeeded", "failed"], { error: "must be succeeded or failed" })
     .optional()
     .meta({ description: "Only entries that ended like this." }),
-  after: z.coerce
-    .number({ error: "must be the number of a line" })
-    .int({ error: "must be the number of a line" })
-    .min(0, { error: "must be 0 or more" })
+  after: wholeParameter(0, Number.MAX_SAFE_INTEGER, "must be the number of a line")
     .default(0)
     .meta({ description: "Continues behind this `line`." }),
   follow: z
@@ -49,8 +49,9 @@ async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Resp
       hasEnded: async () => follow === "false" || hasEnded((await bulk.read(id)).status),
     });
     for await (const text of lines) {
+      const linked = linesWithPublicPath(text, id, publicPathOf(res));
       // A client that has gone never drains; then the lines end by the same signal.
-      if (!res.write(text)) await once(res, "drain", { signal: gone.signal }).catch(() => {});
+      if (!res.write(linked)) await once(res, "drain", { signal: gone.signal }).catch(() => {});
     }
     res.end();
   } finally {

@@ -7,7 +7,8 @@ import { pathParameter, type Api, type Route } from "../../api/api.ts";
 import { jsonAnswer, modelParameter, problemAnswers, problemSchema } from "../../api/operations.ts";
 import { checkModel, modelReadinessSchema, reportsOf } from "../../api/readiness.ts";
 import { DEFAULT_MAX_BATCH_SIZE } from "../../config/schema.ts";
-import type { WorkerReport } from "../../queue/workerReports.ts";
+import { STATISTICS_INTERVAL_MS } from "../../queue/statistics.ts";
+import type { EngineReport, WorkerReport } from "../../queue/workerReports.ts";
 import { count } from "./schemas.ts";
 
 /** What OpenAI's clients read of a model, so that they can list them, too. */
@@ -20,12 +21,38 @@ const openAiModelSchema = z.object({
   owned_by: z.string(),
 });
 
+const statisticsSchema = z
+  .object({
+    interval_seconds: count,
+    points: z
+      .array(
+        z.object({
+          at: z.string().meta({ description: "When the interval began.", format: "date-time" }),
+          succeeded: count,
+          failed: count,
+          p50_ms: z.number().nullable().meta({ description: "In an engine, of those that succeeded." }),
+          p95_ms: z.number().nullable(),
+          mean_batch_size: z.number().nullable(),
+        }),
+      )
+      .meta({ description: "The oldest first. Intervals in which nothing ended are left out." }),
+  })
+  .meta({
+    id: "RecentStatistics",
+    description: "Of the last 15 minutes, bulk runs included, by intervals that are over.",
+  });
+
 const modelSchema = z
   .object({
     name: z.string(),
     loader: z.string(),
     device: z.array(z.string()),
     ready: z.boolean().meta({ description: "Whether an engine of a live worker is ready." }),
+    state: z
+      .enum(["ready", "loading", "failed", "no_worker"])
+      .meta({ description: "loading also of engines that start again." }),
+    reason: z.string().nullable().meta({ description: "Why it is not ready." }),
+    advice: z.string().nullable().meta({ description: "What to do about it." }),
     labels: z.array(z.string()).nullable().meta({ description: "null until a worker has told." }),
     picture: z.enum(["required", "optional", "none"]).nullable(),
     inputs: z
@@ -39,6 +66,14 @@ const modelSchema = z
       )
       .nullable()
       .meta({ description: "Bytes that a request may bring: form fields by name, with their media types." }),
+    required_keys: z
+      .array(z.string())
+      .nullable()
+      .meta({ description: "Keys that a request must have beside its inputs, such as Prompt." }),
+    embeds: z
+      .enum(["text", "picture"])
+      .nullable()
+      .meta({ description: "What it turns into vectors; null of others." }),
     tensors: z.unknown(),
     takes_tensors: z.boolean().nullable().meta({
       description: "Whether a request may bring inputs as the Open Inference Protocol writes them.",
@@ -54,6 +89,7 @@ const modelSchema = z
       max_batch_size: count,
       max_queue_delay_ms: z.number(),
       batch_limit: count.nullable().meta({ description: "What the model itself can take." }),
+      in_use: count.nullable().meta({ description: "Most that run together now; null until it is loaded." }),
     }),
     limits: z.object({
       timeout_ms: count,
@@ -72,7 +108,17 @@ const modelSchema = z
         error: z.string().nullable(),
       }),
     ),
-    queue: z.object({ waiting: count, running: count, delayed: count, failed: count, completed: count }),
+    queue: z.object({
+      waiting: count,
+      running: count,
+      delayed: count,
+      failed: count,
+      completed: count,
+      oldest_wait_seconds: z
+        .number()
+        .min(0)
+        .meta({ description: "Of the prediction that has waited longest; 0 where none waits." }),
+    }),
     totals: z
       .object({
         batches: count,
@@ -82,6 +128,7 @@ const modelSchema = z
         mean_batch_size: z.number().nullable(),
       })
       .meta({ description: "Since the live workers started." }),
+    statistics: statisticsSchema,
     links: z.object({ self: z.string(), predictions: z.string() }),
     ...openAiModelSchema.shape,
   })
@@ -134,11 +181,18 @@ async function describeModel(
   const engines = served.flatMap(({ worker, engines: own }) => own.map((engine) => ({ ...engine, worker })));
   const sum = (key: "batches" | "predictions" | "succeeded" | "failed") =>
     served.reduce((total, { totals }) => total + totals[key], 0);
+  const maxBatchSize = model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE;
+  const [depth, waitMs, points] = await Promise.all([
+    predictions.depth(name),
+    predictions.longestWait(name),
+    predictions.statistics(name),
+  ]);
   return {
     name,
     loader: model.loader,
     device: [model.device].flat(),
     ready: engines.some(({ state }) => state === "ready"),
+    ...stateOf(name, engines),
     labels: description?.labels.slice() ?? null,
     picture: description?.picture ?? null,
     inputs: description
@@ -149,14 +203,17 @@ async function describeModel(
           multiple,
         }))
       : null,
+    required_keys: description ? [...(description.requiredKeys ?? [])] : null,
+    embeds: description?.embeds ?? null,
     tensors: description?.tensors ?? null,
     takes_tensors: description ? description.takesTensors === true : null,
     facts: description ? { ...description.facts } : null,
     notes: description ? [...(description.notes ?? [])] : null,
     batch: {
-      max_batch_size: model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE,
+      max_batch_size: maxBatchSize,
       max_queue_delay_ms: model.max_queue_delay_ms,
       batch_limit: loaded?.batch_limit ?? null,
+      in_use: loaded ? Math.min(maxBatchSize, loaded.batch_limit ?? Infinity) : null,
     },
     limits: {
       timeout_ms: model.timeout_ms,
@@ -165,7 +222,7 @@ async function describeModel(
       attempts: model.attempts,
     },
     engines,
-    queue: await predictions.depth(name),
+    queue: { ...depth, oldest_wait_seconds: Math.round(waitMs / 100) / 10 },
     totals: {
       batches: sum("batches"),
       predictions: sum("predictions"),
@@ -174,11 +231,40 @@ async function describeModel(
       mean_batch_size:
         sum("batches") > 0 ? Math.round((sum("predictions") / sum("batches")) * 100) / 100 : null,
     },
+    statistics: { interval_seconds: STATISTICS_INTERVAL_MS / 1000, points },
     links: modelLinks(name),
     id: name,
     object: "model",
     created: served.length > 0 ? startedAt(name, reports) : 0,
     owned_by: "infermill",
+  };
+}
+
+function stateOf(
+  name: string,
+  engines: readonly EngineReport[],
+): Pick<ModelDescription, "state" | "reason" | "advice"> {
+  const reason = engines.find(({ error }) => error !== null)?.error ?? null;
+  if (engines.some(({ state }) => state === "ready")) return { state: "ready", reason: null, advice: null };
+  if (engines.length === 0) {
+    return {
+      state: "no_worker",
+      reason: "no live worker serves it",
+      advice: `start one that does: infermill start, or infermill worker --models ${name}`,
+    };
+  }
+  if (engines.every(({ state }) => state === "failed")) {
+    return {
+      state: "failed",
+      reason,
+      advice: `fix what the reason names; it is loaded again when one of its files changes, or by POST ${modelLinks(name).self}/load`,
+    };
+  }
+  const restarting = engines.some(({ state }) => state === "restarting");
+  return {
+    state: "loading",
+    reason: reason ?? (restarting ? "its engines start again" : "its engines load it"),
+    advice: restarting ? "the log of the worker says why they ended" : null,
   };
 }
 

@@ -15,27 +15,24 @@ import { streamState } from "../../api/streamState.ts";
 import { withTensorData } from "../../api/tensorData.ts";
 import { abortWhenGone, clientOf } from "../../api/waiting.ts";
 import { parseWith } from "../../core/faults.ts";
+import { thumbnailLink } from "../../core/links.ts";
+import { ThumbnailNotFoundError } from "../../errors.ts";
 import { requestSchema } from "../../imil/requestSchema.ts";
 import { isFinal, STATUSES, type Prediction } from "../../core/prediction.ts";
+import { limitParameter } from "./parameters.ts";
 import { manyPredictionsSchema, predictionListSchema, predictionSchema } from "./schemas.ts";
+import { retryPrediction } from "./retry.ts";
 import { sendPrediction, submitPrediction } from "./submit.ts";
 import { MAX_WAIT_SECONDS, submissionQuerySchema, waitQuerySchema } from "./submissionOptions.ts";
 
 const MAX_LISTED = 100;
-const limitError = `must be a whole number from 1 to ${MAX_LISTED}`;
 
 const predictionListQuerySchema = z.object({
   status: z
     .enum(STATUSES, { error: `must be one of ${STATUSES.join(", ")}` })
     .optional()
     .meta({ description: "Only those with this status." }),
-  limit: z.coerce
-    .number({ error: limitError })
-    .int({ error: limitError })
-    .min(1, { error: limitError })
-    .max(MAX_LISTED, { error: limitError })
-    .default(20)
-    .meta({ description: "Most predictions to list; those that were accepted last come first." }),
+  limit: limitParameter(MAX_LISTED, 20),
 });
 
 async function listPredictions({ predictions }: Api, req: Request, res: Response): Promise<void> {
@@ -51,10 +48,37 @@ async function getPrediction(api: Api, req: Request, res: Response): Promise<voi
     const waitMs = (checked.wait ?? 0) * 1000;
     const [model, id] = [pathParameter(req, "model"), pathParameter(req, "id")];
     const prediction = await api.predictions.wait(model, id, waitMs, gone.signal);
-    sendPrediction(res, await withTensorData(api, prediction), 200);
+    sendPrediction(res, await withDetails(api, await withTensorData(api, prediction)), 200);
   } finally {
     gone.stop();
   }
+}
+
+/** What only a look at one prediction is worth. */
+async function withDetails({ predictions }: Api, prediction: Prediction): Promise<Prediction> {
+  const { model, id, status, links } = prediction;
+  if (!isFinal(status)) return prediction;
+  const [[hasThumbnail], stack] = await Promise.all([
+    predictions.thumbnails.has(model, [id]),
+    status === "failed" ? predictions.stackOf(model, id) : undefined,
+  ]);
+  return {
+    ...prediction,
+    ...(stack !== undefined && { stack }),
+    links: { ...links, ...(hasThumbnail && { thumbnail: thumbnailLink(model, id) }) },
+  };
+}
+
+/** `GET …/predictions/{id}/thumbnail` */
+async function getThumbnail({ predictions }: Api, req: Request, res: Response): Promise<void> {
+  const [model, id] = [pathParameter(req, "model"), pathParameter(req, "id")];
+  const bytes = await predictions.thumbnails.read(model, id);
+  if (!bytes) {
+    throw new ThumbnailNotFoundError(
+      `there is no thumbnail of the prediction ${id}: not every prediction has one (console.thumbnails)`,
+    );
+  }
+  res.set({ "Content-Type": "image/webp", "Cache-Control": "private, max-age=86400" }).send(bytes);
 }
 
 async function cancelPrediction({ predictions }: Api, req: Request, res: Response): Promise<void> {
@@ -117,6 +141,16 @@ const preferHeader = z
     example: "wait=10",
   });
 
+const submissionHeaders = z.object({
+  Prefer: preferHeader,
+  "Idempotency-Key": z
+    .string()
+    .min(1)
+    .max(255)
+    .optional()
+    .meta({ description: "The same key and the same request give the first prediction again." }),
+});
+
 const submitDescription =
   "The body is the picture itself (`image/jpeg`, or `application/octet-stream` for one to be recognised by its bytes; keys of the dictionary as further query parameters), a form, a request dictionary, or many of them. " +
   "Many are answered with 202 when at least one was accepted, each with its prediction or its problem; `Prefer` is ignored for them.";
@@ -134,15 +168,7 @@ export const predictionRoutes: readonly Route[] = [
       requestParams: {
         path: z.object({ model: modelParameter }),
         query: submissionQuerySchema,
-        header: z.object({
-          Prefer: preferHeader,
-          "Idempotency-Key": z
-            .string()
-            .min(1)
-            .max(255)
-            .optional()
-            .meta({ description: "The same key and the same request give the first prediction again." }),
-        }),
+        header: submissionHeaders,
       },
       requestBody,
       responses: {
@@ -215,6 +241,41 @@ export const predictionRoutes: readonly Route[] = [
       responses: {
         200: jsonAnswer("It is cancelled.", predictionSchema),
         ...problemAnswers([404, 409, 503]),
+      },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/models/{model}/predictions/{id}/thumbnail",
+    handler: getThumbnail,
+    operation: {
+      operationId: "getThumbnail",
+      summary: "A small picture of a prediction's input",
+      description:
+        "Kept for as long as the prediction, where there is one: `links.thumbnail` says so (`console.thumbnails`).",
+      tags: ["predictions"],
+      requestParams: { path: onePath },
+      responses: {
+        200: { description: "The picture.", content: { "image/webp": { schema: binary } } },
+        ...problemAnswers([404, 503]),
+      },
+    },
+  },
+  {
+    method: "post",
+    path: "/v1/models/{model}/predictions/{id}/retry",
+    handler: retryPrediction,
+    operation: {
+      operationId: "retryPrediction",
+      summary: "Run a prediction again",
+      description:
+        "A new prediction of the same request, with the priority and timeout of the first unless the query says otherwise. What was uploaded must still be there (`console.keep_inputs`); what came by reference, by URL or in the dictionary always is.",
+      tags: ["predictions"],
+      requestParams: { path: onePath, query: submissionQuerySchema, header: submissionHeaders },
+      responses: {
+        200: jsonAnswer("The new prediction has ended.", predictionSchema),
+        202: jsonAnswer("Accepted.", predictionSchema, acceptedHeaders),
+        ...problemAnswers([404, 409, 410, 422, 429, 503]),
       },
     },
   },

@@ -12,18 +12,14 @@ import type { Webhook } from "../../queue/deliveries.ts";
 import { PRIORITIES, type Priority } from "../../core/prediction.ts";
 import { checkPredictionId, idOfIdempotencyKey } from "../../queue/names.ts";
 
+import { numberOfQuery, wholeParameter } from "./parameters.ts";
+
 export const MAX_WAIT_SECONDS = 60;
 
-const milliseconds = (description: string) => {
-  const error = `must be a whole number of milliseconds from 1 to ${MAX_DURATION_MS}`;
-  return z.coerce
-    .number({ error })
-    .int({ error })
-    .min(1, { error })
-    .max(MAX_DURATION_MS, { error })
+const milliseconds = (description: string) =>
+  wholeParameter(1, MAX_DURATION_MS, `must be a whole number of milliseconds from 1 to ${MAX_DURATION_MS}`)
     .optional()
     .meta({ description });
-};
 
 export const submissionQuerySchema = z.object({
   priority: z
@@ -44,10 +40,14 @@ export const submissionQuerySchema = z.object({
 });
 
 export const waitQuerySchema = z.object({
-  wait: z.coerce
-    .number({ error: "must be a number of seconds" })
-    .min(0, { error: "must be 0 or more seconds" })
-    .max(MAX_WAIT_SECONDS, { error: `must be at most ${MAX_WAIT_SECONDS} seconds` })
+  wait: z
+    .preprocess(
+      numberOfQuery,
+      z
+        .number({ error: "must be a number of seconds" })
+        .min(0, { error: "must be 0 or more seconds" })
+        .max(MAX_WAIT_SECONDS, { error: `must be at most ${MAX_WAIT_SECONDS} seconds` }),
+    )
     .optional()
     .meta({ description: "Seconds to wait for the prediction to end." }),
 });

@@ -29,11 +29,7 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
   const options = readSubmissionOptions(req, form === "bytes", config);
   const description = await descriptionOf(api, model);
   const draft = await draftOfBody();
-  if (!draft) return;
-  const waitMs = (options.waitSeconds ?? 0) * 1000;
-  const prediction = await submitAndWait(api, model, draft, options, { waitMs, client: clientOf(res) });
-  if (options.waitSeconds !== undefined) res.set("Preference-Applied", `wait=${options.waitSeconds}`);
-  sendPrediction(res, await withTensorData(api, prediction), isFinal(prediction.status) ? 200 : 202);
+  if (draft) await submitDraft(api, res, model, draft, options);
 
   /** Bodies that are streamed are read by their draft, once there is room; undefined for many requests in one body. */
   async function draftOfBody(): Promise<Draft | undefined> {
@@ -74,6 +70,20 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
     const inside = await draftOf(parts).receive(store);
     return { request: inside.request, inputs: [...inputs, ...inside.inputs] };
   }
+}
+
+/** Submits a prediction, and answers it once it has ended, or as long as its client waits. */
+export async function submitDraft(
+  api: Api,
+  res: Response,
+  model: string,
+  draft: Draft,
+  options: NativeOptions,
+): Promise<void> {
+  const waitMs = (options.waitSeconds ?? 0) * 1000;
+  const prediction = await submitAndWait(api, model, draft, options, { waitMs, client: clientOf(res) });
+  if (options.waitSeconds !== undefined) res.set("Preference-Applied", `wait=${options.waitSeconds}`);
+  sendPrediction(res, await withTensorData(api, prediction), isFinal(prediction.status) ? 200 : 202);
 }
 
 /** What a dictionary must bring beside inputs that came outside of it. */

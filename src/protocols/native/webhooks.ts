@@ -1,6 +1,7 @@
 /** Webhook deliveries: those of a prediction, lists, and sending one again. */
 import type { Request, Response } from "express";
 import { z } from "zod";
+import { limitParameter, wholeParameter } from "./parameters.ts";
 import { count, time } from "./schemas.ts";
 import { parseWith } from "../../core/faults.ts";
 import { jsonAnswer, modelParameter, problemAnswers } from "../../api/operations.ts";
@@ -10,23 +11,23 @@ import { pathParameter, type Api, type Route } from "../../api/api.ts";
 
 const MAX_LISTED = 1000;
 
-const countIn = (description: string, least: number, most: number) => {
-  const error = `must be a whole number from ${least} to ${most}`;
-  return z.coerce
-    .number({ error })
-    .int({ error })
-    .min(least, { error })
-    .max(most, { error })
-    .meta({ description });
-};
-
 const deliveriesQuerySchema = z.object({
   status: z
     .enum(DELIVERY_STATUSES, { error: `must be one of ${DELIVERY_STATUSES.join(", ")}` })
-    .default("failed")
-    .meta({ description: "Default: failed, the deliveries that are tried no more." }),
-  limit: countIn("How many to list. Default: 100.", 1, MAX_LISTED).default(100),
-  offset: countIn("How many of the newest to leave out. Default: 0.", 0, 1_000_000).default(0),
+    .optional()
+    .meta({
+      description:
+        "Default: failed, the deliveries that are tried no more; with `prediction` or `run` those of every status.",
+    }),
+  prediction: z.string().optional().meta({ description: "Only those of the prediction with this id." }),
+  run: z.string().optional().meta({ description: "Only those of the bulk run with this id." }),
+  cursor: wholeParameter(0, 1_000_000, "must be the next_cursor of a page")
+    .optional()
+    .meta({ description: "`next_cursor` of the page before." }),
+  limit: limitParameter(MAX_LISTED, 100),
+  offset: wholeParameter(0, 1_000_000)
+    .default(0)
+    .meta({ description: "How many of the newest to leave out. Default: 0." }),
 });
 
 const deliverySchema = z
@@ -39,6 +40,7 @@ const deliverySchema = z
     }),
     event: z.enum(WEBHOOK_EVENTS).nullable(),
     prediction: z.object({ model: z.string(), id: z.string() }).nullable(),
+    run: z.string().nullable().meta({ description: "Id of the bulk run whose end it tells." }),
     created_at: z.string().meta({ format: "date-time" }),
     finished_at: time("When it was delivered or given up."),
     next_attempt_at: time("When a delivery that failed is tried again."),
@@ -62,7 +64,8 @@ const deliveriesOfPredictionSchema = z.object({
 
 const deliveriesSchema = z
   .object({
-    deliveries: z.array(deliverySchema).meta({ description: "The newest first." }),
+    deliveries: z.array(deliverySchema).meta({ description: "The newest of each status first." }),
+    next_cursor: z.string().nullable().meta({ description: "Of the next page; null where there is none." }),
     counts: z
       .object({ pending: count, delivered: count, failed: count })
       .meta({ description: "Of all that are on record; delivered includes skipped." }),
@@ -85,13 +88,14 @@ async function listDeliveries(
   req: Request,
   res: Response,
 ): Promise<void> {
-  const { status, ...range } = parseWith(deliveriesQuerySchema, req.query);
-  const [listed, counts, gone] = await Promise.all([
-    deliveries.list(status, range),
+  const { status, prediction, run, limit, offset, cursor } = parseWith(deliveriesQuerySchema, req.query);
+  const usual = prediction === undefined && run === undefined ? "failed" : undefined;
+  const [{ deliveries: listed, next }, counts, gone] = await Promise.all([
+    deliveries.search({ status: status ?? usual, prediction, run, limit, offset: cursor ?? offset }),
     deliveries.count(),
     deliveries.listGone(),
   ]);
-  res.json({ deliveries: listed, counts, gone });
+  res.json({ deliveries: listed, next_cursor: next === null ? null : String(next), counts, gone });
 }
 
 /** `GET /v1/webhooks/deliveries/{delivery}` */
@@ -132,7 +136,7 @@ export const webhookRoutes: readonly Route[] = [
     handler: listDeliveries,
     operation: {
       operationId: "listDeliveries",
-      summary: "List the webhook deliveries of one status",
+      summary: "List webhook deliveries",
       tags: ["webhooks"],
       requestParams: { query: deliveriesQuerySchema },
       responses: { 200: jsonAnswer("The deliveries.", deliveriesSchema), ...problemAnswers([422, 503]) },

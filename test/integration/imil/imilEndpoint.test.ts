@@ -115,10 +115,12 @@ describe.skipIf(whyNoRedis)("IMIL's endpoint", () => {
     }
   });
 
-  test("takes a body without a Content-Type, as IMIL does", async () => {
-    answerWith(async () => ({}));
+  test("refuses a body without a Content-Type, which a page of another site could send", async () => {
     const response = await fetch(`${api.url}/Echo`, { method: "POST", body: new TextEncoder().encode("{}") });
-    expect(response.status).toBe(200);
+    expect([response.status, await response.json()]).toMatchObject([
+      415,
+      { Rc: "415", code: "unsupported_media_type", detail: expect.stringContaining("application/json") },
+    ]);
   });
 
   test.each<[string, unknown, number, string]>([

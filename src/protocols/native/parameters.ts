@@ -1,0 +1,25 @@
+/** Numbers in queries. An empty one is none: `?offset=` doesn't mean 0. */
+import { z } from "zod";
+
+/** A whole number. */
+export function wholeParameter(
+  least: number,
+  most: number,
+  error = `must be a whole number from ${least} to ${most}`,
+) {
+  return z.preprocess(
+    numberOfQuery,
+    z.number({ error }).int({ error }).min(least, { error }).max(most, { error }),
+  );
+}
+
+export function limitParameter(most: number, usual: number) {
+  return wholeParameter(1, most)
+    .default(usual)
+    .meta({ description: `How many to list, at most ${most}. Default: ${usual}.` });
+}
+
+/** A number as a query has it; else what came, for the schema to refuse. */
+export function numberOfQuery(value: unknown): unknown {
+  return typeof value === "string" && /^-?\d+(\.\d+)?$/.test(value) ? Number(value) : value;
+}

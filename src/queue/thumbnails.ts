@@ -1,0 +1,51 @@
+/**
+ * Small pictures of what predictions were made of, kept as long as they: files where the api and the workers share a
+ * disk, else Redis keys. Not every prediction has one.
+ */
+import { access } from "node:fs/promises";
+import { join } from "node:path";
+import type { Redis } from "ioredis";
+import type { Config } from "../config/schema.ts";
+import { reachRedis } from "../redis/connections.ts";
+import type { Names } from "./names.ts";
+import { createFiles, createKeys } from "./outputs.ts";
+
+export interface ThumbnailStore {
+  /** @param bytes WebP */
+  write(model: string, id: string, bytes: Buffer): Promise<void>;
+  /** @returns undefined where there is none */
+  read(model: string, id: string): Promise<Buffer | undefined>;
+  /** Of which there is one, in the order of the ids. */
+  has(model: string, ids: readonly string[]): Promise<boolean[]>;
+  /** Removes what is older than its prediction may be. */
+  sweep(): Promise<void>;
+}
+
+const NAME = "thumbnail";
+
+export function createThumbnailStore(config: Config, names: Names, redis: Redis): ThumbnailStore {
+  const folder = join(config.data_dir, "thumbnails");
+  const ttlOf = (model: string) => config.models[model]?.result_ttl_seconds ?? config.bulk_ttl_seconds;
+  const place =
+    config.inputs === "files"
+      ? createFiles(folder, config)
+      : createKeys(
+          redis,
+          (owner) => ("model" in owner ? names.thumbnail(owner.model, owner.id) : ""),
+          (owner) => ("model" in owner ? ttlOf(owner.model) : 0),
+        );
+  const exists = async (model: string, id: string) => {
+    const { file = "", redis: key = "" } = place.refOf({ model, id }, NAME);
+    if (config.inputs === "redis") return (await reachRedis(() => redis.exists(key))) === 1;
+    return access(join(folder, file)).then(
+      () => true,
+      () => false,
+    );
+  };
+  return {
+    write: async (model, id, bytes) => void (await place.write({ model, id }, NAME, bytes)),
+    read: (model, id) => place.read(place.refOf({ model, id }, NAME)),
+    has: (model, ids) => Promise.all(ids.map((id) => exists(model, id))),
+    sweep: () => place.sweep(),
+  };
+}
