@@ -6,6 +6,7 @@ import { BulkRunNotFoundError, InfermillError } from "../errors.ts";
 import { isBulkRunId } from "../queue/names.ts";
 import { readLines } from "./lines.ts";
 import type { SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
+import type { UsedModel } from "../core/bulkSummary.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
 import { Skipped } from "./walk.ts";
 
@@ -27,6 +28,10 @@ export interface RunFolder {
   /** @throws BulkRunNotFoundError */
   readSpec(): Promise<BulkSpec>;
   writeSpec(spec: BulkSpec): Promise<void>;
+  /** The model as it was configured when the run began; null where that was not written down. */
+  readUsedModel(): Promise<UsedModel | null>;
+  /** Writes it down where it isn't yet: a resumed run keeps the first. */
+  writeUsedModel(used: UsedModel): Promise<void>;
   /** What was left out of the folder, a `SkippedLine` each; not there before the walk has ended. */
   readonly skippedFile: string;
   /**
@@ -51,6 +56,7 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
   const skippedFile = join(path, "skipped.ndjson");
   const skippedCountFile = join(path, "skipped.json");
   const specFile = join(path, "run.json");
+  const modelFile = join(path, "model.json");
   return {
     path,
     entriesFile,
@@ -67,6 +73,18 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
     async writeSpec(spec) {
       await mkdir(path, { recursive: true });
       await writeWhole(specFile, `${JSON.stringify(spec, null, 2)}\n`);
+    },
+
+    async readUsedModel() {
+      return readFile(modelFile, "utf8").then(
+        (text) => JSON.parse(text) as UsedModel,
+        () => null,
+      );
+    },
+
+    async writeUsedModel(used) {
+      if ((await this.readUsedModel()) === null)
+        await writeWhole(modelFile, `${JSON.stringify(used, null, 2)}\n`);
     },
 
     async writeEntries(entries, { stop, onFound } = {}) {

@@ -23,6 +23,8 @@ import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
 import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
 import { folderName, type BulkEntry, type BulkSpec } from "./spec.ts";
+import { BulkSummaries } from "./summary.ts";
+import type { BulkSummary } from "../core/bulkSummary.ts";
 import {
   hasEnded,
   type BulkCounts,
@@ -89,6 +91,7 @@ export class BulkRuns {
   readonly #scripts: Scripts;
   readonly #outputs: OutputStore;
   readonly #onEnded: OnRunEnded | undefined;
+  readonly #summaries = new BulkSummaries();
 
   /** Use `openBulkRuns`. */
   constructor(config: Config, redis: Redis, onEnded: OnRunEnded | undefined) {
@@ -160,6 +163,14 @@ export class BulkRuns {
   /** @throws BulkRunNotFoundError */
   async read(id: string): Promise<BulkRun> {
     return describeRun(await this.#fields(id));
+  }
+
+  /** @throws BulkRunNotFoundError */
+  async summarize(id: string): Promise<BulkSummary> {
+    const fields = await this.#fields(id);
+    const spec = JSON.parse(fields["spec"]!) as BulkSpec;
+    const files = { spec, folder: this.folder(id), resultsFile: this.resultsFile(spec) };
+    return this.#summaries.read(describeRun(fields), secondsWorked(fields), files);
   }
 
   /** @throws BulkRunNotFoundError */
@@ -308,12 +319,19 @@ export class BulkRuns {
     return describeRun(Object.fromEntries(pairs));
   }
 
-  /** Makes an ended run one that continues. */
+  /** Makes an ended run one that continues; the time for which nobody worked on it is none of its own. */
   async reopen(id: string): Promise<void> {
     const run = this.#names.bulkRun(id);
-    await reachRedis(() =>
-      this.#redis.multi().hdel(run, "finished", "cancel", "error").hset(run, "status", "queued").exec(),
-    );
+    await reachRedis(async () => {
+      const [finished, updated] = await this.#redis.hmget(run, "finished", "updated");
+      const lastSign = Number(finished ?? updated ?? 0);
+      await this.#redis
+        .multi()
+        .hdel(run, "finished", "cancel", "error")
+        .hset(run, "status", "queued")
+        .hincrby(run, "idle", lastSign > 0 ? Math.max(0, Date.now() - lastSign) : 0)
+        .exec();
+    });
   }
 
   /**
@@ -386,6 +404,14 @@ function ignoreMissing(error: unknown): undefined {
   if (!(error instanceof BulkRunNotFoundError)) throw error;
 }
 
+/** From the beginning of a run to its end or last sign of life, without the time in between for which it was at rest. */
+function secondsWorked(fields: Record<string, string | undefined>): number | null {
+  const [started, finished, updated, idle] = ["started", "finished", "updated", "idle"].map((key) =>
+    Number(fields[key] ?? 0),
+  ) as [number, number, number, number];
+  return started ? Math.max(0, (finished || updated) - started - idle) / 1000 : null;
+}
+
 function describeRun(fields: Record<string, string | undefined>): BulkRun {
   const spec = JSON.parse(fields["spec"]!) as BulkSpec;
   const status = fields["status"] as BulkStatus;
@@ -396,8 +422,8 @@ function describeRun(fields: Record<string, string | undefined>): BulkRun {
   const isOver = hasEnded(status);
   const started = Number(fields["started"] ?? 0);
   const finished = Number(fields["finished"] ?? 0);
-  const seconds = (finished - started) / 1000;
-  const rate = isOver ? (started && seconds > 0 ? done / seconds : 0) : Number(fields["rate"] ?? 0);
+  const seconds = secondsWorked(fields) ?? 0;
+  const rate = isOver ? (seconds > 0 ? done / seconds : 0) : Number(fields["rate"] ?? 0);
   return {
     id: spec.id,
     model: spec.model,

@@ -2,7 +2,7 @@
 import type { BulkResult, SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
 import { findingsOf } from "../imil/response.ts";
 import type { Timings } from "../core/prediction.ts";
-import { formatDuration } from "./bulkProgress.ts";
+import { formatDuration } from "../core/duration.ts";
 
 const STAGES = [
   "read_ms",

@@ -10,6 +10,7 @@ import { followResults } from "../../bulk/resultsFile.ts";
 import { hasEnded, type BulkRun } from "../../core/bulkRun.ts";
 import { parseWith } from "../../core/faults.ts";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
+import { runParameter } from "./bulkRunSchema.ts";
 import { streamState } from "../../api/streamState.ts";
 import { abortWhenGone, clientOf } from "../../api/waiting.ts";
 
@@ -88,8 +89,6 @@ async function streamBulkEvents({ bulk, closing }: Api, req: Request, res: Respo
 function eventIdOf({ status, counts }: BulkRun): string {
   return `${status}-${counts.total}-${counts.done}`;
 }
-
-const runParameter = z.string().meta({ description: "Id of the bulk run." });
 
 export const streamRoutes: readonly Route[] = [
   {
