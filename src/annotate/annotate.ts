@@ -25,6 +25,7 @@ const WRITABLE: Partial<Record<PictureFormat, "jpeg" | "png" | "webp" | "gif" | 
 
 /** Of a thumbnail: letters stay sharp, and it is a few KB. */
 const THUMBNAIL_QUALITY = 76;
+const THUMBNAIL_TAGS = 3;
 
 /** A picture by its name, for messages, and what is in it. */
 export interface NamedPicture {
@@ -92,7 +93,7 @@ export async function annotatedThumbnail(
     const factor = Math.min(MAX_ENLARGED, size / Math.max(autoOrient.width, autoOrient.height));
     const width = Math.max(1, Math.round(autoOrient.width * factor));
     const height = Math.max(1, Math.round(autoOrient.height * factor));
-    const overlay = drawOverlay(findings, { width, height });
+    const overlay = drawOverlay(findings, { width, height }, THUMBNAIL_TAGS);
     return await image
       .resize(width, height, { fit: "fill" })
       .composite(overlay === undefined ? [] : [{ input: Buffer.from(overlay) }])

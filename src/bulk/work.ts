@@ -14,6 +14,7 @@ import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.
 import { readEntries, type EntryCounts } from "./runFolder.ts";
 import type { BulkRuns, BulkState } from "./runs.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
+import { usedModel } from "./usedModel.ts";
 
 /** What ends within this time, up to this part of the window, is written down and replaced in the bulk queue together. */
 const GATHER_MS = 250;
@@ -55,7 +56,7 @@ export async function workOnRun(
   spec: BulkSpec,
   options: WorkOptions,
 ): Promise<"completed" | "cancelled" | "released"> {
-  const { runs, log } = options;
+  const { config, runs, log } = options;
   const state: BulkState = {
     status: "walking",
     total: 0,
@@ -68,6 +69,7 @@ export async function workOnRun(
   try {
     // It may have stopped to wait for the run: its files are another process's then.
     if (heartbeat.order() === "release") return "released";
+    await runs.folder(spec.id).writeUsedModel(usedModel(config, spec.model));
     if (await writeEntries(spec, state, options, heartbeat)) {
       const results = await openResults(runs.resultsFile(spec), state.total);
       try {

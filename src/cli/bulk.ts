@@ -11,6 +11,7 @@ import type { PredictionRequest } from "../imil/dictionaries.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
 import { checkRequest } from "../imil/requestSchema.ts";
 import { newBulkRunId } from "../queue/names.ts";
+import { readFilesBeside, type FilesBeside } from "./bulkFiles.ts";
 import { workHere } from "./bulkHere.ts";
 import { followOnServer, resumeOnServer, startOnServer } from "./bulkServer.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, exitWith, surviveClosedTerminal, UsageError } from "./exit.ts";
@@ -27,6 +28,8 @@ export interface BulkOptions {
   server?: string;
   resume?: string;
   listSkipped?: boolean;
+  report?: string;
+  format?: string;
 }
 
 export async function bulk(folder: string | undefined, options: BulkOptions): Promise<void> {
@@ -35,11 +38,12 @@ export async function bulk(folder: string | undefined, options: BulkOptions): Pr
   if (folder !== undefined && options.model === undefined)
     throw new UsageError("name the model: --model <name>");
   refuseChanges(options);
+  const beside = await readFilesBeside(options);
   const interruption = interruptible();
   const exitCode =
     options.server === undefined
-      ? await bulkHere(folder, options, interruption)
-      : await bulkOnServer(options.server, folder, options, interruption);
+      ? await bulkHere(folder, options, interruption, beside)
+      : await bulkOnServer(options.server, folder, options, interruption, beside);
   process.exit(exitCode);
 }
 
@@ -56,6 +60,7 @@ async function bulkHere(
   folder: string | undefined,
   options: BulkOptions,
   signal: AbortSignal,
+  beside: FilesBeside,
 ): Promise<number> {
   const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   const spec =
@@ -64,7 +69,7 @@ async function bulkHere(
       : await writeNewSpec(config, folder, options.model!, options);
   const resume = resumeCommand(spec.id, { "--config": options.config });
   try {
-    const exitCode = await workHere(config, spec, signal, options.listSkipped ?? false);
+    const exitCode = await workHere(config, spec, signal, options.listSkipped ?? false, beside);
     if (exitCode === EXIT_INTERRUPTED) console.error(`Interrupted. To resume: ${resume}`);
     return exitCode;
   } catch (error) {
@@ -79,6 +84,7 @@ async function bulkOnServer(
   folder: string | undefined,
   options: BulkOptions,
   signal: AbortSignal,
+  beside: FilesBeside,
 ): Promise<number> {
   if (options.annotate !== undefined)
     throw new UsageError("--annotate needs the pictures on this machine: leave it out with --server");
@@ -91,7 +97,7 @@ async function bulkOnServer(
   const { model, glob } = options;
   const id = options.resume ?? (await startOrClear());
   if (options.resume !== undefined) await resumeOnServer(server, id);
-  const exitCode = await followOnServer(server, id, out, signal, options.listSkipped ?? false);
+  const exitCode = await followOnServer(server, id, out, signal, options.listSkipped ?? false, beside);
   if (exitCode === EXIT_INTERRUPTED) {
     console.error(`Interrupted. To resume: ${resumeCommand(id, { "--server": server, "--out": out })}`);
     const key = process.env["INFERMILL_API_KEY"] ? '-H "Authorization: Bearer $INFERMILL_API_KEY" ' : "";

@@ -17,7 +17,11 @@ import type { Config } from "../config/schema.ts";
 import { resolveModelPaths } from "../loaders/openLoader.ts";
 import { provideRedis } from "../redis/provideRedis.ts";
 import { showBulkProgress } from "./bulkProgress.ts";
-import { BulkSummary, skippedCountsText, skippedText } from "./bulkSummary.ts";
+import { CountedResults } from "../bulk/countedResults.ts";
+import { convertResults } from "../report/formats.ts";
+import { makeReport } from "../report/report.ts";
+import { writeFilesBeside, type FilesBeside } from "./bulkFiles.ts";
+import { formatSummary, skippedCountsText, skippedText } from "./bulkSummary.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE } from "./exit.ts";
 import { createLog } from "./log.ts";
 import { supervise } from "./supervisor.ts";
@@ -32,6 +36,7 @@ export async function workHere(
   spec: BulkSpec,
   signal: AbortSignal,
   listsSkipped: boolean,
+  beside: FilesBeside,
 ): Promise<number> {
   const tell = (line: string) => console.error(line);
   // A log would tear the bar.
@@ -55,7 +60,7 @@ export async function workHere(
       `${spec.id}: ${spec.model} over ${spec.source.kind === "folder" ? spec.source.folder : "a manifest"}`,
     );
     await Promise.race([worker.ready, once(signal)]);
-    return await work(config, spec, tools, log, signal, listsSkipped);
+    return await work(config, spec, tools, log, signal, listsSkipped, beside);
   } finally {
     await worker.stop(STOP_LIMIT_MS);
     await tools.close();
@@ -70,6 +75,7 @@ async function work(
   log: Logger,
   signal: AbortSignal,
   listsSkipped: boolean,
+  beside: FilesBeside,
 ): Promise<number> {
   const { runs } = tools;
   // One that was interrupted long ago is as good as new now, and not to be swept.
@@ -80,7 +86,7 @@ async function work(
   const before = await countLines(resultsFile);
   const startedAt = performance.now();
   let isOver = false;
-  const summary = new BulkSummary();
+  const summary = new CountedResults();
   const reading = readAlong(config, spec, resultsFile, summary, async () => isOver, signal);
   // Its fault is met below, once the run has let go.
   reading.catch(() => {});
@@ -113,11 +119,15 @@ async function work(
     console.error(`${counts.done} of ${counts.total} done; the results so far: ${resultsFile}`);
     return EXIT_INTERRUPTED;
   }
-  console.log(summary.format(counts.total, session, resultsFile, skipped));
+  console.log(formatSummary(summary, counts.total, session, resultsFile, skipped));
   await printSkipped();
   if (outcome === "cancelled") console.error("infermill: the run was cancelled by another process");
   if (spec.annotate_folder !== undefined) console.log(`annotated      ${spec.annotate_folder}`);
-  return outcome === "completed" && counts.failed === 0 ? 0 : EXIT_FAILED;
+  const isWhole = await writeFilesBeside(beside, resultsFile, {
+    report: () => makeReport(runs, spec.id, config),
+    results: (format) => convertResults(format, runs, spec.id, config),
+  });
+  return outcome === "completed" && counts.failed === 0 && isWhole ? 0 : EXIT_FAILED;
 }
 
 /** Counts what comes out, and draws the copies that were asked for. */
@@ -125,7 +135,7 @@ async function readAlong(
   config: Config,
   spec: BulkSpec,
   resultsFile: string,
-  summary: BulkSummary,
+  summary: CountedResults,
   hasEnded: () => Promise<boolean>,
   signal: AbortSignal,
 ): Promise<void> {

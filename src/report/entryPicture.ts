@@ -10,9 +10,12 @@ import type { BulkResult } from "../core/bulkRun.ts";
 import { sniffPicture, type PictureFormat } from "../core/pictureFormats.ts";
 import { BadInputError, NotFoundError } from "../errors.ts";
 import { decodeBase64 } from "../imil/requestPictures.ts";
+import { readUprightSize, type UprightSize } from "../loaders/pictures/pictureHeader.ts";
 
 /** Larger files are no pictures to show. */
 const MAX_BYTES = 256 * 1024 * 1024;
+/** Where most formats have said their size, behind a camera's notes. */
+const HEADER_BYTES = 64 * 1024;
 
 export interface EntryPicture {
   bytes: Buffer;
@@ -32,6 +35,26 @@ export async function readEntryPicture(
   const format = sniffPicture(bytes);
   if (!format) throw new NotFoundError(`entry ${result.index} is no picture`);
   return { bytes, format };
+}
+
+/**
+ * The upright size of an entry's picture, from its header where that says it.
+ * @throws NotFoundError as above
+ */
+export async function readEntrySize(
+  spec: BulkSpec,
+  folder: RunFolder,
+  result: Pick<BulkResult, "index" | "path">,
+  config: Pick<Config, "bulk_roots">,
+): Promise<UprightSize> {
+  const place = await placeOf(spec, folder, result);
+  const head = await readPlace(place, config, HEADER_BYTES);
+  const format = sniffPicture(head);
+  const size = format && readUprightSize(head, format);
+  if (size) return size;
+  const { default: sharp } = await import("sharp");
+  const { autoOrient } = await sharp(await readPlace(place, config)).metadata();
+  return autoOrient;
 }
 
 async function placeOf(
@@ -63,7 +86,12 @@ async function placeInManifest(folder: RunFolder, index: number): Promise<Place>
   throw new NotFoundError(`entry ${index} brought no picture that is kept`);
 }
 
-async function readPlace(place: Place, { bulk_roots }: Pick<Config, "bulk_roots">): Promise<Buffer> {
+/** @param first so many bytes only */
+async function readPlace(
+  place: Place,
+  { bulk_roots }: Pick<Config, "bulk_roots">,
+  first?: number,
+): Promise<Buffer> {
   if ("bytes" in place) return place.bytes;
   const name = "root" in place ? `${place.root}/${place.path}` : place.path;
   try {
@@ -75,7 +103,9 @@ async function readPlace(place: Place, { bulk_roots }: Pick<Config, "bulk_roots"
       const stats = await file.stat();
       if (!stats.isFile()) throw new NotFoundError(`${name} is no file`);
       if (stats.size > MAX_BYTES) throw new NotFoundError(`${name} is larger than ${MAX_BYTES} bytes`);
-      return await file.readFile();
+      if (first === undefined) return await file.readFile();
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(first), 0, first, 0);
+      return buffer.subarray(0, bytesRead);
     } finally {
       await file.close();
     }

@@ -47,8 +47,9 @@ export async function drawThumbnail(
   result: BulkResult,
   { spec, folder, config, annotated = true }: ThumbnailOptions,
 ): Promise<Buffer> {
+  // Whoever ends gives its place to the next one.
   if (running >= MAX_PARALLEL) await new Promise<void>((resolve) => waiting.push(resolve));
-  running++;
+  else running++;
   try {
     const { bytes } = await readEntryPicture(spec, folder, result, config);
     const findings = annotated ? findingsOf(result.result) : [];
@@ -56,8 +57,9 @@ export async function drawThumbnail(
     const { annotatedThumbnail } = await import("../annotate/annotate.ts");
     return await annotatedThumbnail(bytes, findings, THUMBNAIL_SIZE, config.max_picture_pixels);
   } finally {
-    running--;
-    waiting.shift()?.();
+    const next = waiting.shift();
+    if (next) next();
+    else running--;
   }
 }
 

@@ -16,6 +16,8 @@ import { PICTURE_FORMATS } from "../../core/pictureFormats.ts";
 import { NotFoundError } from "../../errors.ts";
 import { findResult, readEntryPage } from "../../report/entries.ts";
 import { readEntryPicture } from "../../report/entryPicture.ts";
+import { makeReport } from "../../report/report.ts";
+import { REPORT_POLICY } from "../../report/reportPage.ts";
 import { readThumbnail } from "../../report/thumbnails.ts";
 import { bulkRunSchema, runParameter } from "./bulkRunSchema.ts";
 import { count, outputSchema } from "./schemas.ts";
@@ -271,6 +273,12 @@ async function readEntry({ bulk }: Api, req: Request, place: number | undefined)
   return { spec, folder, result };
 }
 
+async function getBulkReport({ bulk, config }: Api, req: Request, res: Response): Promise<void> {
+  const page = await makeReport(bulk, pathParameter(req, "run"), config);
+  res.set({ "Cache-Control": "no-store", "Content-Security-Policy": `${REPORT_POLICY}; sandbox` });
+  res.type("html").send(page);
+}
+
 const entryParameters = z.object({
   run: runParameter,
   index: z.string().meta({ description: "Index of the entry." }),
@@ -340,6 +348,23 @@ export const reportRoutes: readonly Route[] = [
       tags: ["bulk runs"],
       requestParams: { path: entryParameters, query: pictureQuerySchema },
       responses: { 200: picture("image/*", "The file."), ...noPicture, ...problemAnswers([503]) },
+    },
+  },
+  {
+    method: "get",
+    path: "/v1/bulk/{run}/report",
+    handler: getBulkReport,
+    operation: {
+      operationId: "getBulkReport",
+      summary: "The report of a bulk run",
+      description:
+        "One HTML file that opens anywhere: verdict, failures, plots, and thumbnails of some of its entries. Also while it continues: of the entries that have ended so far.",
+      tags: ["bulk runs"],
+      requestParams: { path: z.object({ run: runParameter }) },
+      responses: {
+        200: { description: "The page.", content: { "text/html": { schema: z.string() } } },
+        ...problemAnswers([404, 503]),
+      },
     },
   },
 ];
