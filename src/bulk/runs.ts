@@ -21,7 +21,7 @@ import { connectRedis, reachRedis } from "../redis/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
-import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
+import { bulkFolder, noSuchRun, openRunFolder, type RunEnd, type RunFolder } from "./runFolder.ts";
 import { folderName, type BulkEntry, type BulkSpec } from "./spec.ts";
 import { BulkSummaries } from "./summary.ts";
 import type { BulkSummary } from "../core/bulkSummary.ts";
@@ -162,33 +162,38 @@ export class BulkRuns {
 
   /** @throws BulkRunNotFoundError */
   async read(id: string): Promise<BulkRun> {
-    return describeRun(await this.#fields(id));
+    return (await this.#find(id)).run;
   }
 
   /** @throws BulkRunNotFoundError */
   async summarize(id: string): Promise<BulkSummary> {
-    const fields = await this.#fields(id);
-    const spec = JSON.parse(fields["spec"]!) as BulkSpec;
+    const { run, seconds, spec } = await this.#find(id);
     const files = { spec, folder: this.folder(id), resultsFile: this.resultsFile(spec) };
-    return this.#summaries.read(describeRun(fields), secondsWorked(fields), files);
+    return this.#summaries.read(run, seconds, files);
   }
 
   /** @throws BulkRunNotFoundError */
   async readSpec(id: string): Promise<BulkSpec> {
-    return JSON.parse((await this.#fields(id))["spec"]!) as BulkSpec;
+    return (await this.#find(id)).spec;
   }
 
-  /** The newest first. */
+  /** The newest first; those that ended with another Redis are found by their folders. */
   async list(limit: number): Promise<BulkRun[]> {
+    const folders = (await readdir(bulkFolder(this.#config)).catch(() => [])).filter(isBulkRunId);
     return reachRedis(async () => {
-      const ids = await this.#redis.zrevrange(this.#names.bulkRuns, 0, limit - 1);
+      const known = await this.#redis.zrevrange(this.#names.bulkRuns, 0, limit - 1);
+      // Ids begin with the time.
+      const ids = [...new Set([...known, ...folders])].toSorted().toReversed().slice(0, limit);
       const pipeline = this.#redis.pipeline();
       for (const id of ids) pipeline.hgetall(this.#names.bulkRun(id));
       const replies = (await pipeline.exec()) ?? [];
-      return replies.flatMap(([, fields]) => {
-        const known = fields as Record<string, string>;
-        return known["spec"] ? [describeRun(known)] : [];
-      });
+      const runs = await Promise.all(
+        replies.map(async ([, reply], at) => {
+          const fields = reply as Record<string, string>;
+          return fields["spec"] ? describeRun(fields) : (await this.folder(ids[at]!).readEnd())?.run;
+        }),
+      );
+      return runs.filter((run) => run !== undefined);
     });
   }
 
@@ -316,12 +321,19 @@ export class BulkRuns {
     );
     if (known.length === 0) throw noSuchRun(id);
     const pairs = known.flatMap((key, index) => (index % 2 === 0 ? [[key, known[index + 1]!]] : []));
-    return describeRun(Object.fromEntries(pairs));
+    const ended = Object.fromEntries(pairs) as Record<string, string>;
+    const run = describeRun(ended);
+    // For who finds the folder without this Redis; the end itself does not depend on it.
+    await this.folder(id)
+      .writeEnd({ run, seconds: secondsWorked(ended) })
+      .catch(() => {});
+    return run;
   }
 
   /** Makes an ended run one that continues; the time for which nobody worked on it is none of its own. */
   async reopen(id: string): Promise<void> {
     const run = this.#names.bulkRun(id);
+    await this.folder(id).removeEnd();
     await reachRedis(async () => {
       const [finished, updated] = await this.#redis.hmget(run, "finished", "updated");
       const lastSign = Number(finished ?? updated ?? 0);
@@ -351,6 +363,7 @@ export class BulkRuns {
     // Without a job it was left behind in the middle of this.
     if (!hasEnded(status) && job) throw new NotResumableError(`${id} has not ended: it is ${status}`);
     await this.#removeEndedJob(id);
+    await this.register(spec, 0);
     await this.reopen(id);
     await this.enqueue(spec);
   }
@@ -375,10 +388,17 @@ export class BulkRuns {
     this.#redis.disconnect();
   }
 
-  async #fields(id: string): Promise<Record<string, string>> {
+  /** By Redis, or where that does not know it by the end that stands in its folder. */
+  async #find(id: string): Promise<RunEnd & { spec: BulkSpec }> {
     const fields = await reachRedis(() => this.#redis.hgetall(this.#names.bulkRun(id)));
-    if (!fields["spec"]) throw noSuchRun(id);
-    return fields;
+    if (fields["spec"]) {
+      const spec = JSON.parse(fields["spec"]) as BulkSpec;
+      return { spec, run: describeRun(fields), seconds: secondsWorked(fields) };
+    }
+    const folder = this.folder(id);
+    const end = await folder.readEnd();
+    if (!end) throw noSuchRun(id);
+    return { ...end, spec: await folder.readSpec() };
   }
 }
 

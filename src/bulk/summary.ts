@@ -136,6 +136,7 @@ async function summaryOf(
     per_second: perSecond,
     ...counted,
     left_out: await readLeftOut(run, folder),
+    copies: await folder.readCopies(),
     configuration: {
       model: spec.model,
       used: await folder.readUsedModel(),

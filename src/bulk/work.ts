@@ -8,6 +8,7 @@ import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { InfermillError, RedisUnavailableError } from "../errors.ts";
 import type { BulkQueue, BulkOutcome, BulkQueues } from "../queue/bulkQueue.ts";
+import { folderForCopies, startCopies } from "./copies.ts";
 import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
 import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.ts";
@@ -75,7 +76,10 @@ export async function workOnRun(
       try {
         Object.assign(state, { status: "running" }, results.counts());
         heartbeat.tell(state);
+        const copies = await copiesOf(spec, options, heartbeat.stop);
         await new RunWork(spec, options, state, results, heartbeat).run();
+        // Before the end: a run that is completed has its copies.
+        if (copies) await runs.folder(spec.id).writeCopies(await copies.finish());
       } finally {
         await results.close();
       }
@@ -95,6 +99,13 @@ export async function workOnRun(
   } finally {
     await heartbeat.end();
   }
+}
+
+/** The annotated copies that a server's run is to make; those of the command line are drawn by the command. */
+async function copiesOf(spec: BulkSpec, { config, runs, log }: WorkOptions, signal: AbortSignal) {
+  if (!spec.annotate) return undefined;
+  const folder = await folderForCopies(spec.annotate, config);
+  return startCopies({ spec, resultsFile: runs.resultsFile(spec), folder }, { config, log, signal });
 }
 
 /** @returns whether all entries stand in the run's folder; not where it was stopped before */

@@ -1,8 +1,9 @@
 /** `infermill bulk`: one model over every file of a folder, here with a stack of its own, or on a server. */
 import { open, realpath, rm, stat } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { openRunFolder } from "../bulk/runFolder.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
+import { realPlace } from "../bulk/copies.ts";
 import { compileGlob } from "../bulk/glob.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
@@ -86,15 +87,15 @@ async function bulkOnServer(
   signal: AbortSignal,
   beside: FilesBeside,
 ): Promise<number> {
-  if (options.annotate !== undefined)
-    throw new UsageError("--annotate needs the pictures on this machine: leave it out with --server");
+  if (options.annotate !== undefined && options.resume !== undefined)
+    throw new UsageError("a run continues as it was started: leave out --annotate");
   if (!/^https?:\/\//.test(server))
     throw new UsageError(`--server must be an http:// or https:// URL, got ${server}`);
   if (folder === undefined && options.out === undefined)
     throw new UsageError("with --resume and --server name the results file to resume: --out <file>");
   const request = readRequest(options);
   const out = folder === undefined ? resolve(options.out!) : await createResultsFile(options.out);
-  const { model, glob } = options;
+  const { model, glob, annotate } = options;
   const id = options.resume ?? (await startOrClear());
   if (options.resume !== undefined) await resumeOnServer(server, id);
   const exitCode = await followOnServer(server, id, out, signal, options.listSkipped ?? false, beside);
@@ -108,7 +109,7 @@ async function bulkOnServer(
 
   async function startOrClear(): Promise<string> {
     try {
-      return await startOnServer(server, { model: model!, folder: folder!, glob, request });
+      return await startOnServer(server, { model: model!, folder: folder!, glob, request, annotate });
     } catch (error) {
       await rm(out, { force: true });
       throw error;
@@ -129,7 +130,7 @@ async function writeNewSpec(
   const source = { kind: "folder" as const, folder: await readableFolder(folder), glob: options.glob };
   if (options.glob !== undefined) asUsage(() => compileGlob(options.glob!));
   const request = asUsage(() => checkRequest(readRequest(options), model));
-  const annotate = options.annotate === undefined ? undefined : await realPlace(options.annotate);
+  const annotate = options.annotate === undefined ? undefined : await realPlace(resolve(options.annotate));
   if (annotate === source.folder)
     throw new UsageError(
       "--annotate must be another folder than that of the pictures, or it would overwrite them",
@@ -168,13 +169,6 @@ function readRequest({ request }: BulkOptions): PredictionRequest {
   for (const key of ["Base_64", "image"])
     if (key in keys) throw new UsageError(`--request can't hold ${key}: the files are the pictures`);
   return keys;
-}
-
-/** The real path of a folder that may not be there yet. */
-async function realPlace(folder: string): Promise<string> {
-  const path = resolve(folder);
-  const real = await realpath(path).catch(() => undefined);
-  return real ?? join(await realPlace(dirname(path)), basename(path));
 }
 
 async function readableFolder(folder: string): Promise<string> {

@@ -1,17 +1,14 @@
 /** A bulk run with a stack of its own: Redis, a worker for the one model, and the coordinator in this process. */
-import type { Stats } from "node:fs";
-import { rm, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { rm } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
-import { findingsOf } from "../imil/response.ts";
-import { annotatePicture, canWriteLabels } from "../annotate/annotate.ts";
+import { canWriteLabels } from "../annotate/annotate.ts";
 import { openBulkTools, type BulkTools } from "../bulk/coordinator.ts";
+import { drawCopies } from "../bulk/copies.ts";
 import { readLines } from "../bulk/lines.ts";
 import { followResults } from "../bulk/resultsFile.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
 import type { BulkResult, SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
-import { toFilePath } from "../core/filePaths.ts";
 import { workOnRun } from "../bulk/work.ts";
 import type { Config } from "../config/schema.ts";
 import { resolveModelPaths } from "../loaders/openLoader.ts";
@@ -27,8 +24,6 @@ import { createLog } from "./log.ts";
 import { supervise } from "./supervisor.ts";
 
 const STOP_LIMIT_MS = 30_000;
-/** Copies that are drawn side by side. */
-const PARALLEL_COPIES = 2;
 
 /** @returns the exit code */
 export async function workHere(
@@ -139,8 +134,8 @@ async function readAlong(
   hasEnded: () => Promise<boolean>,
   signal: AbortSignal,
 ): Promise<void> {
-  const isAnnotating = spec.annotate_folder !== undefined;
-  if (isAnnotating && !(await canWriteLabels()))
+  const { annotate_folder: folder } = spec;
+  if (folder !== undefined && !(await canWriteLabels()))
     console.error(
       "infermill: warning: no font is installed, so that boxes come without labels (on Debian: apt-get install fonts-dejavu-core)",
     );
@@ -150,32 +145,11 @@ async function readAlong(
       .split("\n")
       .map((line) => JSON.parse(line) as BulkResult);
     for (const result of results) summary.add(result);
-    for (let start = 0; isAnnotating && start < results.length && !signal.aborted; start += PARALLEL_COPIES) {
-      const some = results.slice(start, start + PARALLEL_COPIES);
-      await Promise.all(some.map((result) => annotate(config, spec, result)));
+    for (let start = 0; folder !== undefined && start < results.length && !signal.aborted; start += 2) {
+      const faults = await drawCopies(results.slice(start, start + 2), { config, spec, folder });
+      for (const fault of faults) console.error(`infermill: warning: ${fault}`);
     }
   }
-}
-
-function isSameFile(a: Stats, b: Stats): boolean {
-  return a.dev === b.dev && a.ino === b.ino;
-}
-
-async function annotate(config: Config, spec: BulkSpec, { path, result }: BulkResult): Promise<void> {
-  const { source, annotate_folder: folder } = spec;
-  if (path === undefined || !result || folder === undefined || source.kind !== "folder") return;
-  const copy = join(folder, path);
-  const original = join(source.folder, path);
-  const made = await stat(toFilePath(copy)).catch(() =>
-    stat(toFilePath(`${copy}.png`)).catch(() => undefined),
-  );
-  // Made before the run was interrupted.
-  if (made && made.mtimeMs > spec.created) return;
-  if (made && isSameFile(made, await stat(toFilePath(original))))
-    return console.error(`infermill: warning: ${copy} is the picture itself and is left as it is`);
-  await annotatePicture(original, findingsOf(result), copy, config.max_picture_pixels).catch((error: Error) =>
-    console.error(`infermill: warning: ${error.message}`),
-  );
 }
 
 function tellOfNothing({ source }: BulkSpec, skipped: SkippedCounts): number {

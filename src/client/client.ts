@@ -51,6 +51,8 @@ export interface BulkRunRequest {
   glob?: string | undefined;
   /** Keys for the request dictionary of every file. */
   request?: PredictionRequest;
+  /** `<root>` or `<root>/<path>` below the server's `annotate_roots`, for annotated copies. Default: none. */
+  annotate?: string | undefined;
   priority?: Priority;
   webhook?: string;
   webhook_events?: string[];

@@ -53,6 +53,14 @@ export interface FailureSummary {
   examples: (EntryName & { detail: string })[];
 }
 
+/** Annotated copies of a run's pictures. */
+export interface CopyCounts {
+  drawn: number;
+  failed: number;
+  /** Why the first one could not be drawn. */
+  first_failure: string | null;
+}
+
 /** The model as it was configured when the run began. */
 export interface UsedModel {
   /** Of infermill. */
@@ -102,6 +110,8 @@ export interface BulkSummary {
   slowest: (EntryName & { duration_ms: number })[];
   /** What was found in the folder and left out. */
   left_out: { reason: SkipReason; count: number; examples: SkippedLine[] }[];
+  /** Annotated copies of a server's run that has ended; null where none were asked for. */
+  copies: CopyCounts | null;
   configuration: {
     model: string;
     /** null for a run of an older version. */

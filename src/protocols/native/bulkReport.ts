@@ -119,6 +119,10 @@ const summarySchema = z
         ),
       }),
     ),
+    copies: z
+      .object({ drawn: count, failed: count, first_failure: z.string().nullable() })
+      .nullable()
+      .meta({ description: "Annotated copies, once the run has ended; null where it makes none." }),
     configuration: z.object({
       model: z.string(),
       used: z
