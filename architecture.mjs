@@ -26,10 +26,12 @@ const ROOMS = {
 
   // Processes: api, worker and coordinator meet in the queue only.
   worker: ["engines", "queue", "redis", "egress", "config", "core"],
-  bulk: ["queue", "redis", "imil", "config", "core"],
+  bulk: ["annotate", "queue", "redis", "imil", "config", "core"],
   webhooks: ["queue", "redis", "egress", "config", "core"],
+  // What is made of the results of a bulk run.
+  report: ["bulk", "annotate", "loaders", "queue", "imil", "config", "core"],
   api: ["bulk", "queue", "egress", "imil", "tensors", "config", "core"],
-  protocols: ["api", "bulk", "queue", "egress", "imil", "tensors", "config", "core"],
+  protocols: ["api", "report", "bulk", "queue", "egress", "imil", "tensors", "config", "core"],
 
   annotate: ["loaders", "imil", "core"],
   client: ["imil", "core"],
@@ -49,6 +51,7 @@ const ROOMS = {
     "protocols",
     "queue",
     "redis",
+    "report",
     "webhooks",
     "worker",
   ],

@@ -220,6 +220,13 @@ export class BulkRunNotFoundError extends NotFoundError {
   override readonly title = "No such bulk run";
 }
 
+/** What is asked for is there only once the bulk run has ended. */
+export class NotEndedError extends InfermillError {
+  override readonly code = "not_ended";
+  override readonly title = "The bulk run has not ended";
+  override readonly status = 409;
+}
+
 /** The bulk run continues by itself, or is complete, or is the command line's. */
 export class NotResumableError extends InfermillError {
   override readonly code = "not_resumable";

@@ -23,22 +23,35 @@ const WRITABLE: Partial<Record<PictureFormat, "jpeg" | "png" | "webp" | "gif" | 
   AVIF: "avif",
 };
 
+/** Of a thumbnail: letters stay sharp, and it is a few KB. */
+const THUMBNAIL_QUALITY = 76;
+const THUMBNAIL_TAGS = 3;
+
+/** A picture by its name, for messages, and what is in it. */
+export interface NamedPicture {
+  name: string;
+  read: () => Promise<Buffer>;
+}
+
 /**
  * Writes the annotated copy of one picture, whole or not at all; that of a BMP or HEIC as a PNG beside `target`, named
  * `<target>.png`.
+ * @param source its path, or what reads it
  * @param maxPixels most pixels that it may decode to
  * @throws BadInputError where it is no picture that can be decoded
  */
 export async function annotatePicture(
-  source: string,
+  source: string | NamedPicture,
   findings: readonly Finding[],
   target: string,
   maxPixels: number,
 ): Promise<void> {
+  const { name, read } =
+    typeof source === "string" ? { name: source, read: () => readFile(toFilePath(source)) } : source;
   let part: string | Buffer | undefined;
   await mkdir(toFilePath(dirname(target)), { recursive: true });
   try {
-    const bytes = await readFile(toFilePath(source));
+    const bytes = await read();
     const format = WRITABLE[sniffPicture(bytes) ?? "JPEG"];
     const image = format
       ? sharp(bytes, { limitInputPixels: maxPixels, autoOrient: true })
@@ -57,7 +70,38 @@ export async function annotatePicture(
     await rename(part, toFilePath(place));
   } catch (error) {
     if (part) await rm(part, { force: true });
-    throw new BadInputError(`${source} can't be annotated: ${(error as Error).message}`, { cause: error });
+    throw new BadInputError(`${name} can't be annotated: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/**
+ * A small copy as a JPEG, upright; of a picture that is cut off, what is there.
+ * @param size of its long side, in pixels; a smaller picture is enlarged up to it
+ * @throws BadInputError where it is no picture that can be decoded
+ */
+export async function annotatedThumbnail(
+  bytes: Buffer,
+  findings: readonly Finding[],
+  size: number,
+  maxPixels: number,
+): Promise<Buffer> {
+  try {
+    const image = WRITABLE[sniffPicture(bytes) ?? "JPEG"]
+      ? sharp(bytes, { limitInputPixels: maxPixels, autoOrient: true, failOn: "none" })
+      : await openDecoded(bytes, maxPixels);
+    const { autoOrient } = await image.metadata();
+    const factor = Math.min(MAX_ENLARGED, size / Math.max(autoOrient.width, autoOrient.height));
+    const width = Math.max(1, Math.round(autoOrient.width * factor));
+    const height = Math.max(1, Math.round(autoOrient.height * factor));
+    const overlay = drawOverlay(findings, { width, height }, THUMBNAIL_TAGS);
+    return await image
+      .resize(width, height, { fit: "fill" })
+      .composite(overlay === undefined ? [] : [{ input: Buffer.from(overlay) }])
+      .flatten({ background: "#fff" })
+      .jpeg({ quality: THUMBNAIL_QUALITY, chromaSubsampling: "4:4:4" })
+      .toBuffer();
+  } catch (cause) {
+    throw new BadInputError(`the picture can't be drawn: ${(cause as Error).message}`, { cause });
   }
 }
 

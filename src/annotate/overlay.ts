@@ -23,8 +23,15 @@ const MIN_KEY_POINT_SCORE = 0.3;
 /** Pairs of COCO's 17 key points (from 1) that belong together. */
 const LIMBS = "1-2 1-3 2-4 3-5 6-7 6-8 8-10 7-9 9-11 6-12 7-13 12-13 12-14 14-16 13-15 15-17";
 
-/** The overlay for a picture of that size; undefined where there is nothing to draw. */
-export function drawOverlay(findings: readonly Finding[], size: Size): string | undefined {
+/**
+ * The overlay for a picture of that size; undefined where there is nothing to draw.
+ * @param maxTags of the best findings; a small picture would vanish below more of them
+ */
+export function drawOverlay(
+  findings: readonly Finding[],
+  size: Size,
+  maxTags = Infinity,
+): string | undefined {
   if (findings.length === 0) return undefined;
   const shortSide = Math.min(size.width, size.height);
   const fontSize = Math.round(Math.min(64, Math.max(13, shortSide * 0.034)));
@@ -38,7 +45,8 @@ export function drawOverlay(findings: readonly Finding[], size: Size): string | 
       : drawBox(toPixels(finding.Dm, size), colourOf(finding), stroke),
   );
   const points = findings.map((finding) => drawKeyPoints(finding, size, colourOf(finding), stroke));
-  const tags = placeTags(boxed, size, fontSize).map(({ text, rect, finding }) =>
+  const tagged = boxed.toSorted((a, b) => b.Cs - a.Cs).slice(0, maxTags);
+  const tags = placeTags(tagged, size, fontSize).map(({ text, rect, finding }) =>
     drawTag(text, rect, colourOf(finding), fontSize),
   );
   const list = findings.filter((finding) => !hasBox(finding)).slice(0, MAX_LISTED);
@@ -115,10 +123,10 @@ interface Tag {
   rect: Rect;
 }
 
-/** Above its box, or where that is taken or outside, at the nearest free place; the best findings choose first. */
+/** Above its box, or where that is taken or outside, at the nearest free place; they choose in their order. */
 function placeTags(boxed: readonly (Finding & { Dm: Box })[], size: Size, fontSize: number): Tag[] {
   const placed: Tag[] = [];
-  for (const finding of boxed.toSorted((a, b) => b.Cs - a.Cs)) {
+  for (const finding of boxed) {
     const text = textOf(finding);
     const box = toPixels(finding.Dm, size);
     const { width, height } = tagSize(text, fontSize);

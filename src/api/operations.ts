@@ -21,7 +21,7 @@ export const problemSchema = z
 const PROBLEMS: Readonly<Record<number, string>> = {
   400: "The body can't be read.",
   404: "No such model, prediction or bulk run.",
-  409: "The prediction ended already, or has not yet, or the bulk run can't be resumed.",
+  409: "The prediction ended already, or has not yet, or the bulk run can't be resumed or has not ended.",
   410: "What was uploaded for the prediction is gone.",
   413: "The body is too large.",
   415: "Unsupported Content-Type.",

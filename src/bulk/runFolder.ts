@@ -5,7 +5,8 @@ import type { Config } from "../config/schema.ts";
 import { BulkRunNotFoundError, InfermillError } from "../errors.ts";
 import { isBulkRunId } from "../queue/names.ts";
 import { readLines } from "./lines.ts";
-import type { SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
+import type { BulkRun, SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
+import type { CopyCounts, UsedModel } from "../core/bulkSummary.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
 import { Skipped } from "./walk.ts";
 
@@ -21,12 +22,30 @@ export interface EntryCounts {
   skipped: SkippedCounts;
 }
 
+export interface RunEnd {
+  run: BulkRun;
+  /** Time that was worked. */
+  seconds: number | null;
+}
+
 export interface RunFolder {
   readonly path: string;
   readonly entriesFile: string;
   /** @throws BulkRunNotFoundError */
   readSpec(): Promise<BulkSpec>;
   writeSpec(spec: BulkSpec): Promise<void>;
+  /** The model as it was configured when the run began; null where that was not written down. */
+  readUsedModel(): Promise<UsedModel | null>;
+  /** Writes it down where it isn't yet: a resumed run keeps the first. */
+  writeUsedModel(used: UsedModel): Promise<void>;
+  /** How many annotated copies were made; null before the end, and where none were asked for. */
+  readCopies(): Promise<CopyCounts | null>;
+  writeCopies(counts: CopyCounts): Promise<void>;
+  /** How the run ended, for who finds it without what Redis knew of it; null before the end. */
+  readEnd(): Promise<RunEnd | null>;
+  writeEnd(end: RunEnd): Promise<void>;
+  /** The run continues. */
+  removeEnd(): Promise<void>;
   /** What was left out of the folder, a `SkippedLine` each; not there before the walk has ended. */
   readonly skippedFile: string;
   /**
@@ -51,6 +70,9 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
   const skippedFile = join(path, "skipped.ndjson");
   const skippedCountFile = join(path, "skipped.json");
   const specFile = join(path, "run.json");
+  const copiesFile = join(path, "copies.json");
+  const endFile = join(path, "end.json");
+  const modelFile = join(path, "model.json");
   return {
     path,
     entriesFile,
@@ -67,6 +89,18 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
     async writeSpec(spec) {
       await mkdir(path, { recursive: true });
       await writeWhole(specFile, `${JSON.stringify(spec, null, 2)}\n`);
+    },
+
+    readUsedModel: () => readJson<UsedModel>(modelFile),
+    readEnd: () => readJson<RunEnd>(endFile),
+    writeEnd: (end) => writeWhole(endFile, JSON.stringify(end)),
+    removeEnd: () => rm(endFile, { force: true }),
+    readCopies: () => readJson<CopyCounts>(copiesFile),
+    writeCopies: (counts) => writeWhole(copiesFile, JSON.stringify(counts)),
+
+    async writeUsedModel(used) {
+      if ((await this.readUsedModel()) === null)
+        await writeWhole(modelFile, `${JSON.stringify(used, null, 2)}\n`);
     },
 
     async writeEntries(entries, { stop, onFound } = {}) {
@@ -119,6 +153,14 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
 
     remove: () => rm(path, { recursive: true, force: true }),
   };
+}
+
+/** null where there is no such file. */
+async function readJson<T>(path: string): Promise<T | null> {
+  return readFile(path, "utf8").then(
+    (text) => JSON.parse(text) as T,
+    () => null,
+  );
 }
 
 /** Gathers lines of JSON into large writes. */

@@ -21,8 +21,10 @@ import { connectRedis, reachRedis } from "../redis/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
-import { bulkFolder, noSuchRun, openRunFolder, type RunFolder } from "./runFolder.ts";
+import { bulkFolder, noSuchRun, openRunFolder, type RunEnd, type RunFolder } from "./runFolder.ts";
 import { folderName, type BulkEntry, type BulkSpec } from "./spec.ts";
+import { BulkSummaries } from "./summary.ts";
+import type { BulkSummary } from "../core/bulkSummary.ts";
 import {
   hasEnded,
   type BulkCounts,
@@ -89,6 +91,7 @@ export class BulkRuns {
   readonly #scripts: Scripts;
   readonly #outputs: OutputStore;
   readonly #onEnded: OnRunEnded | undefined;
+  readonly #summaries = new BulkSummaries();
 
   /** Use `openBulkRuns`. */
   constructor(config: Config, redis: Redis, onEnded: OnRunEnded | undefined) {
@@ -159,25 +162,38 @@ export class BulkRuns {
 
   /** @throws BulkRunNotFoundError */
   async read(id: string): Promise<BulkRun> {
-    return describeRun(await this.#fields(id));
+    return (await this.#find(id)).run;
+  }
+
+  /** @throws BulkRunNotFoundError */
+  async summarize(id: string): Promise<BulkSummary> {
+    const { run, seconds, spec } = await this.#find(id);
+    const files = { spec, folder: this.folder(id), resultsFile: this.resultsFile(spec) };
+    return this.#summaries.read(run, seconds, files);
   }
 
   /** @throws BulkRunNotFoundError */
   async readSpec(id: string): Promise<BulkSpec> {
-    return JSON.parse((await this.#fields(id))["spec"]!) as BulkSpec;
+    return (await this.#find(id)).spec;
   }
 
-  /** The newest first. */
+  /** The newest first; those that ended with another Redis are found by their folders. */
   async list(limit: number): Promise<BulkRun[]> {
+    const folders = (await readdir(bulkFolder(this.#config)).catch(() => [])).filter(isBulkRunId);
     return reachRedis(async () => {
-      const ids = await this.#redis.zrevrange(this.#names.bulkRuns, 0, limit - 1);
+      const known = await this.#redis.zrevrange(this.#names.bulkRuns, 0, limit - 1);
+      // Ids begin with the time.
+      const ids = [...new Set([...known, ...folders])].toSorted().toReversed().slice(0, limit);
       const pipeline = this.#redis.pipeline();
       for (const id of ids) pipeline.hgetall(this.#names.bulkRun(id));
       const replies = (await pipeline.exec()) ?? [];
-      return replies.flatMap(([, fields]) => {
-        const known = fields as Record<string, string>;
-        return known["spec"] ? [describeRun(known)] : [];
-      });
+      const runs = await Promise.all(
+        replies.map(async ([, reply], at) => {
+          const fields = reply as Record<string, string>;
+          return fields["spec"] ? describeRun(fields) : (await this.folder(ids[at]!).readEnd())?.run;
+        }),
+      );
+      return runs.filter((run) => run !== undefined);
     });
   }
 
@@ -305,15 +321,29 @@ export class BulkRuns {
     );
     if (known.length === 0) throw noSuchRun(id);
     const pairs = known.flatMap((key, index) => (index % 2 === 0 ? [[key, known[index + 1]!]] : []));
-    return describeRun(Object.fromEntries(pairs));
+    const ended = Object.fromEntries(pairs) as Record<string, string>;
+    const run = describeRun(ended);
+    // For who finds the folder without this Redis; the end itself does not depend on it.
+    await this.folder(id)
+      .writeEnd({ run, seconds: secondsWorked(ended) })
+      .catch(() => {});
+    return run;
   }
 
-  /** Makes an ended run one that continues. */
+  /** Makes an ended run one that continues; the time for which nobody worked on it is none of its own. */
   async reopen(id: string): Promise<void> {
     const run = this.#names.bulkRun(id);
-    await reachRedis(() =>
-      this.#redis.multi().hdel(run, "finished", "cancel", "error").hset(run, "status", "queued").exec(),
-    );
+    await this.folder(id).removeEnd();
+    await reachRedis(async () => {
+      const [finished, updated] = await this.#redis.hmget(run, "finished", "updated");
+      const lastSign = Number(finished ?? updated ?? 0);
+      await this.#redis
+        .multi()
+        .hdel(run, "finished", "cancel", "error")
+        .hset(run, "status", "queued")
+        .hincrby(run, "idle", lastSign > 0 ? Math.max(0, Date.now() - lastSign) : 0)
+        .exec();
+    });
   }
 
   /**
@@ -333,6 +363,7 @@ export class BulkRuns {
     // Without a job it was left behind in the middle of this.
     if (!hasEnded(status) && job) throw new NotResumableError(`${id} has not ended: it is ${status}`);
     await this.#removeEndedJob(id);
+    await this.register(spec, 0);
     await this.reopen(id);
     await this.enqueue(spec);
   }
@@ -357,10 +388,17 @@ export class BulkRuns {
     this.#redis.disconnect();
   }
 
-  async #fields(id: string): Promise<Record<string, string>> {
+  /** By Redis, or where that does not know it by the end that stands in its folder. */
+  async #find(id: string): Promise<RunEnd & { spec: BulkSpec }> {
     const fields = await reachRedis(() => this.#redis.hgetall(this.#names.bulkRun(id)));
-    if (!fields["spec"]) throw noSuchRun(id);
-    return fields;
+    if (fields["spec"]) {
+      const spec = JSON.parse(fields["spec"]) as BulkSpec;
+      return { spec, run: describeRun(fields), seconds: secondsWorked(fields) };
+    }
+    const folder = this.folder(id);
+    const end = await folder.readEnd();
+    if (!end) throw noSuchRun(id);
+    return { ...end, spec: await folder.readSpec() };
   }
 }
 
@@ -386,6 +424,14 @@ function ignoreMissing(error: unknown): undefined {
   if (!(error instanceof BulkRunNotFoundError)) throw error;
 }
 
+/** From the beginning of a run to its end or last sign of life, without the time in between for which it was at rest. */
+function secondsWorked(fields: Record<string, string | undefined>): number | null {
+  const [started, finished, updated, idle] = ["started", "finished", "updated", "idle"].map((key) =>
+    Number(fields[key] ?? 0),
+  ) as [number, number, number, number];
+  return started ? Math.max(0, (finished || updated) - started - idle) / 1000 : null;
+}
+
 function describeRun(fields: Record<string, string | undefined>): BulkRun {
   const spec = JSON.parse(fields["spec"]!) as BulkSpec;
   const status = fields["status"] as BulkStatus;
@@ -396,8 +442,8 @@ function describeRun(fields: Record<string, string | undefined>): BulkRun {
   const isOver = hasEnded(status);
   const started = Number(fields["started"] ?? 0);
   const finished = Number(fields["finished"] ?? 0);
-  const seconds = (finished - started) / 1000;
-  const rate = isOver ? (started && seconds > 0 ? done / seconds : 0) : Number(fields["rate"] ?? 0);
+  const seconds = secondsWorked(fields) ?? 0;
+  const rate = isOver ? (seconds > 0 ? done / seconds : 0) : Number(fields["rate"] ?? 0);
   return {
     id: spec.id,
     model: spec.model,

@@ -1,5 +1,6 @@
 /** What a bulk run is: what was asked for, how it stands, and what it looks like to clients. */
 
+import type { RootedPath } from "../config/bulkRoots.ts";
 import type { RequestDictionary } from "../core/request.ts";
 import type { Webhook } from "../queue/deliveries.ts";
 import type { InputRef } from "../queue/inputs.ts";
@@ -27,8 +28,10 @@ export interface BulkSpec {
   webhook?: Webhook | undefined;
   /** Absolute path of the results, where they are not to lie in the run's own folder. */
   results_file?: string;
-  /** Absolute path of the folder for annotated copies. */
+  /** Absolute path of the folder for annotated copies, of a run of the command line. */
   annotate_folder?: string;
+  /** The folder for annotated copies below one of `annotate_roots`, of a run of a server. */
+  annotate?: RootedPath | undefined;
 }
 
 /** One thing to do: a line of `entries.ndjson`. A string is a file below the run's folder. */

@@ -8,12 +8,14 @@ import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { InfermillError, RedisUnavailableError } from "../errors.ts";
 import type { BulkQueue, BulkOutcome, BulkQueues } from "../queue/bulkQueue.ts";
+import { folderForCopies, startCopies } from "./copies.ts";
 import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
 import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.ts";
 import { readEntries, type EntryCounts } from "./runFolder.ts";
 import type { BulkRuns, BulkState } from "./runs.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
+import { usedModel } from "./usedModel.ts";
 
 /** What ends within this time, up to this part of the window, is written down and replaced in the bulk queue together. */
 const GATHER_MS = 250;
@@ -55,7 +57,7 @@ export async function workOnRun(
   spec: BulkSpec,
   options: WorkOptions,
 ): Promise<"completed" | "cancelled" | "released"> {
-  const { runs, log } = options;
+  const { config, runs, log } = options;
   const state: BulkState = {
     status: "walking",
     total: 0,
@@ -68,12 +70,16 @@ export async function workOnRun(
   try {
     // It may have stopped to wait for the run: its files are another process's then.
     if (heartbeat.order() === "release") return "released";
+    await runs.folder(spec.id).writeUsedModel(usedModel(config, spec.model));
     if (await writeEntries(spec, state, options, heartbeat)) {
       const results = await openResults(runs.resultsFile(spec), state.total);
       try {
         Object.assign(state, { status: "running" }, results.counts());
         heartbeat.tell(state);
+        const copies = await copiesOf(spec, options, heartbeat.stop);
         await new RunWork(spec, options, state, results, heartbeat).run();
+        // Before the end: a run that is completed has its copies.
+        if (copies) await runs.folder(spec.id).writeCopies(await copies.finish());
       } finally {
         await results.close();
       }
@@ -93,6 +99,13 @@ export async function workOnRun(
   } finally {
     await heartbeat.end();
   }
+}
+
+/** The annotated copies that a server's run is to make; those of the command line are drawn by the command. */
+async function copiesOf(spec: BulkSpec, { config, runs, log }: WorkOptions, signal: AbortSignal) {
+  if (!spec.annotate) return undefined;
+  const folder = await folderForCopies(spec.annotate, config);
+  return startCopies({ spec, resultsFile: runs.resultsFile(spec), folder }, { config, log, signal });
 }
 
 /** @returns whether all entries stand in the run's folder; not where it was stopped before */

@@ -1,8 +1,9 @@
 /** `infermill bulk`: one model over every file of a folder, here with a stack of its own, or on a server. */
 import { open, realpath, rm, stat } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { openRunFolder } from "../bulk/runFolder.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
+import { realPlace } from "../bulk/copies.ts";
 import { compileGlob } from "../bulk/glob.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
@@ -11,6 +12,7 @@ import type { PredictionRequest } from "../imil/dictionaries.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
 import { checkRequest } from "../imil/requestSchema.ts";
 import { newBulkRunId } from "../queue/names.ts";
+import { readFilesBeside, type FilesBeside } from "./bulkFiles.ts";
 import { workHere } from "./bulkHere.ts";
 import { followOnServer, resumeOnServer, startOnServer } from "./bulkServer.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, exitWith, surviveClosedTerminal, UsageError } from "./exit.ts";
@@ -27,6 +29,8 @@ export interface BulkOptions {
   server?: string;
   resume?: string;
   listSkipped?: boolean;
+  report?: string;
+  format?: string;
 }
 
 export async function bulk(folder: string | undefined, options: BulkOptions): Promise<void> {
@@ -35,11 +39,12 @@ export async function bulk(folder: string | undefined, options: BulkOptions): Pr
   if (folder !== undefined && options.model === undefined)
     throw new UsageError("name the model: --model <name>");
   refuseChanges(options);
+  const beside = await readFilesBeside(options);
   const interruption = interruptible();
   const exitCode =
     options.server === undefined
-      ? await bulkHere(folder, options, interruption)
-      : await bulkOnServer(options.server, folder, options, interruption);
+      ? await bulkHere(folder, options, interruption, beside)
+      : await bulkOnServer(options.server, folder, options, interruption, beside);
   process.exit(exitCode);
 }
 
@@ -56,6 +61,7 @@ async function bulkHere(
   folder: string | undefined,
   options: BulkOptions,
   signal: AbortSignal,
+  beside: FilesBeside,
 ): Promise<number> {
   const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   const spec =
@@ -64,7 +70,7 @@ async function bulkHere(
       : await writeNewSpec(config, folder, options.model!, options);
   const resume = resumeCommand(spec.id, { "--config": options.config });
   try {
-    const exitCode = await workHere(config, spec, signal, options.listSkipped ?? false);
+    const exitCode = await workHere(config, spec, signal, options.listSkipped ?? false, beside);
     if (exitCode === EXIT_INTERRUPTED) console.error(`Interrupted. To resume: ${resume}`);
     return exitCode;
   } catch (error) {
@@ -79,19 +85,20 @@ async function bulkOnServer(
   folder: string | undefined,
   options: BulkOptions,
   signal: AbortSignal,
+  beside: FilesBeside,
 ): Promise<number> {
-  if (options.annotate !== undefined)
-    throw new UsageError("--annotate needs the pictures on this machine: leave it out with --server");
+  if (options.annotate !== undefined && options.resume !== undefined)
+    throw new UsageError("a run continues as it was started: leave out --annotate");
   if (!/^https?:\/\//.test(server))
     throw new UsageError(`--server must be an http:// or https:// URL, got ${server}`);
   if (folder === undefined && options.out === undefined)
     throw new UsageError("with --resume and --server name the results file to resume: --out <file>");
   const request = readRequest(options);
   const out = folder === undefined ? resolve(options.out!) : await createResultsFile(options.out);
-  const { model, glob } = options;
+  const { model, glob, annotate } = options;
   const id = options.resume ?? (await startOrClear());
   if (options.resume !== undefined) await resumeOnServer(server, id);
-  const exitCode = await followOnServer(server, id, out, signal, options.listSkipped ?? false);
+  const exitCode = await followOnServer(server, id, out, signal, options.listSkipped ?? false, beside);
   if (exitCode === EXIT_INTERRUPTED) {
     console.error(`Interrupted. To resume: ${resumeCommand(id, { "--server": server, "--out": out })}`);
     const key = process.env["INFERMILL_API_KEY"] ? '-H "Authorization: Bearer $INFERMILL_API_KEY" ' : "";
@@ -102,7 +109,7 @@ async function bulkOnServer(
 
   async function startOrClear(): Promise<string> {
     try {
-      return await startOnServer(server, { model: model!, folder: folder!, glob, request });
+      return await startOnServer(server, { model: model!, folder: folder!, glob, request, annotate });
     } catch (error) {
       await rm(out, { force: true });
       throw error;
@@ -123,7 +130,7 @@ async function writeNewSpec(
   const source = { kind: "folder" as const, folder: await readableFolder(folder), glob: options.glob };
   if (options.glob !== undefined) asUsage(() => compileGlob(options.glob!));
   const request = asUsage(() => checkRequest(readRequest(options), model));
-  const annotate = options.annotate === undefined ? undefined : await realPlace(options.annotate);
+  const annotate = options.annotate === undefined ? undefined : await realPlace(resolve(options.annotate));
   if (annotate === source.folder)
     throw new UsageError(
       "--annotate must be another folder than that of the pictures, or it would overwrite them",
@@ -162,13 +169,6 @@ function readRequest({ request }: BulkOptions): PredictionRequest {
   for (const key of ["Base_64", "image"])
     if (key in keys) throw new UsageError(`--request can't hold ${key}: the files are the pictures`);
   return keys;
-}
-
-/** The real path of a folder that may not be there yet. */
-async function realPlace(folder: string): Promise<string> {
-  const path = resolve(folder);
-  const real = await realpath(path).catch(() => undefined);
-  return real ?? join(await realPlace(dirname(path)), basename(path));
 }
 
 async function readableFolder(folder: string): Promise<string> {

@@ -1,30 +1,29 @@
 /** A bulk run with a stack of its own: Redis, a worker for the one model, and the coordinator in this process. */
-import type { Stats } from "node:fs";
-import { rm, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { rm } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
-import { findingsOf } from "../imil/response.ts";
-import { annotatePicture, canWriteLabels } from "../annotate/annotate.ts";
+import { canWriteLabels } from "../annotate/annotate.ts";
 import { openBulkTools, type BulkTools } from "../bulk/coordinator.ts";
+import { drawCopies } from "../bulk/copies.ts";
 import { readLines } from "../bulk/lines.ts";
 import { followResults } from "../bulk/resultsFile.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
 import type { BulkResult, SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
-import { toFilePath } from "../core/filePaths.ts";
 import { workOnRun } from "../bulk/work.ts";
 import type { Config } from "../config/schema.ts";
 import { resolveModelPaths } from "../loaders/openLoader.ts";
 import { provideRedis } from "../redis/provideRedis.ts";
 import { showBulkProgress } from "./bulkProgress.ts";
-import { BulkSummary, skippedCountsText, skippedText } from "./bulkSummary.ts";
+import { CountedResults } from "../bulk/countedResults.ts";
+import { convertResults } from "../report/formats.ts";
+import { makeReport } from "../report/report.ts";
+import { writeFilesBeside, type FilesBeside } from "./bulkFiles.ts";
+import { formatSummary, skippedCountsText, skippedText } from "./bulkSummary.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE } from "./exit.ts";
 import { createLog } from "./log.ts";
 import { supervise } from "./supervisor.ts";
 
 const STOP_LIMIT_MS = 30_000;
-/** Copies that are drawn side by side. */
-const PARALLEL_COPIES = 2;
 
 /** @returns the exit code */
 export async function workHere(
@@ -32,6 +31,7 @@ export async function workHere(
   spec: BulkSpec,
   signal: AbortSignal,
   listsSkipped: boolean,
+  beside: FilesBeside,
 ): Promise<number> {
   const tell = (line: string) => console.error(line);
   // A log would tear the bar.
@@ -55,7 +55,7 @@ export async function workHere(
       `${spec.id}: ${spec.model} over ${spec.source.kind === "folder" ? spec.source.folder : "a manifest"}`,
     );
     await Promise.race([worker.ready, once(signal)]);
-    return await work(config, spec, tools, log, signal, listsSkipped);
+    return await work(config, spec, tools, log, signal, listsSkipped, beside);
   } finally {
     await worker.stop(STOP_LIMIT_MS);
     await tools.close();
@@ -70,6 +70,7 @@ async function work(
   log: Logger,
   signal: AbortSignal,
   listsSkipped: boolean,
+  beside: FilesBeside,
 ): Promise<number> {
   const { runs } = tools;
   // One that was interrupted long ago is as good as new now, and not to be swept.
@@ -80,7 +81,7 @@ async function work(
   const before = await countLines(resultsFile);
   const startedAt = performance.now();
   let isOver = false;
-  const summary = new BulkSummary();
+  const summary = new CountedResults();
   const reading = readAlong(config, spec, resultsFile, summary, async () => isOver, signal);
   // Its fault is met below, once the run has let go.
   reading.catch(() => {});
@@ -113,11 +114,15 @@ async function work(
     console.error(`${counts.done} of ${counts.total} done; the results so far: ${resultsFile}`);
     return EXIT_INTERRUPTED;
   }
-  console.log(summary.format(counts.total, session, resultsFile, skipped));
+  console.log(formatSummary(summary, counts.total, session, resultsFile, skipped));
   await printSkipped();
   if (outcome === "cancelled") console.error("infermill: the run was cancelled by another process");
   if (spec.annotate_folder !== undefined) console.log(`annotated      ${spec.annotate_folder}`);
-  return outcome === "completed" && counts.failed === 0 ? 0 : EXIT_FAILED;
+  const isWhole = await writeFilesBeside(beside, resultsFile, {
+    report: () => makeReport(runs, spec.id, config),
+    results: (format) => convertResults(format, runs, spec.id, config),
+  });
+  return outcome === "completed" && counts.failed === 0 && isWhole ? 0 : EXIT_FAILED;
 }
 
 /** Counts what comes out, and draws the copies that were asked for. */
@@ -125,12 +130,12 @@ async function readAlong(
   config: Config,
   spec: BulkSpec,
   resultsFile: string,
-  summary: BulkSummary,
+  summary: CountedResults,
   hasEnded: () => Promise<boolean>,
   signal: AbortSignal,
 ): Promise<void> {
-  const isAnnotating = spec.annotate_folder !== undefined;
-  if (isAnnotating && !(await canWriteLabels()))
+  const { annotate_folder: folder } = spec;
+  if (folder !== undefined && !(await canWriteLabels()))
     console.error(
       "infermill: warning: no font is installed, so that boxes come without labels (on Debian: apt-get install fonts-dejavu-core)",
     );
@@ -140,32 +145,11 @@ async function readAlong(
       .split("\n")
       .map((line) => JSON.parse(line) as BulkResult);
     for (const result of results) summary.add(result);
-    for (let start = 0; isAnnotating && start < results.length && !signal.aborted; start += PARALLEL_COPIES) {
-      const some = results.slice(start, start + PARALLEL_COPIES);
-      await Promise.all(some.map((result) => annotate(config, spec, result)));
+    for (let start = 0; folder !== undefined && start < results.length && !signal.aborted; start += 2) {
+      const faults = await drawCopies(results.slice(start, start + 2), { config, spec, folder });
+      for (const fault of faults) console.error(`infermill: warning: ${fault}`);
     }
   }
-}
-
-function isSameFile(a: Stats, b: Stats): boolean {
-  return a.dev === b.dev && a.ino === b.ino;
-}
-
-async function annotate(config: Config, spec: BulkSpec, { path, result }: BulkResult): Promise<void> {
-  const { source, annotate_folder: folder } = spec;
-  if (path === undefined || !result || folder === undefined || source.kind !== "folder") return;
-  const copy = join(folder, path);
-  const original = join(source.folder, path);
-  const made = await stat(toFilePath(copy)).catch(() =>
-    stat(toFilePath(`${copy}.png`)).catch(() => undefined),
-  );
-  // Made before the run was interrupted.
-  if (made && made.mtimeMs > spec.created) return;
-  if (made && isSameFile(made, await stat(toFilePath(original))))
-    return console.error(`infermill: warning: ${copy} is the picture itself and is left as it is`);
-  await annotatePicture(original, findingsOf(result), copy, config.max_picture_pixels).catch((error: Error) =>
-    console.error(`infermill: warning: ${error.message}`),
-  );
 }
 
 function tellOfNothing({ source }: BulkSpec, skipped: SkippedCounts): number {

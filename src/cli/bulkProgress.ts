@@ -1,5 +1,6 @@
 /** How far a bulk run is: a bar on a terminal, a line now and then elsewhere. */
 import cliProgress from "cli-progress";
+import { formatDuration } from "../core/duration.ts";
 
 const LINE_EVERY_MS = 5000;
 
@@ -70,12 +71,4 @@ function etaOf({
   rate: number;
 }): string {
   return rate > 0 ? formatDuration((total - succeeded - failed) / rate) : "?";
-}
-
-/** "8 s", "12 min", "3 h 20 min" */
-export function formatDuration(seconds: number): string {
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  if (seconds < 100) return `${Math.round(seconds)} s`;
-  const minutes = Math.round(seconds / 60);
-  return minutes < 100 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }

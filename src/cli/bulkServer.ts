@@ -5,7 +5,9 @@ import { readLines } from "../bulk/lines.ts";
 import { hasEnded, type BulkResult, type BulkRun } from "../core/bulkRun.ts";
 import { ApiError, InfermillClient, type BulkRunRequest } from "../client/client.ts";
 import { showBulkProgress } from "./bulkProgress.ts";
-import { BulkSummary, skippedText } from "./bulkSummary.ts";
+import { CountedResults } from "../bulk/countedResults.ts";
+import { writeFilesBeside, type FilesBeside } from "./bulkFiles.ts";
+import { formatSummary, skippedText } from "./bulkSummary.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, UsageError } from "./exit.ts";
 
 const LOOK_INTERVAL_MS = 1000;
@@ -36,26 +38,31 @@ export async function followOnServer(
   out: string,
   signal: AbortSignal,
   listsSkipped: boolean,
+  beside: FilesBeside,
 ): Promise<number> {
   const client = clientOf(server);
-  const written: Written = { file: out, lines: 0, summary: new BulkSummary() };
+  const written: Written = { file: out, lines: 0, summary: new CountedResults() };
   await readWritten(written);
   const before = written.lines;
   const startedAt = performance.now();
   const run = await followToItsEnd(client, id, written, signal);
   if (!run) return EXIT_INTERRUPTED;
   const session = { done: written.lines - before, seconds: (performance.now() - startedAt) / 1000 };
-  console.log(written.summary.format(run.counts.total, session, out, run.skipped));
+  console.log(formatSummary(written.summary, run.counts.total, session, out, run.skipped));
   if (listsSkipped) for await (const line of client.bulkSkipped(id)) console.log(skippedText(line));
   if (run.error) console.error(`infermill: the run can't continue: ${run.error.detail}`);
-  return run.status === "completed" && run.counts.failed === 0 ? 0 : EXIT_FAILED;
+  const isWhole = await writeFilesBeside(beside, out, {
+    report: () => client.bulkReport(id),
+    results: async (format) => client.bulkResultsAs(id, format),
+  });
+  return run.status === "completed" && run.counts.failed === 0 && isWhole ? 0 : EXIT_FAILED;
 }
 
 /** The results as far as they are in the file here. */
 interface Written {
   file: string;
   lines: number;
-  summary: BulkSummary;
+  summary: CountedResults;
 }
 
 /** @returns the run as it ended, undefined where `signal` was aborted before */

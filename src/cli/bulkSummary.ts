@@ -1,78 +1,61 @@
-/** What came out of a bulk run, counted line by line: how many, how fast, which labels, where the time went. */
-import type { BulkResult, SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
-import { findingsOf } from "../imil/response.ts";
-import type { Timings } from "../core/prediction.ts";
-import { formatDuration } from "./bulkProgress.ts";
+/** What came out of a bulk run, in the lines that a command ends with. */
+import type { CountedResults } from "../bulk/countedResults.ts";
+import type { SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
+import type { BulkSummary, FailureSummary } from "../core/bulkSummary.ts";
+import { formatDuration } from "../core/duration.ts";
 
-const STAGES = [
-  "read_ms",
-  "preprocess_ms",
-  "infer_ms",
-  "postprocess_ms",
-] as const satisfies (keyof Timings)[];
 const MAX_LABELS = 10;
 const MAX_LABEL = 40;
 
-export class BulkSummary {
-  succeeded = 0;
-  failed = 0;
-  readonly #labels = new Map<string, number>();
-  readonly #stages = new Map<string, number>(STAGES.map((stage) => [stage, 0]));
-  #timed = 0;
-  #firstFailure: string | undefined;
+/**
+ * @param results those of the run so far, and what earlier commands wrote
+ * @param total entries of the run
+ * @param session what was done in how many seconds, by this command
+ * @param skipped what was found in the folder and left out
+ */
+export function formatSummary(
+  results: CountedResults,
+  total: number,
+  session: { done: number; seconds: number },
+  resultsFile: string,
+  skipped: SkippedCounts,
+): string {
+  const { counts, labels, more_labels, stages, failures } = results.read();
+  const { succeeded, failed } = counts;
+  const rate = session.seconds > 0 ? session.done / session.seconds : 0;
+  return [
+    `${succeeded + failed} of ${total} done: ${succeeded} succeeded, ${failed} failed; ${session.done} in ${formatDuration(session.seconds)}, ${rate.toFixed(1)} images/s`,
+    ...labelLines(labels, more_labels, succeeded),
+    ...stageLines(stages),
+    ...failureLines(failures),
+    ...(skipped.total > 0 ? [`left out       ${skippedCountsText(skipped)}`] : []),
+    `results        ${resultsFile}`,
+  ].join("\n");
+}
 
-  add({ status, result, timings, error, path, custom_id, index }: BulkResult): void {
-    this[status]++;
-    for (const { Lb } of findingsOf(result)) this.#labels.set(Lb, (this.#labels.get(Lb) ?? 0) + 1);
-    if (error)
-      this.#firstFailure ??= `${path ?? custom_id ?? `entry ${index}`}: ${error.detail || error.title}`;
-    if (!timings) return;
-    this.#timed++;
-    for (const stage of STAGES) this.#stages.set(stage, this.#stages.get(stage)! + timings[stage]);
-  }
+function labelLines(labels: BulkSummary["labels"], more: number, succeeded: number): string[] {
+  if (labels.length === 0) return succeeded > 0 ? ["labels         nothing was found"] : [];
+  const shown = labels.slice(0, MAX_LABELS).map(({ label, count }) => `${shorten(label)} ${count}`);
+  const others = labels.length - shown.length;
+  const rest = more > 0 ? " and many others" : others > 0 ? ` and ${others} others` : "";
+  return [`labels         ${shown.join(", ")}${rest}`];
+}
 
-  /**
-   * @param total entries of the run
-   * @param session what was done in how many seconds, by this command
-   * @param skipped what was found in the folder and left out
-   */
-  format(
-    total: number,
-    session: { done: number; seconds: number },
-    resultsFile: string,
-    skipped: SkippedCounts,
-  ): string {
-    const done = this.succeeded + this.failed;
-    const rate = session.seconds > 0 ? session.done / session.seconds : 0;
-    const lines = [
-      `${done} of ${total} done: ${this.succeeded} succeeded, ${this.failed} failed; ${session.done} in ${formatDuration(session.seconds)}, ${rate.toFixed(1)} images/s`,
-      ...this.#labelLines(),
-      ...this.#stageLines(),
-      ...(this.#firstFailure ? [`first failure  ${this.#firstFailure}`] : []),
-      ...(skipped.total > 0 ? [`left out       ${skippedCountsText(skipped)}`] : []),
-      `results        ${resultsFile}`,
-    ];
-    return lines.join("\n");
-  }
+/** A picture's stage takes as long as its batch's. */
+function stageLines(stages: BulkSummary["stages"]): string[] {
+  const inEngine = stages.filter(({ share }) => share !== null);
+  const [slowest] = inEngine.toSorted((a, b) => b.mean_ms - a.mean_ms);
+  if (!slowest) return [];
+  const all = inEngine.map(({ stage, mean_ms }) => `${stage} ${mean_ms.toFixed(1)}`).join(", ");
+  return [`slowest stage  ${slowest.stage} (ms of a picture's batch on average: ${all})`];
+}
 
-  #labelLines(): string[] {
-    if (this.#labels.size === 0) return this.succeeded > 0 ? ["labels         nothing was found"] : [];
-    const sorted = [...this.#labels].toSorted((a, b) => b[1] - a[1]);
-    const shown = sorted.slice(0, MAX_LABELS).map(([label, count]) => `${shorten(label)} ${count}`);
-    const others = sorted.length - shown.length;
-    return [`labels         ${shown.join(", ")}${others > 0 ? ` and ${others} others` : ""}`];
-  }
-
-  /** A picture's stage takes as long as its batch's. */
-  #stageLines(): string[] {
-    if (this.#timed === 0) return [];
-    const means = [...this.#stages].map(
-      ([stage, sum]) => [stage.replace("_ms", ""), sum / this.#timed] as const,
-    );
-    const [slowest] = means.toSorted((a, b) => b[1] - a[1]);
-    const all = means.map(([stage, ms]) => `${stage} ${ms.toFixed(1)}`).join(", ");
-    return [`slowest stage  ${slowest![0]} (ms of a picture's batch on average: ${all})`];
-  }
+/** The first that failed, of the most frequent reason. */
+function failureLines([failure]: readonly FailureSummary[]): string[] {
+  const example = failure?.examples[0];
+  if (!failure || !example) return [];
+  const { path, custom_id, index, detail } = example;
+  return [`first failure  ${path ?? custom_id ?? `entry ${index}`}: ${detail || failure.title}`];
 }
 
 /** "7: hidden 2, not a picture 5" */

@@ -91,9 +91,14 @@ program
   .argument("[folder]", "folder of pictures; with --server as <root>/<path> below the server's bulk_roots")
   .option("-m, --model <name>", "model of the configuration")
   .option("-o, --out <file>", "where the results go, a line a file (default: results.ndjson)")
-  .option("--annotate <folder>", "also draw copies of the pictures with what was found, into this folder")
+  .option(
+    "--annotate <folder>",
+    "also draw copies of the pictures with what was found, into this folder; with --server as <root>/<path> below the server's annotate_roots",
+  )
   .option("--glob <pattern>", "which files, such as '2024/**/*.jpg' (default: whatever is a picture)")
   .option("-r, --request <json>", "further keys of the request dictionary, such as '{\"C_threshold\":0.4}'")
+  .option("--report <file>", "also write a report, an HTML page in one file that opens anywhere")
+  .option("--format <names>", "also write the results as csv, coco (of detections) or both: csv,coco")
   .option("--list-skipped", "also print what was left out of the folder, a line each: reason, path")
   .option(
     "--server <url>",

@@ -1,6 +1,7 @@
 /** A client of infermill's HTTP API for JavaScript and TypeScript, in Node and in browsers. It needs nothing but `fetch`. */
 import type { Problem } from "../core/problem.ts";
 import type { BulkResult, BulkRun, SkippedLine } from "../core/bulkRun.ts";
+import type { BulkEntryPage, BulkSummary, EntrySort } from "../core/bulkSummary.ts";
 import { InfermillError } from "../errors.ts";
 import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
 import type * as jobs from "../core/prediction.ts";
@@ -50,9 +51,25 @@ export interface BulkRunRequest {
   glob?: string | undefined;
   /** Keys for the request dictionary of every file. */
   request?: PredictionRequest;
+  /** `<root>` or `<root>/<path>` below the server's `annotate_roots`, for annotated copies. Default: none. */
+  annotate?: string | undefined;
   priority?: Priority;
   webhook?: string;
   webhook_events?: string[];
+}
+
+export interface BulkEntryQuery {
+  status?: BulkResult["status"];
+  /** Only entries with a finding of this label. */
+  label?: string;
+  /** Only entries with a finding of such a score, 0 to 1. */
+  min_score?: number;
+  max_score?: number;
+  /** Default: `line`, as they ended. */
+  sort?: EntrySort;
+  /** Default: 50; at most 200. */
+  limit?: number;
+  cursor?: string;
 }
 
 /** The server refused a call; `problem` is its answer (RFC 9457), `code` and `status` are taken from it. */
@@ -217,6 +234,36 @@ export class InfermillClient {
   async *bulkSkipped(id: string, signal?: AbortSignal): AsyncGenerator<SkippedLine> {
     const { body } = await this.#call(pathOf("v1/bulk", id, "skipped"), { signal });
     for await (const line of wholeLines(body)) yield JSON.parse(line) as SkippedLine;
+  }
+
+  /** What came out of a bulk run, also while it continues. */
+  getBulkSummary(id: string, signal?: AbortSignal): Promise<BulkSummary> {
+    return this.#json(pathOf("v1/bulk", id, "summary"), { signal });
+  }
+
+  /** Entries of a bulk run that have ended, a page at a time: `cursor` is the `next_cursor` of the page before. */
+  bulkEntries(id: string, query: BulkEntryQuery = {}, signal?: AbortSignal): Promise<BulkEntryPage> {
+    return this.#json(pathOf("v1/bulk", id, "entries", { ...query }), { signal });
+  }
+
+  /** The report of a bulk run: an HTML page in one text. */
+  async bulkReport(id: string, signal?: AbortSignal): Promise<string> {
+    return (await this.#call(pathOf("v1/bulk", id, "report"), { signal })).text();
+  }
+
+  /** The results of a bulk run that has ended, as CSV or in COCO's format. */
+  async *bulkResultsAs(id: string, format: "csv" | "coco", signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+    const { body } = await this.#call(pathOf("v1/bulk", id, "results", { format }), { signal });
+    const reader = body!.getReader();
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        yield value;
+      }
+    } finally {
+      await reader.cancel().catch(() => {});
+    }
   }
 
   /** Cancels a bulk run; its results stay. One that has ended is left as it is. */

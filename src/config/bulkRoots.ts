@@ -46,13 +46,18 @@ export function parseFileName(text: string, roots: BulkRoots): RootedPath {
 
 /**
  * Reads `<root>` or `<root>/<path>`, the way clients name a folder.
+ * @param setting names the roots
  * @throws BadInputError where it is absolute or leads upwards; whether the root is known is `realFolder`'s to say
  */
-export function parseFolderName(text: string, roots: BulkRoots): RootedPath {
+export function parseFolderName(
+  text: string,
+  roots: BulkRoots,
+  { key, setting } = { key: "folder", setting: "bulk_roots" },
+): RootedPath {
   const [root, ...path] = text.split("/").filter((part) => part !== "" && part !== ".");
   if (root === undefined || text.startsWith("/") || leadsUpwards(path.join("/"))) {
     throw new BadInputError(
-      `folder must be <root>/<path> with a root of bulk_roots (${rootNames(roots)}), got ${shown(text)}`,
+      `${key} must be <root>/<path> with a root of ${setting} (${rootNames(roots)}), got ${shown(text)}`,
     );
   }
   return { root, path: path.join("/") };

@@ -146,6 +146,9 @@ function resolvePaths(config: z.output<typeof configSchema>, folder: string): z.
     bulk_roots: Object.fromEntries(
       Object.entries(config.bulk_roots).map(([name, root]) => [name, absolute(root)]),
     ),
+    annotate_roots: Object.fromEntries(
+      Object.entries(config.annotate_roots).map(([name, root]) => [name, absolute(root)]),
+    ),
   };
 }
 

@@ -233,6 +233,13 @@ const settings = z.strictObject({
       description:
         "Folders whose files may be named by reference, by the name that clients use; relative to the configuration.",
     }),
+  annotate_roots: z
+    .record(z.string().regex(/^[\w.-]+$/), path)
+    .default({})
+    .meta({
+      description:
+        "Folders into which bulk runs may write annotated copies, by the name that clients use; apart from those of bulk_roots; relative to the configuration.",
+    }),
   url_inputs: urlInputsSchema,
   webhooks: webhooksSchema,
   bulk_ttl_seconds: wholeNumber(60)

@@ -18,6 +18,8 @@ export interface BulkResult<Result = ResponseDictionary> {
   outputs?: PredictionOutput[];
   error?: ErrorSummary;
   timings?: Timings;
+  /** When it ended, ISO 8601. */
+  finished_at?: string;
 }
 
 /**
@@ -95,5 +97,14 @@ export interface BulkRun {
   finished_at: string | null;
   /** Why the run itself failed. */
   error: ErrorSummary | null;
-  links: { self: string; results: string; skipped: string; events: string; cancel: string };
+  links: {
+    self: string;
+    results: string;
+    skipped: string;
+    events: string;
+    cancel: string;
+    summary: string;
+    entries: string;
+    report: string;
+  };
 }

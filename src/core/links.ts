@@ -37,7 +37,16 @@ export function bulkRunLinks(run: string) {
     skipped: `${self}/skipped`,
     events: `${self}/events`,
     cancel: self,
+    summary: `${self}/summary`,
+    entries: `${self}/entries`,
+    report: `${self}/report`,
   };
+}
+
+/** @param at where the entry's line begins in the results, so that it need not be searched for */
+export function bulkEntryLinks(run: string, index: number, at: number) {
+  const self = `${bulkRunLinks(run).self}/entries/${index}`;
+  return { thumbnail: `${self}/thumbnail?at=${at}`, picture: `${self}/picture?at=${at}` };
 }
 
 /** @param mediaType is asked for again when the output is read */

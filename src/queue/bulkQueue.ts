@@ -27,9 +27,13 @@ export interface BulkSubmission {
 }
 
 /** How a prediction of a bulk run ended. */
-export type BulkOutcome =
+export type BulkOutcome = (
   | { status: "succeeded"; result: ResponseDictionary; outputs?: PredictionOutput[]; timings: Timings }
-  | { status: "failed"; error: ErrorSummary };
+  | { status: "failed"; error: ErrorSummary }
+) & {
+  /** ISO 8601. */
+  finished_at: string;
+};
 
 export interface BulkQueue {
   submit(submissions: readonly BulkSubmission[], priority: Priority): Promise<void>;
@@ -132,7 +136,8 @@ async function readEnding(
   if (!timestamp) return "missing";
   if (!finishedOn) return "under way";
   // Not by failedReason, which an earlier try leaves behind.
-  if (!returnValue) return { status: "failed", error: failureOf(failedReason ?? "") };
+  const finished_at = new Date(Number(finishedOn)).toISOString();
+  if (!returnValue) return { status: "failed", error: failureOf(failedReason ?? ""), finished_at };
   const completion = JSON.parse(returnValue) as Completion;
   const result = await readResponse(queue, id, completion);
   if (!result) return "missing";
@@ -144,5 +149,6 @@ async function readEnding(
     ...(data !== undefined && { data }),
     url: bulkOutputLink(run, index, name, media_type),
   }));
-  return { status: "succeeded", result, ...(outputs.length > 0 && { outputs }), timings: completion.timings };
+  const { timings } = completion;
+  return { status: "succeeded", result, ...(outputs.length > 0 && { outputs }), timings, finished_at };
 }

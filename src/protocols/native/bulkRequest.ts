@@ -3,7 +3,9 @@ import type { Request } from "express";
 import { z } from "zod";
 import { compileGlob } from "../../bulk/glob.ts";
 import { folderOfRun } from "../../bulk/entry.ts";
-import { parseFolderName } from "../../config/bulkRoots.ts";
+import { folderForCopies } from "../../bulk/copies.ts";
+import { parseFolderName, type RootedPath } from "../../config/bulkRoots.ts";
+import type { Config } from "../../config/schema.ts";
 import type { BulkSpec } from "../../bulk/spec.ts";
 import { BULK_EVENTS } from "../../config/webhooks.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
@@ -43,6 +45,11 @@ export const bulkFolderSchema = z
       .record(z.string(), z.unknown())
       .default({})
       .meta({ description: "Keys for the request dictionary of every file.", example: { C_threshold: 0.4 } }),
+    annotate: z.string().min(1).optional().meta({
+      description:
+        "Folder for copies of the pictures with what was found drawn in, below one of the configuration's annotate_roots, as <root> or <root>/<path>. Default: none are made.",
+      example: "marked/2024",
+    }),
     priority,
     webhook,
     webhook_events: z
@@ -78,7 +85,16 @@ export async function readFolderRequest(api: Api, body: unknown): Promise<BulkSp
     if (key in asked.request)
       throw new BadInputError(`request can't hold ${key}: the files are the pictures`);
   checkRequestSize(asked.request, config);
-  return specOf(api, asked, source, asked.request);
+  const annotate = await readAnnotate(asked.annotate, config);
+  return { ...specOf(api, asked, source, asked.request), ...(annotate && { annotate }) };
+}
+
+async function readAnnotate(text: string | undefined, config: Config): Promise<RootedPath | undefined> {
+  if (text === undefined) return undefined;
+  const setting = { key: "annotate", setting: "annotate_roots" };
+  const place = parseFolderName(text, config.annotate_roots, setting);
+  await folderForCopies(place, config);
+  return place;
 }
 
 /** @throws InvalidRequestError with all faults, ModelNotFoundError */

@@ -3,9 +3,10 @@ import type { Request, Response } from "express";
 import { z } from "zod";
 import { acceptedHeaders, jsonAnswer, problemAnswers } from "../../api/operations.ts";
 import { streamRoutes } from "./bulkStreams.ts";
-import { count, time } from "./schemas.ts";
+import { bulkRunSchema, runParameter } from "./bulkRunSchema.ts";
+import { reportRoutes } from "./bulkReport.ts";
 import type { BulkRuns } from "../../bulk/runs.ts";
-import { BULK_STATUSES, hasEnded, SKIP_REASONS, type BulkRun } from "../../core/bulkRun.ts";
+import { hasEnded, type BulkRun } from "../../core/bulkRun.ts";
 import { RedisUnavailableError } from "../../errors.ts";
 import { parseWith } from "../../core/faults.ts";
 import { descriptionOf } from "../../api/service.ts";
@@ -20,54 +21,7 @@ import {
   readManifestQuery,
 } from "./bulkRequest.ts";
 
-const bulkRunSchema = z
-  .object({
-    id: z.string(),
-    model: z.string(),
-    status: z.enum(BULK_STATUSES).meta({
-      description:
-        "completed: every entry has its line, whether it succeeded or failed; failed: the run itself could not continue.",
-    }),
-    folder: z.string().nullable().meta({ description: "null for a manifest." }),
-    glob: z.string().nullable(),
-    priority: z.enum(["high", "normal", "low"]),
-    counts: z.object({
-      total: count.meta({ description: "While the folder is walked, what was found so far." }),
-      done: count,
-      succeeded: count,
-      failed: count,
-    }),
-    skipped: z.object({ total: count, by_reason: z.partialRecord(z.enum(SKIP_REASONS), count) }).meta({
-      description: "What was found in the folder and left out, by reason; see /v1/bulk/{run}/skipped.",
-    }),
-    progress: z.number().nullable().meta({ description: "0 to 1; null until the folder is walked." }),
-    images_per_second: z
-      .number()
-      .nullable()
-      .meta({ description: "Of the last seconds; once it has ended, of the whole run." }),
-    eta_seconds: count.nullable(),
-    created_at: z.string().meta({ format: "date-time" }),
-    started_at: time("When a coordinator began."),
-    finished_at: time("When it ended."),
-    error: z
-      .object({ code: z.string(), title: z.string(), detail: z.string() })
-      .nullable()
-      .meta({ description: "Why the run itself failed." }),
-    links: z.object({
-      self: z.string(),
-      results: z.string(),
-      skipped: z.string(),
-      events: z.string(),
-      cancel: z.string(),
-    }),
-  })
-  .meta({ id: "BulkRun" });
-// Fails to compile when the document and src/bulk no longer mean the same run.
-bulkRunSchema satisfies z.ZodType<BulkRun>;
-
 const bulkRunsSchema = z.object({ runs: z.array(bulkRunSchema) }).meta({ id: "BulkRuns" });
-
-const runParameter = z.string().meta({ description: "Id of the bulk run." });
 
 /** How long a cancellation is waited for; a coordinator looks once a second. */
 const CANCEL_WAIT_MS = 5000;
@@ -245,4 +199,5 @@ export const bulkRoutes: readonly Route[] = [
     },
   },
   ...streamRoutes,
+  ...reportRoutes,
 ];

@@ -7,12 +7,21 @@ import type { Request, Response } from "express";
 import { z } from "zod";
 import { eventStreamAnswers, lastEventIdHeader, problemAnswers } from "../../api/operations.ts";
 import { followResults } from "../../bulk/resultsFile.ts";
+import { InvalidRequestError, NotEndedError } from "../../errors.ts";
+import {
+  convertResults,
+  FILE_ENDINGS,
+  FORMATS,
+  MEDIA_TYPES,
+  type ResultsFormat,
+} from "../../report/formats.ts";
 import { hasEnded, type BulkRun } from "../../core/bulkRun.ts";
 import { parseWith } from "../../core/faults.ts";
 import { wholeParameter } from "./parameters.ts";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
 import { linesWithPublicPath } from "../../api/publicLinks.ts";
 import { publicPathOf } from "../../api/publicPath.ts";
+import { runParameter } from "./bulkRunSchema.ts";
 import { streamState } from "../../api/streamState.ts";
 import { abortWhenGone, clientOf } from "../../api/waiting.ts";
 
@@ -31,11 +40,19 @@ const resultsQuerySchema = z.object({
     .enum(["true", "false"], { error: "must be true or false" })
     .default("true")
     .meta({ description: "Whether to continue until the run has ended; false sends what is there now." }),
+  format: z
+    .enum(FORMATS, { error: `must be ${FORMATS.join(", ")}` })
+    .default("ndjson")
+    .meta({
+      description:
+        "csv: a row for each finding, and one for an entry without any; coco: COCO's format, for findings with boxes. Both take `follow` alone beside it, and are answered at once: of a run that continues with `follow=false` only.",
+    }),
 });
 
-async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Response): Promise<void> {
-  const checked = parseWith(resultsQuerySchema, req.query);
-  const { status, after, follow } = checked;
+async function streamBulkResults(api: Api, req: Request, res: Response): Promise<void> {
+  const { bulk, closing } = api;
+  const { status, after, follow, format } = parseWith(resultsQuerySchema, req.query);
+  if (format !== "ndjson") return sendConverted(api, req, res, format);
   const id = pathParameter(req, "run");
   const spec = await bulk.readSpec(id);
   res.set({ "Content-Type": "application/x-ndjson", "Cache-Control": "no-store", "X-Accel-Buffering": "no" });
@@ -57,6 +74,32 @@ async function streamBulkResults({ bulk, closing }: Api, req: Request, res: Resp
   } finally {
     gone.stop();
   }
+}
+
+async function sendConverted(
+  { bulk, config }: Api,
+  req: Request,
+  res: Response,
+  format: Exclude<ResultsFormat, "ndjson">,
+): Promise<void> {
+  const id = pathParameter(req, "run");
+  const given = ["status", "after"].filter((key) => key in req.query);
+  if (given.length > 0)
+    throw new InvalidRequestError(given.map((key) => ({ key, problem: "goes with format=ndjson only" })));
+  const run = await bulk.read(id);
+  if (!hasEnded(run.status) && req.query["follow"] !== "false")
+    throw new NotEndedError(
+      `${id} has not ended: it is ${run.status}. Ask again at its end, or with follow=false for what is there now`,
+    );
+  const parts = await convertResults(format, bulk, id, config);
+  res.set({
+    "Content-Type": MEDIA_TYPES[format],
+    "Content-Disposition": `attachment; filename="${id}${FILE_ENDINGS[format]}"`,
+    "Cache-Control": "no-store",
+  });
+  await pipeline(parts, res).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "ERR_STREAM_PREMATURE_CLOSE") throw error;
+  });
 }
 
 /** Of a run that is still walked, nothing yet. */
@@ -90,8 +133,6 @@ function eventIdOf({ status, counts }: BulkRun): string {
   return `${status}-${counts.total}-${counts.done}`;
 }
 
-const runParameter = z.string().meta({ description: "Id of the bulk run." });
-
 export const streamRoutes: readonly Route[] = [
   {
     method: "get",
@@ -105,8 +146,13 @@ export const streamRoutes: readonly Route[] = [
       tags: ["bulk runs"],
       requestParams: { path: z.object({ run: runParameter }), query: resultsQuerySchema },
       responses: {
-        200: { description: "The stream.", content: { "application/x-ndjson": { schema: z.string() } } },
-        ...problemAnswers([404, 422, 503]),
+        200: {
+          description: "The stream.",
+          content: Object.fromEntries(
+            FORMATS.map((format) => [MEDIA_TYPES[format].split(";")[0]!, { schema: z.string() }]),
+          ),
+        },
+        ...problemAnswers([404, 409, 422, 503]),
       },
     },
   },

@@ -1,0 +1,38 @@
+/** The formats in which results can be had beside the lines of JSON that they are. */
+import type { BulkRuns } from "../bulk/runs.ts";
+import type { Config } from "../config/schema.ts";
+import { writeCoco } from "./coco.ts";
+import { writeCsv } from "./csv.ts";
+
+export const FORMATS = ["ndjson", "csv", "coco"] as const;
+
+export type ResultsFormat = (typeof FORMATS)[number];
+
+export const MEDIA_TYPES: Readonly<Record<ResultsFormat, string>> = {
+  ndjson: "application/x-ndjson",
+  csv: "text/csv; charset=utf-8",
+  coco: "application/json",
+};
+
+export const FILE_ENDINGS: Readonly<Record<ResultsFormat, string>> = {
+  ndjson: ".ndjson",
+  csv: ".csv",
+  coco: ".coco.json",
+};
+
+/**
+ * What has ended so far, some of it at a time.
+ * @throws BulkRunNotFoundError
+ * @throws BadInputError where the results have no place in this format
+ */
+export async function convertResults(
+  format: Exclude<ResultsFormat, "ndjson">,
+  runs: BulkRuns,
+  id: string,
+  config: Pick<Config, "bulk_roots">,
+): Promise<AsyncIterable<string>> {
+  const spec = await runs.readSpec(id);
+  const resultsFile = runs.resultsFile(spec);
+  if (format === "csv") return writeCsv(resultsFile);
+  return writeCoco({ spec, run: await runs.read(id), folder: runs.folder(id), resultsFile, config });
+}
