@@ -28,7 +28,7 @@ const ROOMS = {
   worker: ["engines", "queue", "redis", "egress", "config", "core"],
   bulk: ["queue", "redis", "imil", "config", "core"],
   webhooks: ["queue", "redis", "egress", "config", "core"],
-  api: ["bulk", "queue", "egress", "imil", "tensors", "config", "core"],
+  api: ["bulk", "queue", "redis", "egress", "imil", "tensors", "config", "core"],
   protocols: ["api", "bulk", "queue", "egress", "imil", "tensors", "config", "core"],
 
   annotate: ["loaders", "imil", "core"],

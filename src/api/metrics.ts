@@ -26,6 +26,17 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     help: "Whether Redis answered this scrape.",
     registers,
   });
+  const memory = new Gauge({
+    name: "infermill_redis_memory_bytes",
+    help: "Memory of Redis: used, max (its maxmemory, 0 for none) and limit (what may be filled, max_memory_share), expected (responses still to come).",
+    labelNames: ["kind"],
+    registers,
+  });
+  const storageFull = new Gauge({
+    name: "infermill_queue_storage_full",
+    help: "Whether submissions are refused because Redis is full (503 queue_storage_full).",
+    registers,
+  });
   const depth = new Gauge({
     name: "infermill_queue_predictions",
     help: "Predictions in Redis by queue (interactive, or bulk for those of bulk runs) and state; failed includes cancelled and expired.",
@@ -83,6 +94,9 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
   /** Without an `await`, so that scrapes at the same time don't count into each other's numbers. */
   function show(found: Awaited<ReturnType<typeof readRedis>> | undefined): void {
     redisUp.set(found ? 1 : 0);
+    const { problem, ...bytes } = predictions.storage();
+    for (const [kind, number] of Object.entries(bytes)) memory.set({ kind }, number);
+    storageFull.set(problem === undefined ? 0 : 1);
     for (const metric of [depth, engines, stuck, batches, outcomes, phases, webhooks]) metric.reset();
     if (!found) return;
     const [reports, deliveries, depths, bulkDepths] = found;

@@ -4,13 +4,14 @@
  * detection and taken over by another.
  */
 import { rememberBriefly } from "../core/remember.ts";
-import { RECOVERY } from "../queue/bullmq.ts";
-import { DelayedError, Job, UnrecoverableError, WaitingError, Worker } from "bullmq";
+import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
+import { DelayedError, type Job, UnrecoverableError, WaitingError } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { BulkRunNotFoundError, InfermillError, RedisUnavailableError, toInfermillError } from "../errors.ts";
 import { openBulkQueues } from "../queue/bulkQueue.ts";
 import { connectRedis } from "../redis/connections.ts";
+import { redisFaultOf } from "../redis/refusals.ts";
 import { Deliveries } from "../queue/deliveries.ts";
 import { failedReason } from "../queue/jobs.ts";
 import { BULK_QUEUE, createNames } from "../queue/names.ts";
@@ -80,23 +81,24 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
         signal: AbortSignal.any([closing.signal, letGo]),
         onHeartbeat: (state) => void job.updateProgress(progressOf(state)).catch(() => {}),
       });
-      if (outcome !== "released") return await job.updateProgress(progressOf(await tools.runs.read(id)));
+      if (outcome !== "released") return await untilTaken(() => showProgress(job, tools.runs), onFault);
     } catch (error) {
-      return fail(job, token, error, tools.runs, log);
+      return fail(job, token, redisFaultOf(error) ?? error, { runs: tools.runs, log, onFault });
     }
     // Without its lock the job is no longer this process's to move.
-    if (!letGo.aborted) await job.moveToWait(token);
+    if (!letGo.aborted) await job.moveToWait(token).catch(onFault);
     throw new WaitingError();
   }
 
-  const worker = new Worker(BULK_QUEUE, workAlone, {
-    connection: redis,
+  const worker = consumeQueue(BULK_QUEUE, workAlone, {
+    redis,
+    log,
+    name: "bulk",
     prefix: createNames(config.redis_prefix).queuePrefix,
     concurrency: PARALLEL_RUNS,
-    ...RECOVERY,
     maxStalledCount: MAX_STALLS,
   });
-  worker.on("error", (error) => log.warn(`bulk: ${error.message}`));
+  const onFault = (error: Error) => void worker.emit("error", error);
   worker.on("lockRenewalFailed", (ids) => {
     for (const id of ids) working.get(id)?.letGo.abort();
   });
@@ -148,6 +150,10 @@ export async function openBulkTools({
   };
 }
 
+async function showProgress(job: Job, runs: BulkRuns): Promise<void> {
+  await job.updateProgress(progressOf(await runs.read(job.id!)));
+}
+
 /** The dashboard draws a ring from the number `progress`. */
 function progressOf(state: BulkState | { counts: { total: number; succeeded: number; failed: number } }) {
   const { total, succeeded, failed } = "counts" in state ? state.counts : state;
@@ -161,15 +167,14 @@ async function fail(
   job: Job,
   token: string | undefined,
   thrown: unknown,
-  runs: BulkRuns,
-  log: Logger,
+  { runs, log, onFault }: { runs: BulkRuns; log: Logger; onFault: (error: Error) => void },
 ): Promise<never> {
   if (thrown instanceof BulkRunNotFoundError) throw new UnrecoverableError(thrown.message);
   const error = toInfermillError(thrown, (detail, cause) => new InfermillError(detail, cause));
   // None of the run's own faults: they don't count.
   if (error instanceof RunTakenOverError || error instanceof RedisUnavailableError) {
     log.warn({ run: job.id }, `the bulk run has to wait: ${error.message}`);
-    return later(job, token);
+    return untilTaken(() => later(job, token), onFault);
   }
   log.error({ run: job.id, err: thrown }, `the bulk run can't continue: ${error.message}`);
   const isBadInput = error.status < 500;

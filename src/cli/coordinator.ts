@@ -14,11 +14,11 @@ interface RunningService {
   close(limitMs: number): Promise<void>;
 }
 
-export async function runCoordinator(options: { config?: string }): Promise<void> {
+export async function runCoordinator(options: { config?: string; strict?: boolean }): Promise<void> {
   keepHeapSmall();
   const config = await loadConfig({ file: options.config });
   const log = createLog("coordinator", config.log_level);
-  const redis = await openRedis(config, log);
+  const redis = await openRedis(config, log, options);
   const services: RunningService[] = [];
   const stop = async () => {
     await Promise.all(services.map((service) => service.close(STOP_LIMIT_MS)));

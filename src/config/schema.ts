@@ -188,6 +188,10 @@ const settings = z.strictObject({
     .regex(/^[\w.-]+$/)
     .default("infermill")
     .meta({ description: "First part of every Redis key." }),
+  max_memory_share: z.number().min(0.1).max(1).default(0.85).meta({
+    description:
+      "Part of the maxmemory of Redis that submissions may fill; beyond it they get 503 queue_storage_full, so that what was accepted can end. Where Redis has no maxmemory, there is no limit.",
+  }),
   inputs: z.enum(["files", "redis"]).default("files").meta({
     description:
       "Where uploaded pictures wait: files in data_dir (the api and the workers share that disk), or redis.",

@@ -11,6 +11,7 @@ import type { Readable } from "node:stream";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import { reachRedis } from "../redis/connections.ts";
+import type { StorageWatch } from "./storageWatch.ts";
 import type { Names } from "./names.ts";
 
 const SMALL_BYTES = 1024 * 1024;
@@ -70,10 +71,16 @@ export interface InputStore {
   sweep(): Promise<number>;
 }
 
-export function createInputStore(config: Config, names: Names, redis: Redis): InputStore {
+/** @param storage counts what is about to be written to Redis; leave it out where the input's prediction was accepted before */
+export function createInputStore(
+  config: Config,
+  names: Names,
+  redis: Redis,
+  storage?: StorageWatch,
+): InputStore {
   return config.inputs === "files"
     ? createFileStore(inputFolder(config), config.input_ttl_seconds)
-    : createRedisStore(redis, names, config.input_ttl_seconds);
+    : createRedisStore(redis, names, config.input_ttl_seconds, storage);
 }
 
 export function inputFolder(config: Pick<Config, "data_dir">): string {
@@ -169,10 +176,16 @@ async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash):
   return bytes;
 }
 
-function createRedisStore(redis: Redis, names: Names, ttlSeconds: number): InputStore {
+function createRedisStore(
+  redis: Redis,
+  names: Names,
+  ttlSeconds: number,
+  storage: StorageWatch | undefined,
+): InputStore {
   return {
     async write(predictionId, index, source, hash) {
       const bytes = Buffer.isBuffer(source) ? source : await readAll(source);
+      storage?.claim(bytes.length);
       const key = names.input(predictionId, index);
       await reachRedis(() => redis.set(key, bytes, "EX", ttlSeconds));
       return {

@@ -4,6 +4,7 @@ import type { Redis } from "ioredis";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import { ModelNotFoundError, PredictionNotFoundError } from "../errors.ts";
 import { reachRedis } from "../redis/connections.ts";
+import type { StorageWatch } from "./storageWatch.ts";
 import type { CompletionEvents, NotifyCompletion } from "./completionEvents.ts";
 import type { Deliveries } from "./deliveries.ts";
 import type { InputStore, StoredInput } from "./inputs.ts";
@@ -22,6 +23,7 @@ export interface PredictionStore {
   /** Those that hold the predictions of bulk runs, by model name. */
   readonly bulkQueues: ReadonlyMap<string, Queue>;
   readonly inputs: InputStore;
+  readonly storage: StorageWatch;
   readonly outputs: OutputStore;
   readonly deliveries: Deliveries;
   readonly completions: CompletionEvents;

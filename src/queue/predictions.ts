@@ -21,6 +21,7 @@ import * as reading from "./read.ts";
 import { defineScripts } from "./scripts.ts";
 import { predictionExists, reserveSlots, submitPredictions, type Slots, type Submission } from "./submit.ts";
 import { waitForPrediction } from "./wait.ts";
+import { watchStorage, type StorageState } from "./storageWatch.ts";
 import { readWorkerReports, type WorkerReport } from "./workerReports.ts";
 
 export type { QueueDepth } from "./read.ts";
@@ -159,6 +160,16 @@ export class Predictions {
     await reachRedis(() => redis.publish(names.loadRequests, model));
   }
 
+  /** Counts bytes that go to Redis beside the predictions. @throws QueueStorageFullError */
+  claimStorage(bytes: number): void {
+    this.#store.storage.claim(bytes);
+  }
+
+  /** How full Redis is, as it was looked at last. */
+  storage(): StorageState {
+    return this.#store.storage.read();
+  }
+
   workers(): Promise<WorkerReport[]> {
     return reachRedis(() => readWorkerReports(this.#store.redis, this.#store.names));
   }
@@ -177,6 +188,7 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
   const redis = await connectRedis(redisUrl, "producer");
   const subscriber = await connectRedis(redisUrl, "worker");
   const names = createNames(config.redis_prefix);
+  const storage = await watchStorage(config, names, redis);
   const openAll = (prefix: string) =>
     new Map(Object.keys(config.models).map((model) => [model, openQueue(model, redis, prefix)] as const));
   const queues = openAll(names.queuePrefix);
@@ -188,7 +200,8 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
     scripts: defineScripts(redis),
     queues,
     bulkQueues,
-    inputs: createInputStore(config, names, redis),
+    inputs: createInputStore(config, names, redis, storage),
+    storage,
     outputs: createOutputStore(config, names, redis),
     deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
     completions: await openCompletionEvents(subscriber, names),
@@ -197,6 +210,7 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
   const all = [...queues.values(), ...bulkQueues.values()];
   await Promise.all([...all, store.deliveries.queue].map((queue) => queue.waitUntilReady()));
   return new Predictions(store, async () => {
+    storage.close();
     await Promise.allSettled(all.map((queue) => queue.close()));
     await store.deliveries.close();
     redis.disconnect();
