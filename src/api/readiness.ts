@@ -74,6 +74,11 @@ export async function checkReadiness(api: Api): Promise<Readiness> {
     const models = Object.fromEntries(names.map((name, index) => [name, checks[index]!]));
     const { problem: full } = api.predictions.storage();
     const general = full === undefined ? [] : [`no submission is accepted: ${full}`];
+    const { live, runs, deliveries } = await api.predictions.coordination();
+    if (live === 0 && runs + deliveries > 0)
+      general.push(
+        `no coordinator makes progress: ${runs} bulk runs and ${deliveries} webhook deliveries wait for one`,
+      );
     const ofModels = names.flatMap((name) => models[name]!.problems.map((problem) => `${name}: ${problem}`));
     const isReady = general.length === 0 && checks.every((check) => check.ready);
     return { status: isReady ? "ready" : "not_ready", problems: [...general, ...ofModels], models };

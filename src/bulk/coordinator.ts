@@ -3,12 +3,15 @@
  * queue, a few side by side. A run whose coordinator died is found by stall
  * detection and taken over by another.
  */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
 import { rememberBriefly } from "../core/remember.ts";
 import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
 import { DelayedError, type Job, UnrecoverableError, WaitingError } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { BulkRunNotFoundError, InfermillError, RedisUnavailableError, toInfermillError } from "../errors.ts";
+import { reportCoordinator } from "../queue/coordination.ts";
 import { openBulkQueues } from "../queue/bulkQueue.ts";
 import { connectRedis } from "../redis/connections.ts";
 import { redisFaultOf } from "../redis/refusals.ts";
@@ -17,7 +20,7 @@ import { failedReason } from "../queue/jobs.ts";
 import { BULK_QUEUE, createNames } from "../queue/names.ts";
 import { HEARTBEAT_INTERVAL_MS, readWorkerReports } from "../queue/workerReports.ts";
 import { RunTakenOverError } from "./resultsFile.ts";
-import { openBulkRuns, type BulkRuns, type BulkState } from "./runs.ts";
+import { openBulkRuns, PoisonousRunError, type BulkRuns, type BulkState } from "./runs.ts";
 import { hasEnded } from "../core/bulkRun.ts";
 import { notifyBulkRunEnded } from "./webhook.ts";
 import { workOnRun, type WorkOptions } from "./work.ts";
@@ -45,8 +48,11 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   const { config, redisUrl, log } = options;
   const tools = await openBulkTools(options);
   const redis = await connectRedis(redisUrl, "worker");
+  const names = createNames(config.redis_prefix);
   const closing = new AbortController();
 
+  /** Runs whose coordinator was lost without progress: one at a time, so that the next loss has one suspect. */
+  const suspects = createTurns();
   /** The runs of this process. */
   const working = new Map<string, { letGo: AbortController; done: Promise<void> }>();
 
@@ -68,22 +74,32 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
 
   async function work(job: Job, token: string | undefined, letGo: AbortSignal): Promise<void> {
     const id = job.id!;
+    let turn: { end(): void } | undefined;
     try {
       const spec = await tools.runs.folder(id).readSpec();
       await tools.runs.register(spec, 0);
       const run = await tools.runs.read(id);
       // Ended, but its coordinator died before the queue knew.
       if (hasEnded(run.status)) return await tools.runs.end(id, "completed");
+      if (await tools.runs.isSuspect(id)) turn = await suspects.take();
+      await tools.runs.beginWork(id);
       const outcome = await workOnRun(spec, {
         ...tools,
         config,
         log,
         signal: AbortSignal.any([closing.signal, letGo]),
-        onHeartbeat: (state) => void job.updateProgress(progressOf(state)).catch(() => {}),
+        onHeartbeat: (state) => {
+          // With an entry that ended the run has shown that it kills nobody.
+          if (state.succeeded + state.failed > run.counts.done) turn?.end();
+          job.updateProgress(progressOf(state)).catch(() => {});
+        },
       });
       if (outcome !== "released") return await untilTaken(() => showProgress(job, tools.runs), onFault);
     } catch (error) {
-      return fail(job, token, redisFaultOf(error) ?? error, { runs: tools.runs, log, onFault });
+      return await fail(job, token, redisFaultOf(error) ?? error, { runs: tools.runs, log, onFault });
+    } finally {
+      turn?.end();
+      if (!letGo.aborted) await tools.runs.endWork(id).catch(onFault);
     }
     // Without its lock the job is no longer this process's to move.
     if (!letGo.aborted) await job.moveToWait(token).catch(onFault);
@@ -94,7 +110,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     redis,
     log,
     name: "bulk",
-    prefix: createNames(config.redis_prefix).queuePrefix,
+    prefix: names.queuePrefix,
     concurrency: PARALLEL_RUNS,
     maxStalledCount: MAX_STALLS,
   });
@@ -103,6 +119,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     for (const id of ids) working.get(id)?.letGo.abort();
   });
   worker.on("stalled", (run) => log.warn({ run }, "taken over from a lost coordinator"));
+  const report = reportCoordinator(redis, names, `${hostname()}-${process.pid}-${randomUUID()}`, onFault);
   const sweep = async () => {
     const count = await tools.runs.sweep().catch(() => 0);
     if (count > 0) log.info({ count }, "removed bulk runs that are older than bulk_ttl_seconds");
@@ -113,6 +130,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   return {
     async close() {
       clearInterval(sweeper);
+      report.stop();
       closing.abort();
       await worker.close();
       redis.disconnect();
@@ -150,6 +168,20 @@ export async function openBulkTools({
   };
 }
 
+/** Gives turns, one after the other. */
+function createTurns() {
+  let last = Promise.resolve();
+  return {
+    async take(): Promise<{ end(): void }> {
+      const before = last;
+      let end = () => {};
+      last = new Promise((resolve) => (end = resolve));
+      await before;
+      return { end };
+    },
+  };
+}
+
 async function showProgress(job: Job, runs: BulkRuns): Promise<void> {
   await job.updateProgress(progressOf(await runs.read(job.id!)));
 }
@@ -177,9 +209,9 @@ async function fail(
     return untilTaken(() => later(job, token), onFault);
   }
   log.error({ run: job.id, err: thrown }, `the bulk run can't continue: ${error.message}`);
-  const isBadInput = error.status < 500;
+  const isHopeless = error.status < 500 || error instanceof PoisonousRunError;
   const isLast = job.attemptsMade + 1 >= (job.opts.attempts ?? 1);
-  if (!isBadInput && !isLast) throw error;
+  if (!isHopeless && !isLast) throw error;
   await runs.end(job.id!, "failed", undefined, error.toSummary());
   throw new UnrecoverableError(failedReason(error));
 }

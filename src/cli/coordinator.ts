@@ -6,8 +6,11 @@ import { announceReady, onStopSignal } from "./exit.ts";
 import { keepHeapSmall } from "./heap.ts";
 import { createLog } from "./log.ts";
 import { openRedis } from "./redis.ts";
+import { watchEventLoop } from "./watchdog.ts";
 
 const STOP_LIMIT_MS = 20_000;
+/** Longer than any work of the event loop takes; the locks of its runs are long over then. */
+const BLOCKED_LIMIT_MS = 30_000;
 
 /** What the coordinator runs; `close` gives work in progress up to `limitMs`. */
 interface RunningService {
@@ -32,6 +35,7 @@ export async function runCoordinator(options: { config?: string; strict?: boolea
     await stop();
     throw error;
   }
+  watchEventLoop("coordinator", BLOCKED_LIMIT_MS);
   log.info("working on bulk runs, delivering webhooks");
   announceReady();
 }

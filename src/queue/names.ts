@@ -16,6 +16,8 @@ export interface Names {
   worker(workerId: string): string;
   /** Sorted set of worker ids by the time of their last heartbeat. */
   readonly workers: string;
+  /** Sorted set of coordinators by the time of their last sign of life. */
+  readonly coordinators: string;
   /** Queue of the webhook deliveries; no model can have this name. */
   readonly deliveryQueue: string;
   /** Sorted set of webhook URLs that answered 410, by the time until which they are left alone. */
@@ -46,6 +48,7 @@ export function createNames(prefix: string): Names {
     loadRequests: `${prefix}:load-requests`,
     worker: (id) => `${prefix}:worker:${id}`,
     workers: `${prefix}:workers`,
+    coordinators: `${prefix}:coordinators`,
     deliveryQueue: "_webhooks",
     goneWebhooks: `${prefix}:webhooks:gone`,
     completions: `${prefix}:completions`,

@@ -21,6 +21,7 @@ import * as reading from "./read.ts";
 import { defineScripts } from "./scripts.ts";
 import { predictionExists, reserveSlots, submitPredictions, type Slots, type Submission } from "./submit.ts";
 import { waitForPrediction } from "./wait.ts";
+import { readCoordination, type Coordination } from "./coordination.ts";
 import { watchStorage, type StorageState } from "./storageWatch.ts";
 import { readWorkerReports, type WorkerReport } from "./workerReports.ts";
 
@@ -163,6 +164,11 @@ export class Predictions {
   /** Counts bytes that go to Redis beside the predictions. @throws QueueStorageFullError */
   claimStorage(bytes: number): void {
     this.#store.storage.claim(bytes);
+  }
+
+  /** Whether coordinators are alive, and what waits for one. */
+  coordination(): Promise<Coordination> {
+    return readCoordination(this.#store.redis, this.#store.names);
   }
 
   /** How full Redis is, as it was looked at last. */
