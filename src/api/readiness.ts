@@ -74,6 +74,8 @@ export async function checkReadiness(api: Api): Promise<Readiness> {
     const models = Object.fromEntries(names.map((name, index) => [name, checks[index]!]));
     const { problem: full } = api.predictions.storage();
     const general = full === undefined ? [] : [`no submission is accepted: ${full}`];
+    const { problem: diskFull } = api.predictions.disk();
+    if (diskFull !== undefined) general.push(`no upload is accepted: ${diskFull}`);
     const { live, runs, deliveries } = await api.predictions.coordination();
     if (live === 0 && runs + deliveries > 0)
       general.push(

@@ -10,7 +10,14 @@ import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
 import { DelayedError, type Job, UnrecoverableError, WaitingError } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
-import { BulkRunNotFoundError, InfermillError, RedisUnavailableError, toInfermillError } from "../errors.ts";
+import { diskFaultOf } from "../core/diskFaults.ts";
+import {
+  BulkRunNotFoundError,
+  DiskFullError,
+  InfermillError,
+  RedisUnavailableError,
+  toInfermillError,
+} from "../errors.ts";
 import { reportCoordinator } from "../queue/coordination.ts";
 import { openBulkQueues } from "../queue/bulkQueue.ts";
 import { connectRedis } from "../redis/connections.ts";
@@ -31,6 +38,8 @@ const PARALLEL_RUNS = 4;
 const MAX_STALLS = 1000;
 /** When a run is looked at again that another process works on. */
 const LATER_MS = 1000;
+/** And one whose files find no room. */
+const DISK_LATER_MS = 10_000;
 const SWEEP_INTERVAL_MS = 10 * 60_000;
 
 export interface BulkCoordinatorOptions {
@@ -96,7 +105,11 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
       });
       if (outcome !== "released") return await untilTaken(() => showProgress(job, tools.runs), onFault);
     } catch (error) {
-      return await fail(job, token, redisFaultOf(error) ?? error, { runs: tools.runs, log, onFault });
+      return await fail(job, token, redisFaultOf(error) ?? diskFaultOf(error) ?? error, {
+        runs: tools.runs,
+        log,
+        onFault,
+      });
     } finally {
       turn?.end();
       if (!letGo.aborted) await tools.runs.endWork(id).catch(onFault);
@@ -204,9 +217,10 @@ async function fail(
   if (thrown instanceof BulkRunNotFoundError) throw new UnrecoverableError(thrown.message);
   const error = toInfermillError(thrown, (detail, cause) => new InfermillError(detail, cause));
   // None of the run's own faults: they don't count.
-  if (error instanceof RunTakenOverError || error instanceof RedisUnavailableError) {
+  const isDisk = error instanceof DiskFullError;
+  if (isDisk || error instanceof RunTakenOverError || error instanceof RedisUnavailableError) {
     log.warn({ run: job.id }, `the bulk run has to wait: ${error.message}`);
-    return untilTaken(() => later(job, token), onFault);
+    return untilTaken(() => later(job, token, isDisk ? DISK_LATER_MS : LATER_MS), onFault);
   }
   log.error({ run: job.id, err: thrown }, `the bulk run can't continue: ${error.message}`);
   const isHopeless = error.status < 500 || error instanceof PoisonousRunError;
@@ -216,7 +230,7 @@ async function fail(
   throw new UnrecoverableError(failedReason(error));
 }
 
-async function later(job: Job, token: string | undefined): Promise<never> {
-  await job.moveToDelayed(Date.now() + LATER_MS, token);
+async function later(job: Job, token: string | undefined, ms = LATER_MS): Promise<never> {
+  await job.moveToDelayed(Date.now() + ms, token);
   throw new DelayedError();
 }

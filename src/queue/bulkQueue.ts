@@ -12,6 +12,7 @@ import type { Config, ModelConfig } from "../config/schema.ts";
 import type { ErrorSummary } from "../errors.ts";
 import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import { connectRedis, reachRedis } from "../redis/connections.ts";
+import { watchDisk } from "./diskWatch.ts";
 import { watchStorage, type StorageWatch } from "./storageWatch.ts";
 import { createInputStore, type InputRef, type InputStore } from "./inputs.ts";
 import { failureOf, jobOptions, type Completion } from "./jobs.ts";
@@ -59,6 +60,7 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
   const redis = await connectRedis(redisUrl, "producer");
   const subscriber = await connectRedis(redisUrl, "worker");
   const storage = await watchStorage(config, names, redis);
+  const disk = await watchDisk(config);
   const queues = new Map<string, Queue>();
   const listeners = new Set<(id: string) => void>();
   subscriber.on("message", (_channel, completions: string) => {
@@ -79,13 +81,14 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
 
   return {
     bulkQueue: (model) => createBulkQueue(redis, queueOf(model), config.models[model]!, storage),
-    inputs: createInputStore(config, names, redis, storage),
+    inputs: createInputStore(config, names, redis, { storage, disk }),
     listen(onEnding) {
       listeners.add(onEnding);
       return { stop: () => void listeners.delete(onEnding) };
     },
     async close() {
       storage.close();
+      disk.close();
       await Promise.allSettled([...queues.values()].map((queue) => queue.close()));
       redis.disconnect();
       subscriber.disconnect();

@@ -53,7 +53,7 @@ export function consumeQueue<Data, Result>(
   });
   const repeats = createRepeats();
   worker.on("error", (error) => {
-    const line = `${name}: ${redisFaultOf(error, "waiting for it")?.message ?? error.message}`;
+    const line = `${name}: ${(redisFaultOf(error, "waiting for it") ?? error).message}`;
     const kind = kindOf(line);
     if (repeats.allow(kind, (more) => log.warn(`${line} ${more}`))) log.warn(line);
   });

@@ -12,8 +12,12 @@ import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import { reachRedis } from "../redis/connections.ts";
 import type { StorageWatch } from "./storageWatch.ts";
+import { diskFaultOf } from "../core/diskFaults.ts";
+import type { DiskWatch } from "./diskWatch.ts";
 import type { Names } from "./names.ts";
 
+/** Pictures are nobody else's on this machine. */
+const OWN_FILE = 0o600;
 const SMALL_BYTES = 1024 * 1024;
 
 /** What an input is called and what it holds; left out where it is the default. */
@@ -71,23 +75,29 @@ export interface InputStore {
   sweep(): Promise<number>;
 }
 
-/** @param storage counts what is about to be written to Redis; leave it out where the input's prediction was accepted before */
+/** What guards the places that inputs are written to. */
+export interface InputGuards {
+  storage: StorageWatch;
+  disk: DiskWatch;
+}
+
+/** @param guards left out where the input's prediction was accepted before: its input must find room */
 export function createInputStore(
   config: Config,
   names: Names,
   redis: Redis,
-  storage?: StorageWatch,
+  guards?: InputGuards,
 ): InputStore {
   return config.inputs === "files"
-    ? createFileStore(inputFolder(config), config.input_ttl_seconds)
-    : createRedisStore(redis, names, config.input_ttl_seconds, storage);
+    ? createFileStore(inputFolder(config), config.input_ttl_seconds, guards?.disk)
+    : createRedisStore(redis, names, config.input_ttl_seconds, guards?.storage);
 }
 
 export function inputFolder(config: Pick<Config, "data_dir">): string {
   return join(config.data_dir, "inputs");
 }
 
-function createFileStore(folder: string, ttlSeconds: number): InputStore {
+function createFileStore(folder: string, ttlSeconds: number, disk: DiskWatch | undefined): InputStore {
   const made = new Map<string, Promise<unknown>>();
 
   return {
@@ -95,15 +105,16 @@ function createFileStore(folder: string, ttlSeconds: number): InputStore {
       // The end of an id is its random part: 256 folders keep each one short.
       const shard = predictionId.slice(-2).toLowerCase();
       const file = `${shard}/${predictionId}-${index}`;
+      disk?.check();
       try {
-        if (!made.has(shard)) made.set(shard, mkdir(join(folder, shard), { recursive: true }));
+        if (!made.has(shard)) made.set(shard, mkdir(join(folder, shard), { recursive: true, mode: 0o700 }));
         await made.get(shard);
         const bytes = await writeBytes(join(folder, file), source, hash);
         return { ref: { file }, bytes, ...(hash && { sha256: hash.digest("hex") }) };
       } catch (error) {
         made.delete(shard);
         await removeFile(join(folder, file));
-        throw error;
+        throw diskFaultOf(error) ?? error;
       }
     },
 
@@ -149,7 +160,7 @@ async function removeFile(path: string): Promise<void> {
 async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash): Promise<number> {
   if (Buffer.isBuffer(source)) {
     hash?.update(source);
-    await writeFile(path, source);
+    await writeFile(path, source, { mode: OWN_FILE });
     return source.length;
   }
   const beginning: Buffer[] = [];
@@ -164,7 +175,7 @@ async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash):
         continue;
       }
       if (!file) {
-        file = await open(path, "w");
+        file = await open(path, "w", OWN_FILE);
         await file.writeFile(Buffer.concat(beginning));
       }
       await file.writeFile(chunk);
@@ -172,7 +183,7 @@ async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash):
   } finally {
     await file?.close();
   }
-  if (!file) await writeFile(path, Buffer.concat(beginning));
+  if (!file) await writeFile(path, Buffer.concat(beginning), { mode: OWN_FILE });
   return bytes;
 }
 

@@ -7,6 +7,7 @@ import { reachRedis } from "../redis/connections.ts";
 import type { StorageWatch } from "./storageWatch.ts";
 import type { CompletionEvents, NotifyCompletion } from "./completionEvents.ts";
 import type { Deliveries } from "./deliveries.ts";
+import type { DiskWatch } from "./diskWatch.ts";
 import type { InputStore, StoredInput } from "./inputs.ts";
 import type { PredictionJob } from "./jobs.ts";
 import type { Names } from "./names.ts";
@@ -24,6 +25,7 @@ export interface PredictionStore {
   readonly bulkQueues: ReadonlyMap<string, Queue>;
   readonly inputs: InputStore;
   readonly storage: StorageWatch;
+  readonly disk: DiskWatch;
   readonly outputs: OutputStore;
   readonly deliveries: Deliveries;
   readonly completions: CompletionEvents;

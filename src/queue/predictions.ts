@@ -22,6 +22,7 @@ import { defineScripts } from "./scripts.ts";
 import { predictionExists, reserveSlots, submitPredictions, type Slots, type Submission } from "./submit.ts";
 import { waitForPrediction } from "./wait.ts";
 import { readCoordination, type Coordination } from "./coordination.ts";
+import { watchDisk, type DiskState } from "./diskWatch.ts";
 import { watchStorage, type StorageState } from "./storageWatch.ts";
 import { readWorkerReports, type WorkerReport } from "./workerReports.ts";
 
@@ -171,6 +172,16 @@ export class Predictions {
     return readCoordination(this.#store.redis, this.#store.names);
   }
 
+  /** @throws DiskFullError where the disk of the data folder has only its reserve left */
+  checkDisk(): void {
+    this.#store.disk.check();
+  }
+
+  /** How much room the disk of the data folder has, as it was looked at last. */
+  disk(): DiskState {
+    return this.#store.disk.read();
+  }
+
   /** How full Redis is, as it was looked at last. */
   storage(): StorageState {
     return this.#store.storage.read();
@@ -195,6 +206,7 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
   const subscriber = await connectRedis(redisUrl, "worker");
   const names = createNames(config.redis_prefix);
   const storage = await watchStorage(config, names, redis);
+  const disk = await watchDisk(config);
   const openAll = (prefix: string) =>
     new Map(Object.keys(config.models).map((model) => [model, openQueue(model, redis, prefix)] as const));
   const queues = openAll(names.queuePrefix);
@@ -206,8 +218,9 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
     scripts: defineScripts(redis),
     queues,
     bulkQueues,
-    inputs: createInputStore(config, names, redis, storage),
+    inputs: createInputStore(config, names, redis, { storage, disk }),
     storage,
+    disk,
     outputs: createOutputStore(config, names, redis),
     deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
     completions: await openCompletionEvents(subscriber, names),
@@ -217,6 +230,7 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
   await Promise.all([...all, store.deliveries.queue].map((queue) => queue.waitUntilReady()));
   return new Predictions(store, async () => {
     storage.close();
+    disk.close();
     await Promise.allSettled(all.map((queue) => queue.close()));
     await store.deliveries.close();
     redis.disconnect();

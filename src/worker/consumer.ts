@@ -139,7 +139,10 @@ export function startConsumer({
     fetching++;
     adjust();
     try {
-      return await fetchInputs(data.inputs);
+      return await untilTaken(
+        () => fetchInputs(data.inputs),
+        (error) => worker.emit("error", error),
+      );
     } finally {
       fetching--;
       adjust();

@@ -77,6 +77,7 @@ const CANCEL_LOOK_MS = 100;
 async function createBulkRun(api: Api, req: Request, res: Response): Promise<void> {
   const { bulk, config, predictions } = api;
   const form = bulkForm(req, config);
+  predictions.checkDisk();
   predictions.claimStorage(RUN_BYTES);
   const spec =
     form === "folder"
