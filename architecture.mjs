@@ -30,7 +30,7 @@ const ROOMS = {
   webhooks: ["queue", "redis", "egress", "config", "core"],
   // What is made of the results of a bulk run.
   report: ["bulk", "annotate", "loaders", "queue", "imil", "config", "core"],
-  api: ["bulk", "queue", "egress", "imil", "tensors", "config", "core"],
+  api: ["bulk", "queue", "redis", "egress", "imil", "tensors", "config", "core"],
   protocols: ["api", "report", "bulk", "queue", "egress", "imil", "tensors", "config", "core"],
 
   annotate: ["loaders", "imil", "core"],

@@ -181,10 +181,34 @@ export class QueueFullError extends InfermillError {
 
 /** Redis can't be reached or didn't answer in time. */
 export class RedisUnavailableError extends InfermillError {
-  override readonly code = "redis_unavailable";
-  override readonly title = "The queue can't be reached";
+  override readonly code: string = "redis_unavailable";
+  override readonly title: string = "The queue can't be reached";
   override readonly status = 503;
   override readonly retryable = true;
+  readonly retryAfterSeconds: number = 2;
+}
+
+/** Redis answers, and refuses what the queue needs: a replica, no permission, no disk, a wrong password. */
+export class RedisRefusedError extends RedisUnavailableError {
+  override readonly code = "redis_refused";
+  override readonly title = "Redis refuses what the queue needs";
+  override readonly retryAfterSeconds = 5;
+}
+
+/** Redis has no room for more: what was accepted needs the rest of it to end. */
+export class QueueStorageFullError extends RedisUnavailableError {
+  override readonly code = "queue_storage_full";
+  override readonly title = "The queue's storage is full";
+  override readonly retryAfterSeconds = 10;
+}
+
+/** The disk that holds inputs and bulk runs is full, or nearly. */
+export class DiskFullError extends InfermillError {
+  override readonly code = "disk_full";
+  override readonly title = "The disk is full";
+  override readonly status = 507;
+  override readonly retryable = true;
+  readonly retryAfterSeconds = 30;
 }
 
 /** An id or Idempotency-Key was used before with another request. */
@@ -201,10 +225,10 @@ export class AlreadyEndedError extends InfermillError {
   override readonly status = 409;
 }
 
-/** The prediction has not ended, so that it can't be run again. */
+/** What is asked for is there only once the prediction, or the bulk run, has ended. */
 export class NotEndedError extends InfermillError {
   override readonly code = "not_ended";
-  override readonly title = "The prediction has not ended";
+  override readonly title = "It has not ended";
   override readonly status = 409;
 }
 
@@ -218,13 +242,6 @@ export class InputsGoneError extends InfermillError {
 export class BulkRunNotFoundError extends NotFoundError {
   override readonly code = "bulk_run_not_found";
   override readonly title = "No such bulk run";
-}
-
-/** What is asked for is there only once the bulk run has ended. */
-export class NotEndedError extends InfermillError {
-  override readonly code = "not_ended";
-  override readonly title = "The bulk run has not ended";
-  override readonly status = 409;
 }
 
 /** The bulk run continues by itself, or is complete, or is the command line's. */

@@ -26,6 +26,22 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     help: "Whether Redis answered this scrape.",
     registers,
   });
+  const memory = new Gauge({
+    name: "infermill_redis_memory_bytes",
+    help: "Memory of Redis: used, max (its maxmemory, 0 for none) and limit (what may be filled, max_memory_share), expected (responses still to come).",
+    labelNames: ["kind"],
+    registers,
+  });
+  const storageFull = new Gauge({
+    name: "infermill_queue_storage_full",
+    help: "Whether submissions are refused because Redis is full (503 queue_storage_full).",
+    registers,
+  });
+  const diskFree = new Gauge({
+    name: "infermill_disk_free_bytes",
+    help: "Room on the disk of data_dir, of this api; below min_free_disk_bytes uploads are refused (507 disk_full).",
+    registers,
+  });
   const depth = new Gauge({
     name: "infermill_queue_predictions",
     help: "Predictions in Redis by queue (interactive, or bulk for those of bulk runs) and state; failed includes cancelled and expired.",
@@ -83,6 +99,11 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
   /** Without an `await`, so that scrapes at the same time don't count into each other's numbers. */
   function show(found: Awaited<ReturnType<typeof readRedis>> | undefined): void {
     redisUp.set(found ? 1 : 0);
+    const { problem, ...bytes } = predictions.storage();
+    for (const [kind, number] of Object.entries(bytes)) memory.set({ kind }, number);
+    const { freeBytes } = predictions.disk();
+    if (freeBytes !== undefined) diskFree.set(freeBytes);
+    storageFull.set(problem === undefined ? 0 : 1);
     for (const metric of [depth, engines, stuck, batches, outcomes, phases, webhooks]) metric.reset();
     if (!found) return;
     const [reports, deliveries, depths, bulkDepths] = found;

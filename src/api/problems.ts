@@ -7,10 +7,11 @@ import type { Problem } from "../core/problem.ts";
 import { randomUUID } from "node:crypto";
 import type { NextFunction, Request, Response } from "express";
 import type { Logger } from "pino";
-import { InfermillError, InvalidRequestError, QueueFullError, RedisUnavailableError } from "../errors.ts";
+import { InfermillError, InvalidRequestError } from "../errors.ts";
+import { diskFaultOf } from "../core/diskFaults.ts";
 import { formatJson } from "../core/json.ts";
+import { redisFaultOf } from "../redis/refusals.ts";
 
-const REDIS_RETRY_AFTER_SECONDS = 2;
 /** How long the rest of a refused body is read and dropped before the connection is cut. */
 const DRAIN_LIMIT_MS = 5000;
 
@@ -124,8 +125,7 @@ export function encodeErrors(res: Response, encode: EncodeError): void {
 
 /** The one place where an error becomes an answer. */
 export function sendError(res: Response, error: InfermillError, extensions?: Record<string, unknown>): void {
-  if (error instanceof QueueFullError) res.set("Retry-After", String(error.retryAfterSeconds));
-  if (error instanceof RedisUnavailableError) res.set("Retry-After", String(REDIS_RETRY_AFTER_SECONDS));
+  if ("retryAfterSeconds" in error) res.set("Retry-After", String(error.retryAfterSeconds));
   // What is missing now may be there a moment later.
   res.set("Cache-Control", "no-store");
   const encode = (res.locals["encodeError"] as EncodeError | undefined) ?? encodeProblem;
@@ -161,8 +161,11 @@ export function hideUnexpected(
   return { error: new InfermillError(`something went wrong here; the log has more under ${id}`), id };
 }
 
-function knownError(thrown: unknown): InfermillError | undefined {
+/** What clients may see; undefined for an error that nobody expected. */
+export function knownError(thrown: unknown): InfermillError | undefined {
   if (thrown instanceof InfermillError) return thrown;
+  const fault = redisFaultOf(thrown) ?? diskFaultOf(thrown);
+  if (fault) return fault;
   // Express's own of a path, and those of the dashboard's parser of bodies.
   if (thrown instanceof Error && "status" in thrown && thrown.status === 400) {
     const KnownError = thrown instanceof URIError ? MalformedPathError : MalformedBodyError;

@@ -1,6 +1,6 @@
 /** Whether the models are served: what the live workers report, and whether consumption makes progress. */
 import { z } from "zod";
-import { RedisUnavailableError } from "../errors.ts";
+import { redisFaultOf } from "../redis/refusals.ts";
 import type { Api } from "./api.ts";
 import type { WorkerReport } from "../queue/workerReports.ts";
 
@@ -72,10 +72,21 @@ export async function checkReadiness(api: Api): Promise<Readiness> {
     const names = Object.keys(api.config.models);
     const checks = await Promise.all(names.map((name) => checkModel(api, name, reports)));
     const models = Object.fromEntries(names.map((name, index) => [name, checks[index]!]));
-    const problems = names.flatMap((name) => models[name]!.problems.map((problem) => `${name}: ${problem}`));
-    return { status: checks.every((check) => check.ready) ? "ready" : "not_ready", problems, models };
+    const { problem: full } = api.predictions.storage();
+    const general = full === undefined ? [] : [`no submission is accepted: ${full}`];
+    const { problem: diskFull } = api.predictions.disk();
+    if (diskFull !== undefined) general.push(`no upload is accepted: ${diskFull}`);
+    const { live, runs, deliveries } = await api.predictions.coordination();
+    if (live === 0 && runs + deliveries > 0)
+      general.push(
+        `no coordinator makes progress: ${runs} bulk runs and ${deliveries} webhook deliveries wait for one`,
+      );
+    const ofModels = names.flatMap((name) => models[name]!.problems.map((problem) => `${name}: ${problem}`));
+    const isReady = general.length === 0 && checks.every((check) => check.ready);
+    return { status: isReady ? "ready" : "not_ready", problems: [...general, ...ofModels], models };
   } catch (error) {
-    if (!(error instanceof RedisUnavailableError)) throw error;
-    return { status: "not_ready", problems: [error.message], models: {} };
+    const fault = redisFaultOf(error);
+    if (!fault) throw error;
+    return { status: "not_ready", problems: [fault.message], models: {} };
   }
 }

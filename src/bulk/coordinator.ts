@@ -3,20 +3,31 @@
  * queue, a few side by side. A run whose coordinator died is found by stall
  * detection and taken over by another.
  */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
 import { rememberBriefly } from "../core/remember.ts";
-import { RECOVERY } from "../queue/bullmq.ts";
-import { DelayedError, Job, UnrecoverableError, WaitingError, Worker } from "bullmq";
+import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
+import { DelayedError, type Job, UnrecoverableError, WaitingError } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
-import { BulkRunNotFoundError, InfermillError, RedisUnavailableError, toInfermillError } from "../errors.ts";
+import { diskFaultOf } from "../core/diskFaults.ts";
+import {
+  BulkRunNotFoundError,
+  DiskFullError,
+  InfermillError,
+  RedisUnavailableError,
+  toInfermillError,
+} from "../errors.ts";
+import { reportCoordinator } from "../queue/coordination.ts";
 import { openBulkQueues } from "../queue/bulkQueue.ts";
 import { connectRedis } from "../redis/connections.ts";
+import { redisFaultOf } from "../redis/refusals.ts";
 import { Deliveries } from "../queue/deliveries.ts";
 import { failedReason } from "../queue/jobs.ts";
 import { BULK_QUEUE, createNames } from "../queue/names.ts";
 import { HEARTBEAT_INTERVAL_MS, readWorkerReports } from "../queue/workerReports.ts";
 import { RunTakenOverError } from "./resultsFile.ts";
-import { openBulkRuns, type BulkRuns, type BulkState } from "./runs.ts";
+import { openBulkRuns, PoisonousRunError, type BulkRuns, type BulkState } from "./runs.ts";
 import { hasEnded } from "../core/bulkRun.ts";
 import { notifyBulkRunEnded } from "./webhook.ts";
 import { workOnRun, type WorkOptions } from "./work.ts";
@@ -27,6 +38,8 @@ const PARALLEL_RUNS = 4;
 const MAX_STALLS = 1000;
 /** When a run is looked at again that another process works on. */
 const LATER_MS = 1000;
+/** And one whose files find no room. */
+const DISK_LATER_MS = 10_000;
 const SWEEP_INTERVAL_MS = 10 * 60_000;
 
 export interface BulkCoordinatorOptions {
@@ -44,8 +57,11 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   const { config, redisUrl, log } = options;
   const tools = await openBulkTools(options);
   const redis = await connectRedis(redisUrl, "worker");
+  const names = createNames(config.redis_prefix);
   const closing = new AbortController();
 
+  /** Runs whose coordinator was lost without progress: one at a time, so that the next loss has one suspect. */
+  const suspects = createTurns();
   /** The runs of this process. */
   const working = new Map<string, { letGo: AbortController; done: Promise<void> }>();
 
@@ -67,40 +83,56 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
 
   async function work(job: Job, token: string | undefined, letGo: AbortSignal): Promise<void> {
     const id = job.id!;
+    let turn: { end(): void } | undefined;
     try {
       const spec = await tools.runs.folder(id).readSpec();
       await tools.runs.register(spec, 0);
       const run = await tools.runs.read(id);
       // Ended, but its coordinator died before the queue knew.
       if (hasEnded(run.status)) return await tools.runs.end(id, "completed");
+      if (await tools.runs.isSuspect(id)) turn = await suspects.take();
+      await tools.runs.beginWork(id);
       const outcome = await workOnRun(spec, {
         ...tools,
         config,
         log,
         signal: AbortSignal.any([closing.signal, letGo]),
-        onHeartbeat: (state) => void job.updateProgress(progressOf(state)).catch(() => {}),
+        onHeartbeat: (state) => {
+          // With an entry that ended the run has shown that it kills nobody.
+          if (state.succeeded + state.failed > run.counts.done) turn?.end();
+          job.updateProgress(progressOf(state)).catch(() => {});
+        },
       });
-      if (outcome !== "released") return await job.updateProgress(progressOf(await tools.runs.read(id)));
+      if (outcome !== "released") return await untilTaken(() => showProgress(job, tools.runs), onFault);
     } catch (error) {
-      return fail(job, token, error, tools.runs, log);
+      return await fail(job, token, redisFaultOf(error) ?? diskFaultOf(error) ?? error, {
+        runs: tools.runs,
+        log,
+        onFault,
+      });
+    } finally {
+      turn?.end();
+      if (!letGo.aborted) await tools.runs.endWork(id).catch(onFault);
     }
     // Without its lock the job is no longer this process's to move.
-    if (!letGo.aborted) await job.moveToWait(token);
+    if (!letGo.aborted) await job.moveToWait(token).catch(onFault);
     throw new WaitingError();
   }
 
-  const worker = new Worker(BULK_QUEUE, workAlone, {
-    connection: redis,
-    prefix: createNames(config.redis_prefix).queuePrefix,
+  const worker = consumeQueue(BULK_QUEUE, workAlone, {
+    redis,
+    log,
+    name: "bulk",
+    prefix: names.queuePrefix,
     concurrency: PARALLEL_RUNS,
-    ...RECOVERY,
     maxStalledCount: MAX_STALLS,
   });
-  worker.on("error", (error) => log.warn(`bulk: ${error.message}`));
+  const onFault = (error: Error) => void worker.emit("error", error);
   worker.on("lockRenewalFailed", (ids) => {
     for (const id of ids) working.get(id)?.letGo.abort();
   });
   worker.on("stalled", (run) => log.warn({ run }, "taken over from a lost coordinator"));
+  const report = reportCoordinator(redis, names, `${hostname()}-${process.pid}-${randomUUID()}`, onFault);
   const sweep = async () => {
     const count = await tools.runs.sweep().catch(() => 0);
     if (count > 0) log.info({ count }, "removed bulk runs that are older than bulk_ttl_seconds");
@@ -111,6 +143,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   return {
     async close() {
       clearInterval(sweeper);
+      report.stop();
       closing.abort();
       await worker.close();
       redis.disconnect();
@@ -148,6 +181,24 @@ export async function openBulkTools({
   };
 }
 
+/** Gives turns, one after the other. */
+function createTurns() {
+  let last = Promise.resolve();
+  return {
+    async take(): Promise<{ end(): void }> {
+      const before = last;
+      let end = () => {};
+      last = new Promise((resolve) => (end = resolve));
+      await before;
+      return { end };
+    },
+  };
+}
+
+async function showProgress(job: Job, runs: BulkRuns): Promise<void> {
+  await job.updateProgress(progressOf(await runs.read(job.id!)));
+}
+
 /** The dashboard draws a ring from the number `progress`. */
 function progressOf(state: BulkState | { counts: { total: number; succeeded: number; failed: number } }) {
   const { total, succeeded, failed } = "counts" in state ? state.counts : state;
@@ -161,25 +212,25 @@ async function fail(
   job: Job,
   token: string | undefined,
   thrown: unknown,
-  runs: BulkRuns,
-  log: Logger,
+  { runs, log, onFault }: { runs: BulkRuns; log: Logger; onFault: (error: Error) => void },
 ): Promise<never> {
   if (thrown instanceof BulkRunNotFoundError) throw new UnrecoverableError(thrown.message);
   const error = toInfermillError(thrown, (detail, cause) => new InfermillError(detail, cause));
   // None of the run's own faults: they don't count.
-  if (error instanceof RunTakenOverError || error instanceof RedisUnavailableError) {
+  const isDisk = error instanceof DiskFullError;
+  if (isDisk || error instanceof RunTakenOverError || error instanceof RedisUnavailableError) {
     log.warn({ run: job.id }, `the bulk run has to wait: ${error.message}`);
-    return later(job, token);
+    return untilTaken(() => later(job, token, isDisk ? DISK_LATER_MS : LATER_MS), onFault);
   }
   log.error({ run: job.id, err: thrown }, `the bulk run can't continue: ${error.message}`);
-  const isBadInput = error.status < 500;
+  const isHopeless = error.status < 500 || error instanceof PoisonousRunError;
   const isLast = job.attemptsMade + 1 >= (job.opts.attempts ?? 1);
-  if (!isBadInput && !isLast) throw error;
+  if (!isHopeless && !isLast) throw error;
   await runs.end(job.id!, "failed", undefined, error.toSummary());
   throw new UnrecoverableError(failedReason(error));
 }
 
-async function later(job: Job, token: string | undefined): Promise<never> {
-  await job.moveToDelayed(Date.now() + LATER_MS, token);
+async function later(job: Job, token: string | undefined, ms = LATER_MS): Promise<never> {
+  await job.moveToDelayed(Date.now() + ms, token);
   throw new DelayedError();
 }

@@ -8,8 +8,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { InfermillError } from "../errors.ts";
 import { readLines } from "./lines.ts";
 import type { BulkCounts, BulkResult } from "../core/bulkRun.ts";
+import { diskFaultOf } from "../core/diskFaults.ts";
 import { formatJson } from "../core/json.ts";
 
+/** What was found in pictures is nobody else's on this machine. */
+const OWN_FILE = 0o600;
 /** Lines are given to the disk itself at most this often: a power cut costs what ended in this time, to be run again. */
 const SYNC_INTERVAL_MS = 1000;
 /** How often a reader looks for new lines. */
@@ -55,7 +58,7 @@ export async function openResults(path: string, total: number): Promise<ResultsF
   };
   const isDone = (index: number) => (done[index >> 3]! & (1 << (index & 7))) !== 0;
 
-  await (await open(path, "a")).close();
+  await (await open(path, "a", OWN_FILE)).close();
   for await (const { text, number, end, isWhole } of readLines(path)) {
     const [, index, status] = LINE_BEGINNING.exec(text) ?? [];
     if (!isWhole) break;
@@ -80,16 +83,21 @@ export async function openResults(path: string, total: number): Promise<ResultsF
 
     async append(results) {
       await refuseForeignSize(file, size, path);
-      const whole: BulkResult[] = [];
-      let text = "";
-      for (const { index, status, ...others } of results) {
-        note(index, status);
-        const result = { index, status, line: lines, ...others };
-        whole.push(result);
-        text += `${formatJson(result)}\n`;
+      const whole = results.map(({ index, status, ...others }, at) => ({
+        index,
+        status,
+        line: lines + 1 + at,
+        ...others,
+      }));
+      const bytes = Buffer.from(whole.map((result) => `${formatJson(result)}\n`).join(""));
+      try {
+        await file.writeFile(bytes);
+      } catch (error) {
+        // A full disk takes a part of it.
+        await file.truncate(size);
+        throw diskFaultOf(error) ?? error;
       }
-      const bytes = Buffer.from(text);
-      await file.writeFile(bytes);
+      for (const { index, status } of results) note(index, status);
       size += bytes.length;
       if (Date.now() - syncedAt > SYNC_INTERVAL_MS) {
         syncedAt = Date.now();

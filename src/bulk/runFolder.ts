@@ -87,7 +87,7 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
     },
 
     async writeSpec(spec) {
-      await mkdir(path, { recursive: true });
+      await mkdir(path, { recursive: true, mode: 0o700 });
       await writeWhole(specFile, `${JSON.stringify(spec, null, 2)}\n`);
     },
 
@@ -104,7 +104,7 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
     },
 
     async writeEntries(entries, { stop, onFound } = {}) {
-      await mkdir(path, { recursive: true });
+      await mkdir(path, { recursive: true, mode: 0o700 });
       const counts: EntryCounts = { total: 0, skipped: { total: 0, by_reason: {} } };
       const { skipped } = counts;
       const entryLines = await openLines(`${entriesFile}.part`);
@@ -165,7 +165,7 @@ async function readJson<T>(path: string): Promise<T | null> {
 
 /** Gathers lines of JSON into large writes. */
 async function openLines(path: string) {
-  const file = await open(path, "w");
+  const file = await open(path, "w", 0o600);
   let text = "";
   const flush = async () => {
     await file.writeFile(text);
@@ -198,9 +198,9 @@ export function noSuchRun(id: string): BulkRunNotFoundError {
 
 /** Whoever reads the file sees all of it or nothing, after a power cut, too. */
 async function writeWhole(path: string, text: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const part = `${path}.part`;
-  const file = await open(part, "w");
+  const file = await open(part, "w", 0o600);
   try {
     await file.writeFile(text);
     await file.datasync();

@@ -13,6 +13,7 @@ import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import {
   BulkRunNotFoundError,
+  InfermillError,
   NotResumableError,
   RedisUnavailableError,
   type ErrorSummary,
@@ -38,9 +39,19 @@ export const OWNER_TTL_MS = 10_000;
 /** A run that can't continue is tried again this often, in case that its fault passes. */
 const ATTEMPTS = 5;
 const RETRY_DELAY_MS = 5000;
+/** Coordinators that a run may cost before it ends as failed. */
+const MAX_LOSSES = 2;
+/** A coordinator that worked on a run for longer was not killed by it. */
+const STEADY_MS = 10 * 60_000;
 /** How long a run that has just ended may still be its coordinator's. */
 const LET_GO_MS = 5000;
 const LET_GO_LOOK_MS = 50;
+
+/** The run kills whoever works on it. */
+export class PoisonousRunError extends InfermillError {
+  override readonly code = "poisonous_run";
+  override readonly title = "The bulk run killed its coordinators";
+}
 
 /** What the owner of a run reports of it. */
 export interface BulkState extends BulkCounts {
@@ -71,11 +82,26 @@ if redis.call("EXISTS", run) == 1 and redis.call("HSETNX", run, "finished", ARGV
 end
 return redis.call("HGETALL", run)`;
 
+/**
+ * Counts how often work on a run began and was never ended in order, without an entry having ended in between: its
+ * coordinator died or hung. One that lived for long was not killed by the run.
+ */
+const BEGIN = `
+local run, now, steadyMs = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local known = redis.call("HMGET", run, "begun", "begun_at", "begun_done", "updated", "succeeded", "failed", "status")
+local done = tostring((tonumber(known[5]) or 0) + (tonumber(known[6]) or 0)) .. (known[7] == "running" and "r" or "")
+local begun = tonumber(known[1]) or 0
+local lived = (tonumber(known[4]) or 0) - (tonumber(known[2]) or 0)
+if known[3] ~= done or lived > steadyMs then begun = 0 end
+redis.call("HSET", run, "begun", begun + 1, "begun_at", now, "begun_done", done)
+return begun`;
+
 const RELEASE = `if redis.call("GET", KEYS[1]) == ARGV[1] then redis.call("DEL", KEYS[1]) end`;
 
 interface ScriptedRedis extends Redis {
   bulkHeartbeat(...keysAndArguments: (string | number)[]): Promise<"taken" | "cancel" | "continue">;
   bulkEnd(...keysAndArguments: (string | number)[]): Promise<string[]>;
+  bulkBegin(...keysAndArguments: (string | number)[]): Promise<number>;
   bulkRelease(...keysAndArguments: string[]): Promise<void>;
 }
 
@@ -99,6 +125,7 @@ export class BulkRuns {
     this.#names = createNames(config.redis_prefix);
     redis.defineCommand("bulkHeartbeat", { numberOfKeys: 2, lua: HEARTBEAT });
     redis.defineCommand("bulkEnd", { numberOfKeys: 1, lua: END });
+    redis.defineCommand("bulkBegin", { numberOfKeys: 1, lua: BEGIN });
     redis.defineCommand("bulkRelease", { numberOfKeys: 1, lua: RELEASE });
     this.#redis = redis as ScriptedRedis;
     this.#scripts = defineScripts(redis);
@@ -292,6 +319,30 @@ export class BulkRuns {
         ...Object.entries(fields).flat(),
       ),
     );
+  }
+
+  /** Whether the last coordinator that worked on a run was lost. */
+  async isSuspect(id: string): Promise<boolean> {
+    return reachRedis(async () => (await this.#redis.hexists(this.#names.bulkRun(id), "begun")) === 1);
+  }
+
+  /**
+   * Notes that a coordinator begins to work on a run, until `endWork`.
+   * @throws PoisonousRunError where it was the end of MAX_LOSSES of them
+   */
+  async beginWork(id: string): Promise<void> {
+    const losses = await reachRedis(() =>
+      this.#redis.bulkBegin(this.#names.bulkRun(id), Date.now(), STEADY_MS),
+    );
+    if (losses >= MAX_LOSSES)
+      throw new PoisonousRunError(
+        `${losses} coordinators died or hung while they worked on it, and none of its entries ended meanwhile; look at its folder, glob and manifest, then resume it or start it anew`,
+      );
+  }
+
+  /** The coordinator lets go of the run in order. */
+  async endWork(id: string): Promise<void> {
+    await reachRedis(() => this.#redis.hdel(this.#names.bulkRun(id), "begun", "begun_at", "begun_done"));
   }
 
   /** Lets go of a run. */

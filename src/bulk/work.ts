@@ -9,6 +9,7 @@ import type { Config } from "../config/schema.ts";
 import { InfermillError, RedisUnavailableError } from "../errors.ts";
 import type { BulkQueue, BulkOutcome, BulkQueues } from "../queue/bulkQueue.ts";
 import { folderForCopies, startCopies } from "./copies.ts";
+import { diskFaultOf } from "../core/diskFaults.ts";
 import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
 import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.ts";
@@ -32,6 +33,7 @@ const MAX_OWN_BYTES = 64 * 1024 * 1024;
 /** Inputs that came inside a manifest and are stored side by side. */
 const PARALLEL_WRITES = 16;
 const REDIS_RETRY_MS = 500;
+const DISK_RETRY_MS = 5000;
 /** How long a cancelled run waits for the predictions that run at this moment. */
 const CANCEL_LIMIT_MS = 30_000;
 const CANCEL_LOOK_MS = 50;
@@ -195,10 +197,13 @@ class RunWork {
           await this.#waitForEndings();
           await this.#collect();
         } catch (error) {
-          if (!(error instanceof RedisUnavailableError)) throw error;
-          log.debug(`bulk: ${error.message}`);
+          const fault = diskFaultOf(error);
+          if (!fault && !(error instanceof RedisUnavailableError)) throw error;
+          // Nothing is lost: what ended stays in Redis until its line is written.
+          if (fault) log.warn({ run: this.#spec.id }, `the bulk run has to wait: ${fault.message}`);
+          else log.debug(`bulk: ${(error as Error).message}`);
           this.#lookAt = 0;
-          await sleep(REDIS_RETRY_MS);
+          await sleep(fault ? DISK_RETRY_MS : REDIS_RETRY_MS);
         }
       }
       if (this.#heartbeat.order() === "cancel") await this.#withdraw();

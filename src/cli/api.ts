@@ -9,10 +9,10 @@ import { openRedis } from "./redis.ts";
 const STOP_LIMIT_MS = 10_000;
 const LOOPBACK: ReadonlySet<string> = new Set(["127.0.0.1", "::1", "localhost"]);
 
-export async function runApi(options: { config?: string }): Promise<void> {
+export async function runApi(options: { config?: string; strict?: boolean }): Promise<void> {
   const config = await loadConfig({ file: options.config, onWarning: printWarning });
   const log = createLog("api", config.log_level);
-  const redis = await openRedis(config, log);
+  const redis = await openRedis(config, log, options);
   let api: RunningApi | undefined;
   const stop = async () => {
     await api?.close(STOP_LIMIT_MS);

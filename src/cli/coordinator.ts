@@ -6,19 +6,22 @@ import { announceReady, onStopSignal } from "./exit.ts";
 import { keepHeapSmall } from "./heap.ts";
 import { createLog } from "./log.ts";
 import { openRedis } from "./redis.ts";
+import { watchEventLoop } from "./watchdog.ts";
 
 const STOP_LIMIT_MS = 20_000;
+/** Longer than any work of the event loop takes; the locks of its runs are long over then. */
+const BLOCKED_LIMIT_MS = 30_000;
 
 /** What the coordinator runs; `close` gives work in progress up to `limitMs`. */
 interface RunningService {
   close(limitMs: number): Promise<void>;
 }
 
-export async function runCoordinator(options: { config?: string }): Promise<void> {
+export async function runCoordinator(options: { config?: string; strict?: boolean }): Promise<void> {
   keepHeapSmall();
   const config = await loadConfig({ file: options.config });
   const log = createLog("coordinator", config.log_level);
-  const redis = await openRedis(config, log);
+  const redis = await openRedis(config, log, options);
   const services: RunningService[] = [];
   const stop = async () => {
     await Promise.all(services.map((service) => service.close(STOP_LIMIT_MS)));
@@ -32,6 +35,7 @@ export async function runCoordinator(options: { config?: string }): Promise<void
     await stop();
     throw error;
   }
+  watchEventLoop("coordinator", BLOCKED_LIMIT_MS);
   log.info("working on bulk runs, delivering webhooks");
   announceReady();
 }

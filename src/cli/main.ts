@@ -13,7 +13,11 @@ const CONFIG_OPTION = [
 ] as const;
 const STRICT_OPTION = [
   "--strict",
-  "end with an error where one model can't be loaded (default: serve the others)",
+  "end with an error where one model can't be loaded, or Redis may lose predictions (default: warn)",
+] as const;
+const STRICT_REDIS_OPTION = [
+  "--strict",
+  "end with an error where Redis may lose predictions: it evicts keys, or keeps no append-only file (default: warn)",
 ] as const;
 
 const program = new Command("infermill")
@@ -45,7 +49,10 @@ program
   .command("api")
   .description("start the HTTP api only")
   .option(...CONFIG_OPTION)
-  .action(async (options: { config?: string }) => (await import("./api.ts")).runApi(options));
+  .option(...STRICT_REDIS_OPTION)
+  .action(async (options: { config?: string; strict?: boolean }) =>
+    (await import("./api.ts")).runApi(options),
+  );
 
 program
   .command("worker")
@@ -61,7 +68,10 @@ program
   .command("coordinator")
   .description("start the coordinator only: it delivers webhooks and works on bulk runs")
   .option(...CONFIG_OPTION)
-  .action(async (options: { config?: string }) => (await import("./coordinator.ts")).runCoordinator(options));
+  .option(...STRICT_REDIS_OPTION)
+  .action(async (options: { config?: string; strict?: boolean }) =>
+    (await import("./coordinator.ts")).runCoordinator(options),
+  );
 
 program
   .command("predict")

@@ -20,7 +20,7 @@ const THREADS = "64";
 export async function start(options: { config?: string; strict?: boolean }): Promise<void> {
   const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
   const log = createLog("infermill", config.log_level);
-  const redis = await openRedis(config, log);
+  const redis = await openRedis(config, log, options);
   const script = fileURLToPath(
     new URL(import.meta.url.endsWith(".ts") ? "./main.ts" : "./main.js", import.meta.url),
   );

@@ -23,7 +23,7 @@ export async function runWorker(options: {
   if (unknown.length > 0)
     throw new UsageError(`--models names ${unknown.join(", ")}; configured are: ${known.join(", ")}`);
 
-  const redis = await openRedis(config, log);
+  const redis = await openRedis(config, log, options);
   let worker: RunningWorker | undefined;
   const stop = async () => {
     await worker?.close(STOP_LIMIT_MS);

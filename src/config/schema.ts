@@ -194,6 +194,16 @@ const settings = z.strictObject({
     .regex(/^[\w.-]+$/)
     .default("infermill")
     .meta({ description: "First part of every Redis key." }),
+  min_free_disk_bytes: wholeNumber(0)
+    .default(128 * 1024 * 1024)
+    .meta({
+      description:
+        "Bytes that stay free on the disk of data_dir: below that, uploads and bulk runs get 507 disk_full, and readiness says so.",
+    }),
+  max_memory_share: z.number().min(0.1).max(1).default(0.85).meta({
+    description:
+      "Part of the maxmemory of Redis that submissions may fill; beyond it they get 503 queue_storage_full, so that what was accepted can end. Where Redis has no maxmemory, there is no limit.",
+  }),
   inputs: z.enum(["files", "redis"]).default("files").meta({
     description:
       "Where uploaded pictures wait: files in data_dir (the api and the workers share that disk), or redis.",

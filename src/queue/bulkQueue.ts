@@ -12,6 +12,8 @@ import type { Config, ModelConfig } from "../config/schema.ts";
 import type { ErrorSummary } from "../errors.ts";
 import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
 import { connectRedis, reachRedis } from "../redis/connections.ts";
+import { watchDisk } from "./diskWatch.ts";
+import { watchStorage, type StorageWatch } from "./storageWatch.ts";
 import { createInputStore, type InputRef, type InputStore } from "./inputs.ts";
 import { failureOf, jobOptions, type Completion } from "./jobs.ts";
 import { type PredictionOutput, type Priority, type Timings } from "../core/prediction.ts";
@@ -36,6 +38,7 @@ export type BulkOutcome = (
 };
 
 export interface BulkQueue {
+  /** @throws QueueStorageFullError where Redis has no room for all of them */
   submit(submissions: readonly BulkSubmission[], priority: Priority): Promise<void>;
   /** For each id how it ended, "under way", or "missing" where Redis doesn't know it. */
   read(ids: readonly string[]): Promise<(BulkOutcome | "under way" | "missing")[]>;
@@ -60,6 +63,8 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
   const names = createNames(config.redis_prefix);
   const redis = await connectRedis(redisUrl, "producer");
   const subscriber = await connectRedis(redisUrl, "worker");
+  const storage = await watchStorage(config, names, redis);
+  const disk = await watchDisk(config);
   const queues = new Map<string, Queue>();
   const listeners = new Set<(id: string) => void>();
   subscriber.on("message", (_channel, completions: string) => {
@@ -79,13 +84,15 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
   };
 
   return {
-    bulkQueue: (model) => createBulkQueue(redis, queueOf(model), config.models[model]!),
-    inputs: createInputStore(config, names, redis),
+    bulkQueue: (model) => createBulkQueue(redis, queueOf(model), config.models[model]!, storage),
+    inputs: createInputStore(config, names, redis, { storage, disk }),
     listen(onEnding) {
       listeners.add(onEnding);
       return { stop: () => void listeners.delete(onEnding) };
     },
     async close() {
+      storage.close();
+      disk.close();
       await Promise.allSettled([...queues.values()].map((queue) => queue.close()));
       redis.disconnect();
       subscriber.disconnect();
@@ -93,7 +100,7 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
   };
 }
 
-function createBulkQueue(redis: Redis, queue: Queue, model: ModelConfig): BulkQueue {
+function createBulkQueue(redis: Redis, queue: Queue, model: ModelConfig, storage: StorageWatch): BulkQueue {
   const scripts = defineScripts(redis);
   return {
     async submit(submissions, priority) {
@@ -102,6 +109,10 @@ function createBulkQueue(redis: Redis, queue: Queue, model: ModelConfig): BulkQu
         data: { request, inputs },
         opts: jobOptions(model, id, priority),
       }));
+      if (storage.isLimited()) {
+        storage.claimPredictions(jobs.length);
+        storage.claim(jobs.reduce((sum, { data }) => sum + JSON.stringify(data).length, 0));
+      }
       await reachRedis(() => queue.addBulk(jobs));
     },
 

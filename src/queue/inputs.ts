@@ -11,8 +11,13 @@ import type { Readable } from "node:stream";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import { reachRedis } from "../redis/connections.ts";
+import type { StorageWatch } from "./storageWatch.ts";
+import { diskFaultOf } from "../core/diskFaults.ts";
+import type { DiskWatch } from "./diskWatch.ts";
 import type { Names } from "./names.ts";
 
+/** Pictures are nobody else's on this machine. */
+const OWN_FILE = 0o600;
 const SMALL_BYTES = 1024 * 1024;
 
 /** What an input is called and what it holds; left out where it is the default. */
@@ -72,17 +77,29 @@ export interface InputStore {
   sweep(): Promise<number>;
 }
 
-export function createInputStore(config: Config, names: Names, redis: Redis): InputStore {
+/** What guards the places that inputs are written to. */
+export interface InputGuards {
+  storage: StorageWatch;
+  disk: DiskWatch;
+}
+
+/** @param guards left out where the input's prediction was accepted before: its input must find room */
+export function createInputStore(
+  config: Config,
+  names: Names,
+  redis: Redis,
+  guards?: InputGuards,
+): InputStore {
   return config.inputs === "files"
-    ? createFileStore(inputFolder(config), config.input_ttl_seconds)
-    : createRedisStore(redis, names, config.input_ttl_seconds);
+    ? createFileStore(inputFolder(config), config.input_ttl_seconds, guards?.disk)
+    : createRedisStore(redis, names, config.input_ttl_seconds, guards?.storage);
 }
 
 export function inputFolder(config: Pick<Config, "data_dir">): string {
   return join(config.data_dir, "inputs");
 }
 
-function createFileStore(folder: string, ttlSeconds: number): InputStore {
+function createFileStore(folder: string, ttlSeconds: number, disk: DiskWatch | undefined): InputStore {
   const made = new Map<string, Promise<unknown>>();
 
   return {
@@ -90,15 +107,16 @@ function createFileStore(folder: string, ttlSeconds: number): InputStore {
       // The end of an id is its random part: 256 folders keep each one short.
       const shard = predictionId.slice(-2).toLowerCase();
       const file = `${shard}/${predictionId}-${index}`;
+      disk?.check();
       try {
-        if (!made.has(shard)) made.set(shard, mkdir(join(folder, shard), { recursive: true }));
+        if (!made.has(shard)) made.set(shard, mkdir(join(folder, shard), { recursive: true, mode: 0o700 }));
         await made.get(shard);
         const bytes = await writeBytes(join(folder, file), source, hash);
         return { ref: { file }, bytes, ...(hash && { sha256: hash.digest("hex") }) };
       } catch (error) {
         made.delete(shard);
         await removeFile(join(folder, file));
-        throw error;
+        throw diskFaultOf(error) ?? error;
       }
     },
 
@@ -152,7 +170,7 @@ async function removeFile(path: string): Promise<void> {
 async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash): Promise<number> {
   if (Buffer.isBuffer(source)) {
     hash?.update(source);
-    await writeFile(path, source);
+    await writeFile(path, source, { mode: OWN_FILE });
     return source.length;
   }
   const beginning: Buffer[] = [];
@@ -167,7 +185,7 @@ async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash):
         continue;
       }
       if (!file) {
-        file = await open(path, "w");
+        file = await open(path, "w", OWN_FILE);
         await file.writeFile(Buffer.concat(beginning));
       }
       await file.writeFile(chunk);
@@ -175,14 +193,20 @@ async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash):
   } finally {
     await file?.close();
   }
-  if (!file) await writeFile(path, Buffer.concat(beginning));
+  if (!file) await writeFile(path, Buffer.concat(beginning), { mode: OWN_FILE });
   return bytes;
 }
 
-function createRedisStore(redis: Redis, names: Names, ttlSeconds: number): InputStore {
+function createRedisStore(
+  redis: Redis,
+  names: Names,
+  ttlSeconds: number,
+  storage: StorageWatch | undefined,
+): InputStore {
   return {
     async write(predictionId, index, source, hash) {
       const bytes = Buffer.isBuffer(source) ? source : await readAll(source);
+      storage?.claim(bytes.length);
       const key = names.input(predictionId, index);
       await reachRedis(() => redis.set(key, bytes, "EX", ttlSeconds));
       return {

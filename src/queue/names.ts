@@ -19,6 +19,8 @@ export interface Names {
   readonly workers: string;
   /** Sorted set of what the workers counted of a model in the last minutes, by time. */
   statistics(model: string): string;
+  /** Sorted set of coordinators by the time of their last sign of life. */
+  readonly coordinators: string;
   /** Queue of the webhook deliveries; no model can have this name. */
   readonly deliveryQueue: string;
   /** Sorted set of webhook URLs that answered 410, by the time until which they are left alone. */
@@ -51,6 +53,7 @@ export function createNames(prefix: string): Names {
     worker: (id) => `${prefix}:worker:${id}`,
     workers: `${prefix}:workers`,
     statistics: (model) => `${prefix}:statistics:${model}`,
+    coordinators: `${prefix}:coordinators`,
     deliveryQueue: "_webhooks",
     goneWebhooks: `${prefix}:webhooks:gone`,
     completions: `${prefix}:completions`,

@@ -121,8 +121,8 @@ export function createFiles(folder: string, config: Config): Place {
     refOf: (owner, name) => ({ file: fileOf(owner, name) }),
     async write(owner, name, bytes) {
       const file = fileOf(owner, name);
-      await mkdir(dirname(join(folder, file)), { recursive: true });
-      await writeFile(join(folder, file), bytes);
+      await mkdir(dirname(join(folder, file)), { recursive: true, mode: 0o700 });
+      await writeFile(join(folder, file), bytes, { mode: 0o600 });
       return { file };
     },
     read: ({ file = "" }) => readFile(join(folder, file)).catch(ifMissing),

@@ -4,8 +4,10 @@ import type { Redis } from "ioredis";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import { ModelNotFoundError, PredictionNotFoundError } from "../errors.ts";
 import { reachRedis } from "../redis/connections.ts";
+import type { StorageWatch } from "./storageWatch.ts";
 import type { CompletionEvents, NotifyCompletion } from "./completionEvents.ts";
 import type { Deliveries } from "./deliveries.ts";
+import type { DiskWatch } from "./diskWatch.ts";
 import type { InputStore, StoredInput } from "./inputs.ts";
 import type { PredictionJob } from "./jobs.ts";
 import type { Names } from "./names.ts";
@@ -23,6 +25,8 @@ export interface PredictionStore {
   /** Those that hold the predictions of bulk runs, by model name. */
   readonly bulkQueues: ReadonlyMap<string, Queue>;
   readonly inputs: InputStore;
+  readonly storage: StorageWatch;
+  readonly disk: DiskWatch;
   readonly outputs: OutputStore;
   readonly thumbnails: ThumbnailStore;
   readonly deliveries: Deliveries;

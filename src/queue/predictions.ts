@@ -25,6 +25,9 @@ import { readStatistics, type StatisticsPoint } from "./statistics.ts";
 import { predictionExists, reserveSlots, submitPredictions, type Slots, type Submission } from "./submit.ts";
 import { createThumbnailStore, type ThumbnailStore } from "./thumbnails.ts";
 import { waitForPrediction } from "./wait.ts";
+import { readCoordination, type Coordination } from "./coordination.ts";
+import { watchDisk, type DiskState } from "./diskWatch.ts";
+import { watchStorage, type StorageState } from "./storageWatch.ts";
 import { readWorkerReports, type WorkerReport } from "./workerReports.ts";
 
 export type { QueueDepth } from "./read.ts";
@@ -190,6 +193,31 @@ export class Predictions {
     await reachRedis(() => redis.publish(names.loadRequests, model));
   }
 
+  /** Counts bytes that go to Redis beside the predictions. @throws QueueStorageFullError */
+  claimStorage(bytes: number): void {
+    this.#store.storage.claim(bytes);
+  }
+
+  /** Whether coordinators are alive, and what waits for one. */
+  coordination(): Promise<Coordination> {
+    return readCoordination(this.#store.redis, this.#store.names);
+  }
+
+  /** @throws DiskFullError where the disk of the data folder has only its reserve left */
+  checkDisk(): void {
+    this.#store.disk.check();
+  }
+
+  /** How much room the disk of the data folder has, as it was looked at last. */
+  disk(): DiskState {
+    return this.#store.disk.read();
+  }
+
+  /** How full Redis is, as it was looked at last. */
+  storage(): StorageState {
+    return this.#store.storage.read();
+  }
+
   workers(): Promise<WorkerReport[]> {
     return reachRedis(() => readWorkerReports(this.#store.redis, this.#store.names));
   }
@@ -213,6 +241,8 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
   const redis = await connectRedis(redisUrl, "producer");
   const subscriber = await connectRedis(redisUrl, "worker");
   const names = createNames(config.redis_prefix);
+  const storage = await watchStorage(config, names, redis);
+  const disk = await watchDisk(config);
   const openAll = (prefix: string) =>
     new Map(Object.keys(config.models).map((model) => [model, openQueue(model, redis, prefix)] as const));
   const queues = openAll(names.queuePrefix);
@@ -224,7 +254,9 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
     scripts: defineScripts(redis),
     queues,
     bulkQueues,
-    inputs: createInputStore(config, names, redis),
+    inputs: createInputStore(config, names, redis, { storage, disk }),
+    storage,
+    disk,
     outputs: createOutputStore(config, names, redis),
     thumbnails: createThumbnailStore(config, names, redis),
     deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
@@ -234,6 +266,8 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
   const all = [...queues.values(), ...bulkQueues.values()];
   await Promise.all([...all, store.deliveries.queue].map((queue) => queue.waitUntilReady()));
   return new Predictions(store, async () => {
+    storage.close();
+    disk.close();
     await Promise.allSettled(all.map((queue) => queue.close()));
     await store.deliveries.close();
     redis.disconnect();

@@ -10,16 +10,17 @@ import type { Completion, PredictionJob } from "./jobs.ts";
 const INLINE_BYTES = 4096;
 
 /**
- * The part of a return value that holds the response, after storing it where it is large.
+ * The part of a return value that holds the response, after storing it where it is large, and how large it is.
  * @throws where the job was removed meanwhile
  */
 export async function storeResponse(
   job: PredictionJob,
   response: ResponseDictionary,
-): Promise<Pick<Completion, "response" | "response_log">> {
+): Promise<{ stored: Pick<Completion, "response" | "response_log">; bytes: number }> {
   const text = JSON.stringify(response);
-  if (text.length <= INLINE_BYTES) return { response };
-  return { response_log: (await job.log(text)) - 1 };
+  const bytes = text.length;
+  if (bytes <= INLINE_BYTES) return { stored: { response }, bytes };
+  return { stored: { response_log: (await job.log(text)) - 1 }, bytes };
 }
 
 /** @returns undefined where the job was removed since its return value was read */

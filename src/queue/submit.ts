@@ -3,7 +3,13 @@ import { randomUUID } from "node:crypto";
 import { Job } from "bullmq";
 import type { ChainableCommander } from "ioredis";
 import type { RequestDictionary } from "../core/request.ts";
-import { QueueFullError, RedisUnavailableError, type IdempotencyConflictError } from "../errors.ts";
+import {
+  QueueFullError,
+  QueueStorageFullError,
+  RedisRefusedError,
+  RedisUnavailableError,
+  type IdempotencyConflictError,
+} from "../errors.ts";
 import { mayHaveRun, reachRedis } from "../redis/connections.ts";
 import type { Webhook } from "./deliveries.ts";
 import { fingerprintOf, idempotencyConflict } from "./idempotency.ts";
@@ -49,11 +55,13 @@ export interface Slots {
 
 /**
  * Reserves room for up to `wanted` predictions, before their inputs are stored.
- * @throws QueueFullError when there is none at all
+ * @throws QueueFullError when there is none at all, QueueStorageFullError where Redis has no room
  */
 export async function reserveSlots(store: PredictionStore, model: string, wanted = 1): Promise<Slots> {
   const limit = modelOf(store, model).max_queue_length;
   const queue = queueOf(store, model);
+  // Before an upload is read for nothing.
+  store.storage.claimPredictions(wanted);
   const token = randomUUID();
   const freeFirst = (count: number) =>
     freeSlots(
@@ -109,6 +117,7 @@ export async function submitPredictions(
   const adding: Promise<unknown>[] = [];
   const taken: string[] = [];
   const added = new Map<Submission, PredictionJob>();
+  let bytes = 0;
   const refused = new Map<Submission, QueueFullError | IdempotencyConflictError>();
   for (const submission of submissions) {
     const slot = slots.take();
@@ -118,6 +127,7 @@ export async function submitPredictions(
     }
     taken.push(slot);
     const data = jobData(submission);
+    if (store.storage.isLimited()) bytes += JSON.stringify(data).length;
     const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
     const job: PredictionJob = new Job(queue, "predict", data, options, submission.id);
     if (data.webhook && submission.webhook) {
@@ -132,10 +142,14 @@ export async function submitPredictions(
   }
   try {
     await Promise.all(adding);
+    store.storage.claim(bytes);
     await reachRedis(async () => {
       for (const [error] of (await transaction.exec()) ?? []) if (error) throw error;
     }, NOTHING_ACCEPTED);
   } catch (error) {
+    // Redis may have run out of memory between two of them; what is refused as a whole leaves no part behind.
+    if (error instanceof RedisRefusedError || error instanceof QueueStorageFullError)
+      await removeFresh(added);
     freeSlots(store, model, taken);
     // What was accepted after all needs its inputs; else they go when their time to live is over.
     if (error instanceof RedisUnavailableError && mayHaveRun(error)) throw acceptanceUnknown(error);
@@ -168,6 +182,10 @@ export async function submitPredictions(
 export async function predictionExists(store: PredictionStore, model: string, id: string): Promise<boolean> {
   const key = queueOf(store, model).toKey(id);
   return (await reachRedis(() => store.redis.exists(key), NOTHING_ACCEPTED)) === 1;
+}
+
+async function removeFresh(added: ReadonlyMap<Submission, PredictionJob>): Promise<void> {
+  for (const [{ isIdempotent }, job] of added) if (!isIdempotent) await job.remove().catch(() => {});
 }
 
 /** Without waiting for it: the commands of a connection keep their order. */

@@ -41,6 +41,8 @@ export interface ModelReport {
     predictions: number;
     succeeded: number;
     failed: number;
+    /** Bytes of Redis that the responses of those that succeeded took; workers of an older version don't tell. */
+    response_bytes?: number;
     /** Of the predictions that succeeded, summed up. */
     timings: Timings;
   };
@@ -55,12 +57,13 @@ export interface WorkerReport {
 }
 
 export async function publishWorkerReport(redis: Redis, names: Names, report: WorkerReport): Promise<void> {
-  await redis
+  const replies = await redis
     .multi()
     .set(names.worker(report.id), JSON.stringify(report), "PX", HEARTBEAT_LIMIT_MS)
     .zadd(names.workers, Date.now(), report.id)
     .zremrangebyscore(names.workers, "-inf", Date.now() - HEARTBEAT_LIMIT_MS)
     .exec();
+  for (const [error] of replies ?? []) if (error) throw error;
 }
 
 export async function removeWorkerReport(redis: Redis, names: Names, workerId: string): Promise<void> {

@@ -4,7 +4,7 @@
  * often forbids CONFIG.
  */
 import type { Redis } from "ioredis";
-import { RedisUnavailableError } from "../errors.ts";
+import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
 
 /** BullMQ uses commands and options that came with this version. */
 export const OLDEST_REDIS_VERSION = "6.2.0";
@@ -19,7 +19,8 @@ export interface RedisCheck {
 
 /**
  * Reads version, eviction and persistence of the server behind a connection.
- * @throws RedisUnavailableError when the server is older than BullMQ needs.
+ * @throws RedisUnavailableError when the server is older than BullMQ needs, RedisRefusedError where it is a node of a
+ * cluster
  */
 export async function checkRedis(redis: Redis): Promise<RedisCheck> {
   let info: Map<string, string>;
@@ -36,6 +37,7 @@ export async function checkRedis(redis: Redis): Promise<RedisCheck> {
   }
   const version = info.get("redis_version") ?? "unknown";
   if (version !== "unknown" && !isRecentEnough(version)) throw tooOld(version);
+  if (info.get("redis_mode") === "cluster") throw isCluster();
   return {
     version,
     warnings: [evictionWarning(info), durabilityWarning(info)].filter((line) => line !== undefined),
@@ -57,6 +59,13 @@ export function parseInfo(reply: string): Map<string, string> {
 function tooOld(version: string): RedisUnavailableError {
   return new RedisUnavailableError(
     `Redis is version ${version}, expected ${OLDEST_REDIS_VERSION} or newer; upgrade it, or unset REDIS_URL (redis_url in the configuration) to use an embedded one`,
+  );
+}
+
+/** Found at the start, before the first script is refused with MOVED or CROSSSLOT. */
+function isCluster(): RedisRefusedError {
+  return new RedisRefusedError(
+    "Redis is a node of a Redis Cluster, and redis_url names it as a single server: the keys of a queue would lie on different nodes, and no script could reach them; name a Redis without cluster-enabled, or unset REDIS_URL (redis_url in the configuration) to use an embedded one",
   );
 }
 

@@ -3,7 +3,8 @@
  * api can say 503; workers and subscribers wait for it to come back.
  */
 import { Redis, type RedisOptions } from "ioredis";
-import { InfermillError, RedisUnavailableError } from "../errors.ts";
+import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
+import { isWrongLogin, redisFaultOf } from "./refusals.ts";
 
 /** How long a producer's command may take before the queue counts as unreachable. */
 const COMMAND_TIMEOUT_MS = 5000;
@@ -33,7 +34,7 @@ const roles: Record<ConnectionRole, RedisOptions> = {
  * Opens a connection and waits until it is ready.
  * @param url `redis://`, `rediss://` or `unix:///path`
  * @param onWait is told once when Redis doesn't answer within a second
- * @throws RedisUnavailableError when it isn't ready within `timeoutMs`.
+ * @throws RedisUnavailableError when it isn't ready within `timeoutMs`, RedisRefusedError where the login is wrong
  */
 export async function connectRedis(
   url: string,
@@ -46,7 +47,13 @@ export async function connectRedis(
     : new Redis(url, options);
   let lastError: Error | undefined;
   // ioredis reconnects by itself; without a listener it would print every failed try.
-  redis.on("error", (error: Error) => (lastError = error));
+  let giveUp = (_reason: "refused") => {};
+  const refused = new Promise<"refused">((resolve) => (giveUp = resolve));
+  redis.on("error", (error: Error) => {
+    lastError = error;
+    // Waiting changes no password.
+    if (isWrongLogin(error)) giveUp("refused");
+  });
   const ready = new Promise<void>((resolve) => redis.once("ready", resolve));
   redis.connect().catch(() => {});
   let timer: NodeJS.Timeout | undefined;
@@ -58,9 +65,16 @@ export async function connectRedis(
       ),
     SLOW_AFTER_MS,
   );
-  const first = await Promise.race([ready, late]);
+  const first = await Promise.race([ready, late, refused]);
   clearTimeout(timer);
   clearTimeout(notice);
+  if (first === "refused") {
+    redis.disconnect();
+    throw new RedisRefusedError(
+      `Redis at ${withoutPassword(url)} refuses the connection${reasonOf(lastError)}; correct user name and password in REDIS_URL or redis_url`,
+      { cause: lastError },
+    );
+  }
   if (first === "late") {
     redis.disconnect();
     throw new RedisUnavailableError(
@@ -78,14 +92,13 @@ function reasonOf(error: Error | undefined): string {
 /**
  * Runs a producer's commands.
  * @param consequence what the client is told where Redis is away or too slow
- * @throws RedisUnavailableError then
+ * @throws RedisUnavailableError then, and where Redis refuses them
  */
 export async function reachRedis<T>(commands: () => Promise<T>, consequence = "try again"): Promise<T> {
   try {
     return await commands();
   } catch (error) {
-    if (error instanceof InfermillError || !isConnectionFault(error)) throw error;
-    throw new RedisUnavailableError(`Redis can't be reached just now; ${consequence}`, { cause: error });
+    throw redisFaultOf(error, consequence) ?? error;
   }
 }
 
@@ -94,13 +107,6 @@ export function mayHaveRun({ cause }: RedisUnavailableError): boolean {
   return (
     cause instanceof Error &&
     /Connection is closed|Command timed out|max retries per request|ECONN|EPIPE/.test(cause.message)
-  );
-}
-
-function isConnectionFault(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  return /Stream isn't writeable|Connection is closed|Command timed out|max retries per request|ECONN|ENOENT|EPIPE|^LOADING|^READONLY|^OOM|^MASTERDOWN|^CLUSTERDOWN|^MISCONF/i.test(
-    error.message || error.name,
   );
 }
 

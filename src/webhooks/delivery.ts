@@ -4,14 +4,15 @@
  * delivery is tried as often as the configuration says, and may arrive more than
  * once.
  */
-import { RECOVERY } from "../queue/bullmq.ts";
+import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DelayedError, UnrecoverableError, Worker } from "bullmq";
+import { DelayedError, UnrecoverableError } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { createEgress } from "../egress/egress.ts";
-import { PredictionNotFoundError, RedisUnavailableError } from "../errors.ts";
+import { PredictionNotFoundError } from "../errors.ts";
 import { connectRedis } from "../redis/connections.ts";
+import { redisFaultOf } from "../redis/refusals.ts";
 import {
   LOOK_RUNNING_MS,
   LOOK_WAITING_MS,
@@ -80,11 +81,14 @@ export async function startWebhookDelivery({
       const visit = receivers.visit(host, job.id!);
       return visit ? await send(job, event, visit) : await awaitRoom(job, event, host, token);
     } catch (error) {
-      // Redis was away, which is not the receiver's fault and costs no attempt.
-      if (error instanceof RedisUnavailableError) return putBack(job, REDIS_PAUSE_MS, token);
-      throw error;
+      // Redis was away or refused, which is not the receiver's fault and costs no attempt.
+      if (!redisFaultOf(error)) throw error;
+      onFault(error as Error);
+      return untilTaken(() => putBack(job, REDIS_PAUSE_MS, token), onFault);
     }
   }
+
+  const onFault = (error: Error) => void worker.emit("error", error);
 
   async function send(job: DeliveryJob, event: WebhookEvent, visit: Visit): Promise<DeliveryOutcome> {
     const { url } = job.data;
@@ -164,11 +168,12 @@ export async function startWebhookDelivery({
   }
 
   const redis = await connectRedis(redisUrl, "worker");
-  const worker = new Worker<DeliveryData, DeliveryOutcome>(names.deliveryQueue, deliver, {
-    connection: redis,
+  const worker = consumeQueue<DeliveryData, DeliveryOutcome>(names.deliveryQueue, deliver, {
+    redis,
+    log,
+    name: "webhooks",
     prefix: names.queuePrefix,
     concurrency: CONCURRENCY,
-    ...RECOVERY,
     maxStalledCount: MAX_STALLS,
     removeOnComplete: KEPT_DELIVERED,
     removeOnFail: KEPT_FAILED,
@@ -184,7 +189,6 @@ export async function startWebhookDelivery({
         `webhook not delivered: ${error.message}`,
       );
   });
-  worker.on("error", (error) => log.warn(`webhooks: ${error.message}`));
 
   return {
     async close(limitMs) {

@@ -3,13 +3,14 @@
  * tell. Locks, stalls, retries and priorities are BullMQ's; each job waits here for its own outcome,
  * whatever batch it ran in.
  */
-import { RECOVERY } from "../queue/bullmq.ts";
+import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
 import type { Redis } from "ioredis";
-import { UnrecoverableError, WaitingError, Worker } from "bullmq";
+import { UnrecoverableError, WaitingError } from "bullmq";
 import type { Logger } from "pino";
 import type { ModelConfig } from "../config/schema.ts";
 import { InfermillError, PredictionExpiredError, RetryableError, toInfermillError } from "../errors.ts";
 import { createNotifier } from "../queue/completionEvents.ts";
+import type { Output, ResponseDictionary } from "../core/request.ts";
 import type { Deliveries } from "../queue/deliveries.ts";
 import type { InputStore, LocalInputRef } from "../queue/inputs.ts";
 import {
@@ -102,10 +103,10 @@ export function startConsumer({
         read_ms: timings.read_ms + pictures.ms,
       };
       pool.addTimings(ownTimings);
-      const stored = {
-        ...(await storeResponse(job, response)),
-        ...(outputs.length > 0 && { outputs: await outputStore.write(ownerOf(job.id!), outputs) }),
-      };
+      const stored = await untilTaken(
+        () => store(job, response, outputs),
+        (error) => worker.emit("error", error),
+      );
       // Sent right behind BullMQ's own command, which goes out before the event loop turns: a round trip less than after it.
       notifyCompletion(modelName, job.id!);
       return {
@@ -140,6 +141,14 @@ export function startConsumer({
       : endOfInputs.endFetched({ model: modelName, id: id! }, fetched, wasRead);
   }
 
+  async function store(job: PredictionJob, response: ResponseDictionary, outputs: readonly Output[]) {
+    const { stored, bytes } = await storeResponse(job, response);
+    const refs = outputs.length > 0 ? await outputStore.write(ownerOf(job.id!), outputs) : [];
+    const inRedis = refs.reduce((sum, ref) => sum + ("redis" in ref || "data" in ref ? ref.bytes : 0), bytes);
+    pool.addResponseBytes(inRedis);
+    return { ...stored, ...(refs.length > 0 && { outputs: refs }) };
+  }
+
   function ownerOf(id: string): OutputOwner {
     if (source === "queue") return { model: modelName, id };
     const { run, index } = partsOfBulkPredictionId(id);
@@ -151,7 +160,10 @@ export function startConsumer({
     fetching++;
     adjust();
     try {
-      return await fetchInputs(data.inputs);
+      return await untilTaken(
+        () => fetchInputs(data.inputs),
+        (error) => worker.emit("error", error),
+      );
     } finally {
       fetching--;
       adjust();
@@ -175,11 +187,12 @@ export function startConsumer({
   const warnOfWebhook = (job: PredictionJob) => (error: unknown) =>
     log.warn({ err: error, prediction: job.id }, "webhook delivery not promoted; it goes out a little later");
 
-  const worker = new Worker<PredictionJobData, Completion>(modelName, runPrediction, {
-    connection: redis,
+  const worker = consumeQueue<PredictionJobData, Completion>(modelName, runPrediction, {
+    redis,
+    log: log.child({ model: modelName }),
+    name: "queue",
     prefix: source === "bulk" ? names.bulkQueuePrefix : names.queuePrefix,
     concurrency: pool.capacity,
-    ...RECOVERY,
     maxStalledCount: MAX_STALLS,
     removeOnComplete: { age: model.result_ttl_seconds, count: MAX_KEPT },
     removeOnFail: { age: model.result_ttl_seconds, count: MAX_KEPT },
@@ -203,7 +216,6 @@ export function startConsumer({
   worker.on("stalled", (id) =>
     log.warn({ model: modelName, prediction: id }, "taken over from a lost worker"),
   );
-  worker.on("error", (error) => log.warn({ model: modelName }, `queue: ${error.message}`));
 
   return {
     adjust,

@@ -89,7 +89,7 @@ export class EnginePool {
   readonly #suspects: Held[] = [];
   readonly #held = new Map<number, Held>();
   readonly #backoffs: Backoff[];
-  readonly #totals = { batches: 0, predictions: 0, succeeded: 0, failed: 0 };
+  readonly #totals = { batches: 0, predictions: 0, succeeded: 0, failed: 0, response_bytes: 0 };
   readonly #timings: Timings = { queue_ms: 0, read_ms: 0, preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 };
   #description: LoaderDescription | null = null;
   #batchLimit: number | null = null;
@@ -151,6 +151,11 @@ export class EnginePool {
 
   /** What became of predictions, for the statistics of the last minutes. */
   readonly intervals = new IntervalCounter();
+
+  /** Adds to the totals how many bytes of Redis a response took. */
+  addResponseBytes(bytes: number): void {
+    this.#totals.response_bytes += bytes;
+  }
 
   /** Adds to the totals where the time of a prediction that succeeded went. */
   addTimings(timings: Timings): void {

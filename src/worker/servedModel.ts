@@ -149,6 +149,7 @@ function emptyReport(specs: readonly EngineSpec[]): ModelReport {
       predictions: 0,
       succeeded: 0,
       failed: 0,
+      response_bytes: 0,
       timings: { queue_ms: 0, read_ms: 0, preprocess_ms: 0, infer_ms: 0, postprocess_ms: 0 },
     },
   };

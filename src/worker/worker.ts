@@ -5,7 +5,9 @@ import { hostname } from "node:os";
 import type { Queue } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
+import { createRepeats, kindOf } from "../core/repeats.ts";
 import { connectRedis } from "../redis/connections.ts";
+import { redisFaultOf } from "../redis/refusals.ts";
 import { Deliveries } from "../queue/deliveries.ts";
 import { createInputStore, type InputStore } from "../queue/inputs.ts";
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
@@ -19,11 +21,14 @@ import {
   type WorkerReport,
 } from "../queue/workerReports.ts";
 import { createEndOfInputs } from "./endOfInputs.ts";
+import { watchStorage } from "../queue/storageWatch.ts";
 import { planEngines } from "./enginePlan.ts";
 import { ServedModel } from "./servedModel.ts";
 import { createInputFetcher } from "./urlInputs.ts";
 
 const SWEEP_INTERVAL_MS = 10 * 60_000;
+/** The same, at most so often, while Redis is full. */
+const MAKE_ROOM_INTERVAL_MS = 10_000;
 /** Ended predictions that are removed in one step of Redis. */
 const MAX_REMOVED = 1000;
 
@@ -61,6 +66,14 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const outputs = createOutputStore(config, names, redis);
   const thumbnails = createThumbnailStore(config, names, redis);
   const endOfInputs = createEndOfInputs({ config, inputs, thumbnails, log });
+  const sweeper = createSweeper({
+    inputs,
+    outputs,
+    thumbnails,
+    queues: models.map((model) => openQueue(model, redis, names.queuePrefix)),
+    config,
+    log,
+  });
   const shared = {
     endOfInputs,
     redis,
@@ -71,6 +84,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
     log,
   };
+  const storage = await watchStorage(config, names, redis);
   const id = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
   const startedAt = new Date().toISOString();
   const plan = planEngines(config, models);
@@ -92,8 +106,12 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     started_at: startedAt,
     models: Object.fromEntries(served.map((model) => [model.name, model.report()])),
   });
+  const repeats = createRepeats();
   const beat = () =>
-    publishWorkerReport(redis, names, report()).catch((error) => log.warn(`heartbeat: ${error.message}`));
+    publishWorkerReport(redis, names, report()).catch((error: Error) => {
+      const line = `heartbeat: ${redisFaultOf(error, "waiting for it")?.message ?? error.message}`;
+      if (repeats.allow(kindOf(line), (more) => log.warn(`${line} ${more}`))) log.warn(line);
+    });
   const publish = () => {
     const points = Object.fromEntries(served.map((model) => [model.name, model.takeStatistics()]));
     return publishStatistics(redis, names, id, points).catch((error) =>
@@ -128,26 +146,22 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     }
     void beat();
     void publish();
+    // What has ended and is too old may be all that keeps Redis full.
+    if (storage.read().problem !== undefined) sweeper.makeRoom();
   }, HEARTBEAT_INTERVAL_MS);
   subscriber.on("message", (_channel, name: string) => {
     const model = served.find((each) => each.name === name);
     if (model?.failure) void load(model);
   });
   await subscriber.subscribe(names.loadRequests);
-  const sweeper = startSweeper({
-    inputs,
-    outputs,
-    thumbnails,
-    queues: models.map((model) => openQueue(model, redis, names.queuePrefix)),
-    config,
-    log,
-  });
+  sweeper.start();
 
   return {
     failed: failed.map(({ name }) => name),
     async close(limitMs) {
       clearInterval(heartbeat);
-      clearInterval(sweeper);
+      sweeper.stop();
+      storage.close();
       await closeModels(limitMs);
       await endOfInputs.close();
       await removeWorkerReport(redis, names, id).catch(() => {});
@@ -170,8 +184,8 @@ function logLoad(model: ServedModel, log: Logger): void {
   );
 }
 
-/** Removes what nobody removed in time, now and from time to time. */
-function startSweeper({
+/** Removes what nobody removed in time: from its start on from time to time, and when Redis is full. */
+function createSweeper({
   inputs,
   outputs,
   thumbnails,
@@ -185,7 +199,9 @@ function startSweeper({
   queues: readonly Queue[];
   config: Config;
   log: Logger;
-}): NodeJS.Timeout {
+}) {
+  let timer: NodeJS.Timeout | undefined;
+  let sweptAt = 0;
   const sweepFiles = async () => {
     try {
       const count = await inputs.sweep();
@@ -197,6 +213,7 @@ function startSweeper({
     }
   };
   const sweepQueues = async () => {
+    sweptAt = Date.now();
     try {
       for (const queue of queues) await removeOldEnded(queue, config.models[queue.name]!.result_ttl_seconds);
     } catch (error) {
@@ -207,8 +224,16 @@ function startSweeper({
     void sweepFiles();
     void sweepQueues();
   };
-  sweep();
-  return setInterval(sweep, SWEEP_INTERVAL_MS);
+  return {
+    start() {
+      sweep();
+      timer = setInterval(sweep, SWEEP_INTERVAL_MS);
+    },
+    makeRoom() {
+      if (Date.now() - sweptAt > MAKE_ROOM_INTERVAL_MS) void sweepQueues();
+    },
+    stop: () => clearInterval(timer),
+  };
 }
 
 /**

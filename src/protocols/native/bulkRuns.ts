@@ -23,13 +23,17 @@ import {
 
 const bulkRunsSchema = z.object({ runs: z.array(bulkRunSchema) }).meta({ id: "BulkRuns" });
 
+/** What Redis holds of a run, roughly; its entries come later, by and by. */
+const RUN_BYTES = 8192;
 /** How long a cancellation is waited for; a coordinator looks once a second. */
 const CANCEL_WAIT_MS = 5000;
 const CANCEL_LOOK_MS = 100;
 
 async function createBulkRun(api: Api, req: Request, res: Response): Promise<void> {
-  const { bulk, config } = api;
+  const { bulk, config, predictions } = api;
   const form = bulkForm(req, config);
+  predictions.checkDisk();
+  predictions.claimStorage(RUN_BYTES);
   const spec =
     form === "folder"
       ? await readFolderRequest(api, await readJson(req, config.max_body_bytes))

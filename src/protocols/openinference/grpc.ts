@@ -15,7 +15,7 @@ import {
 import { loadSync } from "@grpc/proto-loader";
 import type { Api, Listener } from "../../api/api.ts";
 import { createKeyCheck } from "../../api/authorize.ts";
-import { ClientGoneError, hideUnexpected } from "../../api/problems.ts";
+import { ClientGoneError, hideUnexpected, knownError } from "../../api/problems.ts";
 import { checkReadiness } from "../../api/readiness.ts";
 import { urlOf } from "../../api/server.ts";
 import { ConfigError, InfermillError } from "../../errors.ts";
@@ -46,6 +46,7 @@ const CODES: Readonly<Record<number, status>> = {
   429: status.RESOURCE_EXHAUSTED,
   501: status.UNIMPLEMENTED,
   503: status.UNAVAILABLE,
+  507: status.RESOURCE_EXHAUSTED,
   504: status.DEADLINE_EXCEEDED,
 };
 
@@ -109,8 +110,7 @@ function createHandlers(api: Api): UntypedServiceImplementation {
         checkKey(metadata.get("authorization")[0]?.toString());
       return await run();
     } catch (thrown) {
-      const error =
-        thrown instanceof InfermillError ? thrown : hideUnexpected(thrown, api.log, { method }).error;
+      const error = knownError(thrown) ?? hideUnexpected(thrown, api.log, { method }).error;
       code = error instanceof ClientGoneError ? status.CANCELLED : codeOf(error);
       throw error;
     } finally {

@@ -1,0 +1,53 @@
+/** The sign of life of coordinators, and whether what they work on waits in vain. */
+import { QueueKeys } from "bullmq";
+import type { Redis } from "ioredis";
+import { reachRedis } from "../redis/connections.ts";
+import { BULK_QUEUE, type Names } from "./names.ts";
+
+const BEAT_MS = 2000;
+/** A coordinator that was silent for longer is gone, or its event loop is blocked. */
+const SILENCE_LIMIT_MS = 10_000;
+
+/** Reports a coordinator until `stop()`. One that stops in order counts as alive for as long as its successor needs. */
+export function reportCoordinator(
+  redis: Redis,
+  names: Names,
+  id: string,
+  onFault: (error: Error) => void,
+): { stop(): void } {
+  const beat = () =>
+    redis
+      .multi()
+      .zadd(names.coordinators, Date.now(), id)
+      .zremrangebyscore(names.coordinators, "-inf", Date.now() - SILENCE_LIMIT_MS)
+      .exec()
+      .then((replies) => {
+        for (const [error] of replies ?? []) if (error) throw error;
+      })
+      .catch(onFault);
+  void beat();
+  const timer = setInterval(() => void beat(), BEAT_MS);
+  return { stop: () => clearInterval(timer) };
+}
+
+export interface Coordination {
+  /** Coordinators that reported themselves lately. */
+  live: number;
+  /** Bulk runs that wait or are under way, and webhook deliveries that are due. */
+  runs: number;
+  deliveries: number;
+}
+
+export async function readCoordination(redis: Redis, names: Names): Promise<Coordination> {
+  const keys = new QueueKeys(names.queuePrefix);
+  const replies = await reachRedis(async () => {
+    const pipeline = redis.pipeline().zcount(names.coordinators, Date.now() - SILENCE_LIMIT_MS, "+inf");
+    for (const queue of [BULK_QUEUE, names.deliveryQueue])
+      for (const state of ["wait", "active"]) pipeline.llen(keys.toKey(queue, state));
+    const found = (await pipeline.exec()) ?? [];
+    for (const [error] of found) if (error) throw error;
+    return found.map(([, count]) => Number(count));
+  });
+  const [live = 0, waiting = 0, active = 0, due = 0, sending = 0] = replies;
+  return { live, runs: waiting + active, deliveries: due + sending };
+}

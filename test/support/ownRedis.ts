@@ -1,0 +1,75 @@
+/** A redis-server of a test's own, with the settings that the test is about: maxmemory, a master, passwords, a small disk. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer, type AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Redis } from "ioredis";
+import { findRedisProgram } from "../../src/redis/findRedisProgram.ts";
+import { testRedisEnv } from "./redis.ts";
+import { until } from "./infermill.ts";
+
+export interface OwnRedis {
+  readonly url: string;
+  readonly port: number;
+  /** As the default user, without a password. */
+  readonly admin: Redis;
+  readonly process: ChildProcess;
+  close(): Promise<void>;
+}
+
+export async function startOwnRedis(
+  settings: Record<string, string> = {},
+  { folder: given }: { folder?: string } = {},
+): Promise<OwnRedis> {
+  const program = await findRedisProgram({ env: testRedisEnv });
+  const folder = given ?? mkdtempSync(join(tmpdir(), "own-redis-"));
+  const port = await freePort();
+  const all = {
+    dir: folder,
+    port: String(port),
+    save: "",
+    appendonly: "yes",
+    bind: "127.0.0.1",
+    ...settings,
+  };
+  const child = spawn(
+    program.command,
+    Object.entries(all).flatMap(([name, value]) => [`--${name}`, ...value.split(" ")]),
+    { cwd: folder, stdio: "ignore" },
+  );
+  const exited = once(child, "exit");
+  const admin = new Redis({ port, maxRetriesPerRequest: null, retryStrategy: () => 100 });
+  admin.on("error", () => {});
+  await until(
+    () =>
+      admin.ping().then(
+        (answer) => answer === "PONG",
+        () => false,
+      ),
+    "redis-server",
+    20_000,
+  );
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    admin,
+    process: child,
+    async close() {
+      admin.disconnect();
+      child.kill("SIGKILL");
+      await exited;
+      if (given === undefined) rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}

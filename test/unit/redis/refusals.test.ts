@@ -1,0 +1,67 @@
+import { describe, expect, test } from "vitest";
+import { redisFaultOf } from "../../../src/redis/refusals.ts";
+
+/** As ioredis throws what Redis replies. */
+function reply(message: string): Error {
+  return Object.assign(new Error(message), { name: "ReplyError" });
+}
+
+describe("what Redis refuses", () => {
+  // Texts of Redis 6.2 (with "ERR Error running script") and 7.
+  test.each([
+    ["OOM command not allowed when used memory > 'maxmemory'.", "queue_storage_full", "maxmemory"],
+    [
+      "ERR Error running script (call to f_ab12): @user_script:93: @user_script: 93: -OOM command not allowed when used memory > 'maxmemory'.",
+      "queue_storage_full",
+      "maxmemory",
+    ],
+    ["READONLY You can't write against a read only replica.", "redis_refused", "read-only replica"],
+    [
+      "ERR Error running script (call to f_ab12): @user_script:7: -READONLY You can't write against a read only replica.",
+      "redis_refused",
+      "read-only replica",
+    ],
+    ["MISCONF Errors writing to the AOF file: No space left on device", "redis_refused", "No space left"],
+    ["LOADING Redis is loading the dataset in memory", "redis_refused", "still loading"],
+    [
+      "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+      "redis_refused",
+      "lost its master",
+    ],
+    ["CLUSTERDOWN Hash slot not served", "redis_refused", "cluster is down"],
+    ["NOREPLICAS Not enough good replicas to write.", "redis_refused", "min-replicas-to-write"],
+    ["MOVED 3999 127.0.0.1:6381", "redis_refused", "node of a Redis Cluster"],
+    ["CROSSSLOT Keys in request don't hash to the same slot", "redis_refused", "node of a Redis Cluster"],
+    ["NOPERM User app has no permissions to run the 'evalsha' command", "redis_refused", "ACL forbids"],
+    [
+      "WRONGPASS invalid username-password pair or user is disabled.",
+      "redis_refused",
+      "user name or password",
+    ],
+    [
+      "ERR The user executing the script can't run this command or subcommand script: ab12, on @user_script:93.",
+      "redis_refused",
+      "ACL forbids",
+    ],
+    ["NOAUTH Authentication required.", "redis_refused", "wants a password"],
+    ["ERR unknown command 'BZPOPMIN', with args beginning with: 'x'", "redis_refused", "6.2 or newer"],
+    ["ERR max number of clients reached", "redis_refused", "maxclients"],
+  ])("%s", (text, code, reason) => {
+    expect(redisFaultOf(reply(text))).toMatchObject({ code, status: 503 });
+    expect(redisFaultOf(reply(text))!.message).toContain(reason);
+  });
+
+  test("a discarded transaction has the reason of the command in it", () => {
+    const discarded = Object.assign(reply("EXECABORT Transaction discarded because of previous errors."), {
+      previousErrors: [reply("OOM command not allowed when used memory > 'maxmemory'.")],
+    });
+    expect(redisFaultOf(discarded)).toMatchObject({ code: "queue_storage_full" });
+  });
+
+  test("a lost connection is no refusal, and what is not of Redis is neither", () => {
+    expect(redisFaultOf(new Error("Connection is closed."))).toMatchObject({ code: "redis_unavailable" });
+    expect(redisFaultOf(new Error("the loader's LOADING of the model failed"))).toBeUndefined();
+    expect(redisFaultOf(reply("ERR value is not an integer or out of range"))).toBeUndefined();
+    expect(redisFaultOf(new TypeError("x is not a function"))).toBeUndefined();
+  });
+});
