@@ -49,6 +49,7 @@ const ROOMS = {
     "protocols",
     "queue",
     "redis",
+    "tensors",
     "webhooks",
     "worker",
   ],
