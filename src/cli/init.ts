@@ -221,7 +221,7 @@ curl -s -H 'Prefer: wait=30' -H 'Content-Type: ${sample.type}' --data-binary @${
 \`\`\`
 
 ${loaderLine}
-\`config/infermill.json\` says what is served; \`npx infermill --help\` says what else there is.
+\`config/infermill.json\` says what is served; \`npx infermill doctor\` says what this machine lacks.
 `;
 }
 

@@ -71,6 +71,18 @@ program
   .action(async (options: StartOptions) => (await import("./start.ts")).start(options));
 
 program
+  .command("doctor")
+  .description(
+    "check what infermill needs: Node, native libraries, GPU, Redis, ports, disk, Python, model files",
+  )
+  .option(...CONFIG_OPTION)
+  .option("--json", "print JSON")
+  .addHelpText("after", examples("infermill doctor", "infermill doctor --config shop/infermill.json --json"))
+  .action(async (options: { config?: string; json?: boolean }) =>
+    (await import("./doctor.ts")).doctor(options),
+  );
+
+program
   .command("api")
   .description("start the HTTP api only")
   .option(...CONFIG_OPTION)
