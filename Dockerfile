@@ -29,6 +29,7 @@ COPY --from=build /demo ./node_modules/@vladmandic/human
 COPY --from=build /app/dist ./dist
 COPY config ./config
 COPY proto ./proto
+COPY templates ./templates
 # What runs loaders in Python, where an image that is built on this one brings Python and their packages.
 COPY python ./python
 RUN mkdir /data && chown node:node /data

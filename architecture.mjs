@@ -52,6 +52,7 @@ const ROOMS = {
     "queue",
     "redis",
     "report",
+    "tensors",
     "webhooks",
     "worker",
   ],

@@ -5,7 +5,14 @@ import { PICTURE_FORMAT_NAMES } from "../core/pictureFormats.ts";
 import type { BulkOptions } from "./bulk.ts";
 import { version } from "../version.ts";
 import { EXIT_USAGE, exitWith } from "./exit.ts";
+import type { InitOptions } from "./init.ts";
+import type { StartOptions } from "./start.ts";
 import type { TestOptions } from "./test.ts";
+
+/** Lines that can be copied, below a command's help. */
+function examples(...lines: string[]): string {
+  return `\nExamples:\n${lines.map((line) => `  ${line}`).join("\n")}`;
+}
 
 const CONFIG_OPTION = [
   "-c, --config <file>",
@@ -37,12 +44,46 @@ Exit codes:  0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted`,
   );
 
 program
+  .command("init")
+  .description("make a folder that `infermill start` serves: configuration, loader, sample request, README")
+  .argument("[folder]", "where it goes (default: this folder)")
+  .option("--python", "a loader of your own in Python (default: in TypeScript)")
+  .option("-m, --model <file>", "an .onnx file, or an address as in model_path, with the loader that fits")
+  .option("-y, --yes", "ask nothing")
+  .addHelpText(
+    "after",
+    examples(
+      "infermill init shop",
+      "infermill init shop --python",
+      "infermill init shop --model yolov8n.onnx",
+    ),
+  )
+  .action(async (folder: string | undefined, options: InitOptions) =>
+    (await import("./init.ts")).init(folder, options),
+  );
+
+program
   .command("start")
   .description("start everything: Redis if none is named, api, worker and coordinator")
   .option(...CONFIG_OPTION)
   .option(...STRICT_OPTION)
-  .action(async (options: { config?: string; strict?: boolean }) =>
-    (await import("./start.ts")).start(options),
+  .option("--demo", "serve the demo detector, without a configuration (needs the package @vladmandic/human)")
+  .addHelpText(
+    "after",
+    examples("infermill start", "infermill start --config shop/infermill.json", "PORT=9000 infermill start"),
+  )
+  .action(async (options: StartOptions) => (await import("./start.ts")).start(options));
+
+program
+  .command("doctor")
+  .description(
+    "check what infermill needs: Node, native libraries, GPU, Redis, ports, disk, Python, model files",
+  )
+  .option(...CONFIG_OPTION)
+  .option("--json", "print JSON")
+  .addHelpText("after", examples("infermill doctor", "infermill doctor --config shop/infermill.json --json"))
+  .action(async (options: { config?: string; json?: boolean }) =>
+    (await import("./doctor.ts")).doctor(options),
   );
 
 program
@@ -60,6 +101,10 @@ program
   .option(...CONFIG_OPTION)
   .option("-m, --models <names>", "models to serve, separated by commas (default: all that are configured)")
   .option(...STRICT_OPTION)
+  .addHelpText(
+    "after",
+    examples(`infermill worker`, `REDIS_URL=redis://queue:6379 infermill worker --models Detector,Words`),
+  )
   .action(async (options: { config?: string; models?: string; strict?: boolean }) =>
     (await import("./worker.ts")).runWorker(options),
   );
@@ -80,6 +125,13 @@ program
   .requiredOption("-m, --model <name>", "model of the configuration")
   .option(...CONFIG_OPTION)
   .option("-r, --request <json>", "further keys of the request dictionary, such as '{\"C_threshold\":0.4}'")
+  .addHelpText(
+    "after",
+    examples(
+      `infermill predict sample.png --model Spot`,
+      `infermill predict photo.jpg --model Detector --request '{"C_threshold":0.4}'`,
+    ),
+  )
   .action(async (picture: string, options: { config?: string; model: string; request?: string }) =>
     (await import("./predict.ts")).predict(picture, options),
   );
@@ -116,6 +168,13 @@ program
   )
   .option("--resume <id>", "resume a run that was interrupted")
   .option(...CONFIG_OPTION)
+  .addHelpText(
+    "after",
+    examples(
+      `infermill bulk photos --model Detector --out results.ndjson --annotate drawn`,
+      `infermill bulk photos/2024 --model Detector --server http://127.0.0.1:8448`,
+    ),
+  )
   .action(async (folder: string | undefined, options: BulkOptions) =>
     (await import("./bulk.ts")).bulk(folder, options),
   );
@@ -136,6 +195,7 @@ models
   .description("fetch or convert now what the configuration's models need, so that later starts work offline")
   .argument("[names...]", "models of the configuration (default: all)")
   .option(...CONFIG_OPTION)
+  .addHelpText("after", examples(`infermill models pull`, `infermill models pull Detector`))
   .action(async (names: string[], _options: unknown, command: Command) =>
     (await import("./modelsPull.ts")).pullModels(names, command.optsWithGlobals<{ config?: string }>()),
   );
@@ -145,6 +205,13 @@ models
   .description("say what a model's file says of itself, which loader fits, and a configuration to paste")
   .argument("<file>", "an .onnx file, or an address as in model_path")
   .option("--json", "print JSON")
+  .addHelpText(
+    "after",
+    examples(
+      `infermill models inspect yolov8n.onnx`,
+      `infermill models inspect hf://owner/repository/model.onnx`,
+    ),
+  )
   .action(async (file: string, options: { json?: boolean }) =>
     (await import("./modelsInspect.ts")).inspectModel(file, options),
   );
@@ -171,6 +238,7 @@ webhooks
   .argument("[ids...]", "ids of the deliveries")
   .option(...CONFIG_OPTION)
   .option("--all-failed", "all that failed for good")
+  .addHelpText("after", examples(`infermill webhooks replay --all-failed`))
   .action(async (ids: string[], options: { config?: string; allFailed?: boolean }, command: Command) => {
     if ((ids.length === 0) !== (options.allFailed === true))
       command.error("error: name the deliveries to send again, or --all-failed, and not both");

@@ -52,22 +52,34 @@ function printSuggestions(suggestions: readonly Suggestion[], source: string): v
     const format = typeof settings["format"] === "string" ? ` with format "${settings["format"]}"` : "";
     console.log(`  ${loader}${format}: ${why}`);
   }
+  const { name, section } = toSection(source, first);
+  console.log(`\n${JSON.stringify({ models: { [name]: section } }, null, 2)}`);
+  if (first.settings["class_names"] === null)
+    console.log(
+      '\nThe file doesn\'t say its labels: class_names names a file of them, or is a list, or ["coco"], ["imagenet"]; without it findings have class indices.',
+    );
+}
+
+/** A model's name and its section of a configuration, after what was found. */
+export function toSection(source: string, { loader, settings }: Suggestion) {
   const name =
     path
       .basename(source)
       .replace(/\.(onnx|ort)$/i, "")
-      .replaceAll(/[^\w.-]/g, "_") || "model";
-  const { class_names, ...settings } = first.settings;
-  const section = {
-    loader: first.loader,
-    model_path: [source],
-    ...(class_names === null &&
-      first.loader === "TextRecognitionModelLoader" && { class_names: "characters.txt" }),
-    ...settings,
+      .replaceAll(/[^\w.-]/g, "_")
+      .replace(/^[^a-z0-9]+/i, "") || "model";
+  const { class_names, ...others } = settings;
+  const labels =
+    class_names === null && loader === "TextRecognitionModelLoader"
+      ? "characters.txt"
+      : (class_names ?? undefined);
+  return {
+    name,
+    section: {
+      loader,
+      model_path: [source],
+      ...(labels !== undefined && { class_names: labels }),
+      ...others,
+    },
   };
-  console.log(`\n${JSON.stringify({ models: { [name]: section } }, null, 2)}`);
-  if (class_names === null)
-    console.log(
-      '\nThe file doesn\'t say its labels: class_names names a file of them, or is a list, or ["coco"], ["imagenet"]; without it findings have class indices.',
-    );
 }

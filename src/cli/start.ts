@@ -1,9 +1,12 @@
 /** `infermill start`: Redis, api, worker and coordinator together, each in a process of its own, looked after by this one. */
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { loadConfig } from "../config/load.ts";
+import { DEFAULT_FILE, loadConfig } from "../config/load.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
 import { printBanner } from "./banner.ts";
-import { onStopSignal } from "./exit.ts";
+import { hasDemoWeights } from "../models/sources.ts";
+import { onStopSignal, UsageError } from "./exit.ts";
 import { createLog, printWarning } from "./log.ts";
 import { openRedis } from "./redis.ts";
 import { supervise } from "./supervisor.ts";
@@ -17,8 +20,17 @@ const STOP_LIMIT_MS = 35_000;
  */
 const THREADS = "64";
 
-export async function start(options: { config?: string; strict?: boolean }): Promise<void> {
-  const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
+const DEMO_CONFIG = fileURLToPath(new URL("../../config/infermill.json", import.meta.url));
+
+export interface StartOptions {
+  config?: string;
+  strict?: boolean;
+  demo?: boolean;
+}
+
+export async function start(options: StartOptions): Promise<void> {
+  const file = chooseConfig(options);
+  const config = await loadConfig({ file, check: checkLoaders, onWarning: printWarning });
   const log = createLog("infermill", config.log_level);
   const redis = await openRedis(config, log, options);
   const script = fileURLToPath(
@@ -56,3 +68,32 @@ export async function start(options: { config?: string; strict?: boolean }): Pro
     throw error;
   }
 }
+
+/**
+ * The configuration to start with; undefined for the usual one.
+ * @throws UsageError where there is none, with what to do
+ */
+function chooseConfig({ config, demo }: StartOptions): string | undefined {
+  if (demo) {
+    if (config !== undefined) throw new UsageError("--demo and --config exclude each other");
+    if (!hasDemoWeights()) throw new UsageError(`--demo needs its weights: ${FETCH_DEMO}`);
+    // The package's own folder may be read-only, and the next npm install replaces it.
+    process.env["INFERMILL_DATA_DIR"] ||= resolve("data");
+    return DEMO_CONFIG;
+  }
+  if (config !== undefined || process.env["INFERMILL_CONFIG"] || existsSync(DEFAULT_FILE)) return config;
+  throw new UsageError(
+    [
+      `there is no ${DEFAULT_FILE} in this folder, so nothing to serve.`,
+      "",
+      "  npx infermill init                      writes one with a loader that runs",
+      "  npx infermill init --model model.onnx   writes one for a model of yours",
+      "  npx infermill start --config FILE       takes one from elsewhere",
+      hasDemoWeights()
+        ? "  npx infermill start --demo              serves the demo detector, whose weights are here"
+        : `  npx infermill start --demo              serves a demo detector, after ${FETCH_DEMO}`,
+    ].join("\n"),
+  );
+}
+
+const FETCH_DEMO = "npm install @vladmandic/human";

@@ -11,10 +11,8 @@ import { convertMilConfig, isMilConfig, type ConvertedConfig } from "../imil/mil
 import { configSchema, modelSchema, type Config, type ModelConfig } from "./schema.ts";
 import { decodeText } from "../core/text.ts";
 
-const DEFAULT_FILE = "config/infermill.json";
-const SMALLEST_CONFIG =
-  '{"models": {"Detector": {"loader": "YoloModelLoader", "model_path": ["../yolov8n.onnx"], "class_names": ["coco"]}}}';
-
+/** Below the working folder. */
+export const DEFAULT_FILE = "config/infermill.json";
 /** Environment variables that override a setting, and how their text is read. */
 const ENVIRONMENT = {
   HOST: { key: "host", read: (text: string): unknown => text },
@@ -122,7 +120,7 @@ async function readJson(path: string): Promise<Record<string, unknown>> {
   } catch (error) {
     const problem =
       (error as NodeJS.ErrnoException).code === "ENOENT"
-        ? `there is no such file; name a configuration with --config or INFERMILL_CONFIG, or write one, such as ${SMALLEST_CONFIG}`
+        ? "there is no such file; name a configuration with --config or INFERMILL_CONFIG, or run `infermill init`, which writes one"
         : `can't be read: ${(error as Error).message}`;
     throw new ConfigError([{ source: path, key: "", problem }]);
   }

@@ -150,6 +150,11 @@ const DEMO_MODELS = ["centernet", "emotion", "blazeface"];
 /** The unfinished files of `writeWhole`. */
 const UNFINISHED = /\.[0-9a-f-]{36}\.tmp$/;
 
+/** Whether the package of the demo models is installed where infermill finds it. */
+export function hasDemoWeights(): boolean {
+  return packageFolder(DEMO_PACKAGE, [OWN_FOLDER]) !== undefined;
+}
+
 function readDemoAddress(source: string, options: SourceOptions): () => Promise<string> {
   const name = source.slice("demo://".length);
   if (!DEMO_MODELS.includes(name)) {

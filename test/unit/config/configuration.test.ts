@@ -104,7 +104,7 @@ test("a fault names its file, or the environment variable that it came from", as
 
 test("a missing file and a file that is no JSON object say so", async () => {
   await expect(loadConfig({ file: join(folder, "none.json"), env: {} })).rejects.toThrow(
-    /there is no such file; name a configuration with/,
+    /there is no such file; name a configuration with .* run `infermill init`/,
   );
   expect(await faultsOf("{ port: 1 }")).toEqual([expect.stringMatching(/^is no configuration: /)]);
   expect(await faultsOf("[]")).toEqual(["is no configuration: it must be a JSON object, got an array"]);
