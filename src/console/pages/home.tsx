@@ -44,7 +44,7 @@ export function HomePage() {
         </label>
       </div>
       {stateOf(model) !== "ready" && <ModelState model={model} />}
-      <Playground key={model.name} model={model} hasSample />
+      <Playground key={model.name} model={model} isStart />
       <LastPredictions />
       <LastRuns />
     </>

@@ -20,7 +20,7 @@ export function ModelPage({ name }: { name: string }) {
         <a href={routeTo(["predictions"], { model: model.name })}>predictions</a>
       </div>
       {state !== "ready" && <ModelState model={model} onLoad={reload} />}
-      <Playground model={model} hasSample />
+      <Playground model={model} />
       <section class="section">
         <h2>Now</h2>
         <p class="quiet">{describeEngines(model.engines)}</p>

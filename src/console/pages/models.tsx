@@ -59,47 +59,71 @@ export function describeEngines(engines: readonly Engine[]): string {
 export function ModelFigures({ model }: { model: Model }) {
   const { queue, batch, statistics } = model;
   const points = statistics ? fillStatistics(statistics, Date.now()) : [];
-  const interval = statistics?.interval_seconds ?? 1;
   const last = points.findLast((point) => point.succeeded + point.failed > 0);
-  const rateOf = ({ succeeded, failed }: StatisticsPoint) => (succeeded + failed) / interval;
+  const failed = points.reduce((sum, point) => sum + point.failed, 0);
+  const most = batch.in_use ?? Math.min(batch.max_batch_size, batch.batch_limit ?? Infinity);
   return (
-    <div class="figures">
-      <Figure name="waiting">{formatCount(queue.waiting + queue.delayed)}</Figure>
-      <Figure name="running">{formatCount(queue.running)}</Figure>
-      <Figure name="oldest wait">
-        {queue.oldest_wait_seconds ? formatDuration(queue.oldest_wait_seconds * 1000) : "–"}
-      </Figure>
-      <Figure name="batch, at most">
-        {batch.in_use ?? Math.min(batch.max_batch_size, batch.batch_limit ?? Infinity)}
-      </Figure>
-      {statistics && (
-        <>
-          <Figure name="rate">
-            <Sparkline values={points.map(rateOf)} label="Predictions a second in the last 15 minutes" />
-            {last ? formatRate(rateOf(last)) : "–"}
-          </Figure>
-          <Figure name="p50 / p95">
-            <span class="sparks">
-              <Sparkline
-                values={points.map(({ p95_ms }) => p95_ms)}
-                label="95th percentile of the run time in the last 15 minutes"
-                tone="second"
-              />
-              <Sparkline
-                values={points.map(({ p50_ms }) => p50_ms)}
-                label="Median of the run time in the last 15 minutes"
-              />
-            </span>
-            {last?.p50_ms != null && last.p95_ms != null
-              ? `${formatDuration(last.p50_ms)} / ${formatDuration(last.p95_ms)}`
-              : "–"}
-          </Figure>
-          <Figure name="batch size, mean">{last?.mean_batch_size?.toFixed(1) ?? "–"}</Figure>
+    <>
+      <div class="figures">
+        <Figure name="waiting">{formatCount(queue.waiting + queue.delayed)}</Figure>
+        <Figure name="running">{formatCount(queue.running)}</Figure>
+        <Figure name="oldest wait">
+          {queue.oldest_wait_seconds ? formatDuration(queue.oldest_wait_seconds * 1000) : "–"}
+        </Figure>
+        <Figure name="batch size">
+          {last?.mean_batch_size?.toFixed(1) ?? "–"} <span class="quiet">of {most}</span>
+        </Figure>
+        {statistics && (
           <Figure name="failed, 15 min">
-            {formatCount(points.reduce((sum, { failed }) => sum + failed, 0))}
+            <span class={failed > 0 ? "is-bad-text" : ""}>{formatCount(failed)}</span>
           </Figure>
-        </>
-      )}
+        )}
+      </div>
+      {statistics && last && <Trends points={points} seconds={statistics.interval_seconds} last={last} />}
+      {statistics && !last && <p class="quiet">Nothing ended in the last 15 minutes.</p>}
+    </>
+  );
+}
+
+/** The last 15 minutes as lines, with the last values that there are. */
+function Trends(props: { points: readonly StatisticsPoint[]; seconds: number; last: StatisticsPoint }) {
+  const { points, seconds, last } = props;
+  const rateOf = ({ succeeded, failed }: StatisticsPoint) => (succeeded + failed) / seconds;
+  return (
+    <div class="trends">
+      <figure>
+        <figcaption>
+          rate <strong>{formatRate(rateOf(last))}</strong>
+        </figcaption>
+        <Sparkline values={points.map(rateOf)} label="Predictions a second in the last 15 minutes" />
+      </figure>
+      <figure>
+        <figcaption>
+          p50 <strong>{last.p50_ms === null ? "–" : formatDuration(last.p50_ms)}</strong> p95{" "}
+          <strong>{last.p95_ms === null ? "–" : formatDuration(last.p95_ms)}</strong>
+        </figcaption>
+        <Latency points={points} />
+      </figure>
     </div>
+  );
+}
+
+/** Both lines on one scale. */
+function Latency({ points }: { points: readonly StatisticsPoint[] }) {
+  const max = Math.max(...points.map(({ p95_ms }) => p95_ms ?? 0));
+  return (
+    <span class="sparks">
+      <Sparkline
+        values={points.map(({ p95_ms }) => p95_ms)}
+        max={max}
+        tone="second"
+        label="95th percentile of the time in an engine in the last 15 minutes"
+      />
+      <Sparkline
+        values={points.map(({ p50_ms }) => p50_ms)}
+        max={max}
+        label="Median of the time in an engine in the last 15 minutes"
+      />
+    </span>
   );
 }

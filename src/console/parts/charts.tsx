@@ -10,10 +10,12 @@ const HEIGHT = 28;
 export function Sparkline(props: {
   values: readonly (number | null)[];
   label: string;
-  tone?: "main" | "second" | "bad";
+  tone?: "main" | "second";
+  /** What is at the top. Default: the largest value. */
+  max?: number;
 }) {
   const { values, label, tone = "main" } = props;
-  const max = Math.max(...values.map((value) => value ?? 0), 0);
+  const max = props.max ?? Math.max(...values.map((value) => value ?? 0), 0);
   if (max === 0) return <span class="spark is-empty" role="img" aria-label={`${label}: nothing yet`} />;
   const step = WIDTH / Math.max(1, values.length - 1);
   const lines: string[] = [];

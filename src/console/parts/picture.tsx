@@ -129,18 +129,24 @@ function Outline({ points, colour }: { points: string; colour: string }) {
   );
 }
 
-/** By its outlines, or where it has none, by its pixels. */
+/** Its pixels, and its outlines to be pointed at; where the pixels are missing, the outlines filled. */
 function MaskShape({ finding, size, colour }: { finding: Found; size: Size; colour: string }) {
   const { Poly: outlines = [], Rle: runs } = finding.Msk ?? {};
-  const pixels = useMemo(
-    () => (outlines.length === 0 && runs ? drawMask(runs.counts, runs.size, colour) : undefined),
-    [runs, colour],
+  const pixels = useMemo(() => (runs ? drawMask(runs.counts, runs.size, colour) : undefined), [runs, colour]);
+  return (
+    <>
+      {pixels && <image class="mask" href={pixels} {...size} preserveAspectRatio="none" />}
+      {outlines.map((outline, index) => (
+        <polygon
+          key={index}
+          class={pixels ? "outline" : "outline mask"}
+          points={pointsOf(outline, size)}
+          fill={pixels ? "transparent" : colour}
+          stroke={colour}
+        />
+      ))}
+    </>
   );
-  if (pixels) return <image class="mask" href={pixels} {...size} preserveAspectRatio="none" />;
-  if (outlines.length === 0) return null;
-  // One path, so that an outline inside of another one is a hole.
-  const path = outlines.map((outline) => `M${pointsOf(outline, size)}Z`).join("");
-  return <path class="mask" d={path} fill={colour} fill-rule="evenodd" stroke={colour} />;
 }
 
 /** The mask as a picture; undefined where it is damaged. */

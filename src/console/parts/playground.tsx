@@ -43,7 +43,8 @@ const FORM_TITLES: Record<InputForm, string> = {
   request: "Request",
 };
 
-export function Playground({ model, hasSample = false }: { model: Model; hasSample?: boolean }) {
+/** @param isStart large, as the first thing that is seen */
+export function Playground({ model, isStart = false }: { model: Model; isStart?: boolean }) {
   const session = useSession();
   const forms = inputFormsOf(model);
   const [form, setForm] = useState(forms[0]!);
@@ -92,7 +93,7 @@ export function Playground({ model, hasSample = false }: { model: Model; hasSamp
   const pictures = prediction ? picturesOfPrediction(prediction.id) : picturesOf(files);
 
   return (
-    <section class="playground">
+    <section class={isStart ? "playground is-start" : "playground"}>
       {forms.length > 1 && (
         <Tabs
           label="What goes in"
@@ -116,7 +117,7 @@ export function Playground({ model, hasSample = false }: { model: Model; hasSamp
             inputs={fileInputsOf(model)}
             files={files}
             isDisabled={session.read_only}
-            sample={hasSample && takesPictures(model) ? `${SERVER}console/sample.jpg` : undefined}
+            sample={takesPictures(model) ? `${SERVER}console/sample.jpg` : undefined}
             onChoose={choose}
           />
         )}
@@ -140,8 +141,8 @@ export function Playground({ model, hasSample = false }: { model: Model; hasSamp
             />
           </label>
         )}
-        <SettingFields model={model} settings={settings} onChange={setSettings} form={current} />
-        <div class="row actions">
+        <div class="controls">
+          <SettingFields model={model} settings={settings} onChange={setSettings} form={current} />
           <button
             class="main"
             type="submit"
@@ -154,23 +155,26 @@ export function Playground({ model, hasSample = false }: { model: Model; hasSamp
               Cancel
             </button>
           )}
-          <span class="quiet" role="status">
-            {session.read_only ? "This console is read-only." : draft.missing}
+          <span class="outcome" role="status">
+            {prediction ? (
+              <>
+                <StatusMark status={prediction.status} />{" "}
+                <a href={routeTo(["predictions", model.name, prediction.id])}>
+                  <code>{prediction.id}</code>
+                </a>
+              </>
+            ) : session.read_only ? (
+              "This console is read-only."
+            ) : (
+              draft.missing
+            )}
           </span>
         </div>
       </form>
       {submission.error && <ErrorNote error={submission.error} />}
       {cancellation.error && <ErrorNote error={cancellation.error} />}
       {prediction ? (
-        <>
-          <p class="row prediction-line">
-            <StatusMark status={prediction.status} />
-            <a href={routeTo(["predictions", model.name, prediction.id])}>
-              <code>{prediction.id}</code>
-            </a>
-          </p>
-          <PredictionResult key={prediction.id} prediction={prediction} pictures={pictures} />
-        </>
+        <PredictionResult key={prediction.id} prediction={prediction} pictures={pictures} />
       ) : (
         pictures.length > 0 && <PlainPictures pictures={pictures} />
       )}
