@@ -79,9 +79,7 @@ function RunProgress({ run, summary }: { run: BulkRun; summary: BulkSummary | un
         <Figure name="failed">
           <span class={counts.failed > 0 ? "is-bad-text" : ""}>{formatCount(counts.failed)}</span>
         </Figure>
-        <Figure name={ended ? "rate of the whole run" : "rate"}>
-          {rate === null ? "–" : formatRate(rate)}
-        </Figure>
+        <Figure name={ended ? "mean rate" : "rate"}>{rate === null ? "–" : formatRate(rate)}</Figure>
         <Figure name={ended ? "time" : "time left"}>{timeOf(run).replace(" left", "")}</Figure>
         {summary && <Figure name="findings">{formatCount(summary.counts.findings)}</Figure>}
         {summary && summary.counts.without_findings > 0 && (

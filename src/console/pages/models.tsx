@@ -31,7 +31,7 @@ export function ModelsPage() {
 function ModelCard({ model, onLoad }: { model: Model; onLoad: () => void }) {
   const state = stateOf(model);
   return (
-    <article class="card">
+    <article class={state === "failed" ? "card is-failed" : "card"}>
       <header class="row">
         <h2>
           <a href={routeTo(["models", model.name])}>{model.name}</a>

@@ -157,23 +157,23 @@ export function PartsBar({ parts, label }: { parts: readonly Part[]; label: stri
         role="img"
         aria-label={`${label}: ${formatDuration(total)}`}
       >
-        {parts.map(({ name, ms }, index) => {
+        {parts.map(({ name, ms }) => {
           const width = total === 0 ? 0 : (ms / total) * 100;
           const x = at;
           at += width;
           return (
-            <rect key={name} class={`part part-${index}`} x={x} width={width} height="10">
+            <rect key={name} class={`part-${name}`} x={x} width={width} height="10">
               <title>{`${name}: ${formatDuration(ms)}`}</title>
             </rect>
           );
         })}
       </svg>
       <dl>
-        {parts.map(({ name, ms }, index) => (
+        {parts.map(({ name, ms }) => (
           <div key={name}>
             <dt>
               <svg viewBox="0 0 10 10" width="10" height="10" aria-hidden="true">
-                <rect class={`part part-${index}`} width="10" height="10" rx="2" />
+                <rect class={`part-${name}`} width="10" height="10" rx="2" />
               </svg>
               {name}
             </dt>

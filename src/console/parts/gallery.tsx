@@ -13,7 +13,7 @@ import { RawJson } from "./result.tsx";
 import { nameOf } from "./runCharts.tsx";
 import { ErrorDetail, ErrorNote, Loading, Message, StatusMark } from "./states.tsx";
 
-const PAGE_SIZE = 48;
+const PAGE_SIZE = 24;
 const SORTS = [
   ["line", "as they ended"],
   ["-score", "most sure first"],
@@ -110,15 +110,24 @@ export function Gallery(props: { run: BulkRun; labels: BulkSummary["labels"]; qu
       )}
       {opened !== "" && (
         <EntryDialog
-          key={opened}
           run={run}
           index={opened}
           known={entries.find(({ index }) => String(index) === opened)}
+          neighbours={neighboursOf(entries, opened)}
+          onOpen={(index) => change({ entry: index })}
           onClose={() => change({})}
         />
       )}
     </section>
   );
+}
+
+/** The entries before and after one, among those that are shown. */
+function neighboursOf(entries: readonly BulkEntry[], opened: string): { before?: string; after?: string } {
+  const at = entries.findIndex(({ index }) => String(index) === opened);
+  if (at < 0) return {};
+  const [before, after] = [entries[at - 1], entries[at + 1]];
+  return { ...(before && { before: String(before.index) }), ...(after && { after: String(after.index) }) };
 }
 
 function GalleryFilter(props: {
@@ -217,15 +226,18 @@ function EntryDialog(props: {
   run: BulkRun;
   index: string;
   known: BulkEntry | undefined;
+  neighbours: { before?: string; after?: string };
+  onOpen: (index: string) => void;
   onClose: () => void;
 }) {
-  const { run, index, known, onClose } = props;
+  const { run, index, known, neighbours, onOpen, onClose } = props;
   const dialog = useRef<HTMLDialogElement>(null);
   const path = known ? undefined : pathOf(["bulk", run.id, "entries", index]);
   const { data, error } = useAnswer<BulkEntry>(path);
   const entry = known ?? data;
   const [hovered, setHovered] = useState<number>();
   useEffect(() => dialog.current?.showModal(), []);
+  useEffect(() => setHovered(undefined), [index]);
   const findings = findingsOf(entry?.response ?? null);
   return (
     <dialog
@@ -237,14 +249,34 @@ function EntryDialog(props: {
         // The ground behind it is the dialog itself.
         if (event.target === dialog.current) dialog.current?.close();
       }}
+      onKeyDown={(event) => {
+        if (event.key === "ArrowLeft" && neighbours.before) onOpen(neighbours.before);
+        if (event.key === "ArrowRight" && neighbours.after) onOpen(neighbours.after);
+      }}
     >
       <div class="entry-content">
         <div class="row">
           <h2>{entry ? nameOf(entry) : `Entry ${index}`}</h2>
           {entry && <StatusMark status={entry.status} />}
-          <button type="button" class="close" onClick={() => dialog.current?.close()}>
-            Close
-          </button>
+          <span class="row end">
+            <button
+              type="button"
+              disabled={!neighbours.before}
+              onClick={() => neighbours.before && onOpen(neighbours.before)}
+            >
+              Previous
+            </button>
+            <button
+              type="button"
+              disabled={!neighbours.after}
+              onClick={() => neighbours.after && onOpen(neighbours.after)}
+            >
+              Next
+            </button>
+            <button type="button" onClick={() => dialog.current?.close()}>
+              Close
+            </button>
+          </span>
         </div>
         {error && <ErrorNote error={error} />}
         {entry?.error && <ErrorDetail error={entry.error} />}
@@ -272,9 +304,13 @@ function EntryDialog(props: {
             ))}
           </ul>
         )}
-        {entry?.timings && <PartsBar parts={partsOfTimings(entry.timings)} label="Time" />}
-        {entry && entry.duration_ms !== null && (
-          <p class="quiet">{formatDuration(entry.duration_ms)} in the engine</p>
+        {entry?.timings && entry.duration_ms !== null && (
+          <section class="timing">
+            <h3>
+              {formatDuration(entry.duration_ms)} <span class="quiet">in the engine</span>
+            </h3>
+            <PartsBar parts={partsOfTimings(entry.timings).slice(1)} label="Time in the engine" />
+          </section>
         )}
         {entry?.response && <RawJson value={entry.response} />}
       </div>
