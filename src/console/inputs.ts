@@ -14,7 +14,9 @@ export function inputFormsOf(model: Model): InputForm[] {
   if (fileInputsOf(model).length > 0 && !(isOnlyRaw && model.takes_tensors)) forms.push("files");
   if (takesText(model)) forms.push("text");
   if (model.takes_tensors && model.tensors) forms.push("tensors");
-  return forms.length > 0 ? forms : model.inputs === null ? ["files", "request"] : ["request"];
+  // One that needs no file may go by keys of its own.
+  if (inputs.every(({ required }) => !required) && !forms.includes("tensors")) forms.push("request");
+  return forms;
 }
 
 function takesText({ inputs, required_keys: keys, embeds }: Model): boolean {
