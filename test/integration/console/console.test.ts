@@ -27,7 +27,7 @@ const boats = findSamplePhoto("nagasaki-boats")!;
 const run = promisify(execFile);
 
 const detector = { loader: "CenterNetModelLoader", model_path: ["demo://centernet"], class_names: ["coco"] };
-const scripted = { loader: "ScriptedModelLoader", model_loader_file: SCRIPTED_LOADER, attempts: 1 };
+const scripted = { loader: "ScriptedModelLoader", model_loader_file: SCRIPTED_LOADER, max_batch_size: 1 };
 
 describe.skipIf(whyNoRedis ?? whyNoBrowser)("the console", () => {
   let folder: string;
@@ -103,15 +103,15 @@ describe.skipIf(whyNoRedis ?? whyNoBrowser)("the console", () => {
       "image/jpeg",
       "?C_threshold=0.42",
     );
-    const findings = expected.result!.Fs as Finding[];
+    const findings = expected.result!.Fs;
     expect(findings).toHaveLength(5);
     const drawn = await drawnBoxes();
     expect(drawn).toHaveLength(5);
     for (const { Lb, Dm } of findings) {
-      const nearest = drawn.find(({ X, Y }) => Math.hypot(X - Dm.X!, Y - Dm.Y!) < 0.005);
+      const nearest = drawn.find(({ X, Y }) => Math.hypot(X - Dm.X, Y - Dm.Y) < 0.005);
       expect(nearest).toMatchObject({ label: Lb, colour: labelColour(Lb) });
-      expect(nearest!.W).toBeCloseTo(Dm.W!, 2);
-      expect(nearest!.H).toBeCloseTo(Dm.H!, 2);
+      expect(nearest!.W).toBeCloseTo(Dm.W, 2);
+      expect(nearest!.H).toBeCloseTo(Dm.H, 2);
     }
     // Those of docs/http-api.md: the sheep at the left.
     expect(drawn.some(({ X, Y }) => Math.abs(X - 0.2942) < 0.01 && Math.abs(Y - 0.1029) < 0.01)).toBe(true);
@@ -258,10 +258,10 @@ describe.skipIf(whyNoRedis ?? whyNoBrowser)("the console", () => {
     await page.locator(".failures").getByText("The input can't be used").waitFor();
     await expect.poll(() => page.locator(".tile").count()).toBe(13);
 
-    await page.getByLabel("Label", { exact: true }).selectOption("sheep");
+    await page.getByRole("combobox", { name: "Label", exact: true }).selectOption("sheep");
     await expect.poll(() => page.locator(".tile").count()).toBe(6);
     expect(await page.locator(".tile-name").allInnerTexts()).not.toContain("boats-1.jpg");
-    await page.getByLabel("Label", { exact: true }).selectOption("");
+    await page.getByRole("combobox", { name: "Label", exact: true }).selectOption("");
     await expect.poll(() => page.locator(".tile").count()).toBe(13);
     await page.locator(".tile img").first().waitFor();
     await screenshot(page, "console-bulk", 1500);
@@ -274,7 +274,7 @@ describe.skipIf(whyNoRedis ?? whyNoBrowser)("the console", () => {
     await page.keyboard.press("Escape");
     await dialog.waitFor({ state: "detached" });
 
-    await page.getByLabel("Status", { exact: true }).selectOption("failed");
+    await page.getByRole("combobox", { name: "Status", exact: true }).selectOption("failed");
     await expect.poll(() => page.locator(".tile").allInnerTexts()).toHaveLength(1);
     expect(await page.locator(".tile").innerText()).toContain("broken.jpg");
     for (const format of ["NDJSON", "CSV", "COCO"]) {
