@@ -132,7 +132,7 @@ describe.skipIf(whyNoRedis).each(Object.entries(WAYS))("below a path, where the 
     await send("DELETE", origin() + run.links.self);
   });
 
-  test.skipIf(whyNoBrowser)("a browser shows both pages, and tries a call out", async () => {
+  test.skipIf(whyNoBrowser)("a browser shows both pages", async () => {
     const browser = await openBrowser(origin());
     const { page, complaints } = browser;
     try {
