@@ -404,6 +404,7 @@ describe("the tables of the documents", () => {
       ...tableFaults("Keys of the file", properties),
       ...tableFaults("Keys of a model", ofModel),
       ...tableFaults("Keys of webhooks", properties["webhooks"]!.properties!),
+      ...tableFaults("Keys of the console", properties["console"]!.properties!),
     ]).toEqual([]);
   });
 
