@@ -1,0 +1,195 @@
+/** Calls of the HTTP API, and state that follows what it answers. */
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import type { Problem } from "../core/problem.ts";
+
+/** The server's address as the page knows it, ending in "/". */
+export const SERVER = new URL(".", document.baseURI).href;
+
+/** A refusal, or `status` 0 where nobody answered. */
+export class CallError extends Error {
+  readonly status: number;
+  readonly title: string;
+  readonly problem: Partial<Problem>;
+
+  constructor(status: number, problem: Partial<Problem>) {
+    super(problem.detail ?? problem.title ?? `the server answered ${status}`);
+    this.status = status;
+    this.title = problem.title ?? (status === 0 ? "The server can't be reached" : `HTTP ${status}`);
+    this.problem = problem;
+  }
+}
+
+/** A link of an answer, wherever the server believes to be: what it points to is below this server. */
+export function resolveLink(link: string): string {
+  const at = link.indexOf("/v1/");
+  return new URL(at < 0 ? link.replace(/^\//, "") : link.slice(at + 1), SERVER).href;
+}
+
+/** The path of something below `/v1`, and a query of what is given. */
+export function pathOf(
+  parts: readonly (string | number)[],
+  query: Record<string, string | number | boolean | undefined> = {},
+): string {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== "");
+  const path = `v1/${parts.map((part) => encodeURIComponent(part)).join("/")}`;
+  const tail = new URLSearchParams(given.map(([key, value]) => [key, String(value)])).toString();
+  return tail === "" ? path : `${path}?${tail}`;
+}
+
+interface CallOptions {
+  method?: "GET" | "POST" | "DELETE";
+  /** Sent as JSON, unless it is a file or a form. */
+  body?: unknown;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+}
+
+let onUnauthorized = (): void => {};
+
+/** Who is notified when the server wants a key. */
+export function whenUnauthorized(notify: () => void): void {
+  onUnauthorized = notify;
+}
+
+/**
+ * The answer's JSON; undefined where it has none.
+ * @throws CallError
+ */
+export async function call<T>(
+  path: string,
+  { method = "GET", body, headers, signal }: CallOptions = {},
+): Promise<T> {
+  const isJson = body !== undefined && !(body instanceof Blob) && !(body instanceof FormData);
+  let answer: Response;
+  try {
+    answer = await fetch(new URL(path, SERVER), {
+      method,
+      headers: {
+        // Or a server without HTTPS would have the browser ask for a password.
+        "X-Requested-With": "infermill-console",
+        ...(isJson && { "Content-Type": "application/json" }),
+        ...headers,
+      },
+      ...(body !== undefined && { body: isJson ? JSON.stringify(body) : (body as BodyInit) }),
+      ...(signal && { signal }),
+    });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new CallError(0, {
+      detail: "The server can't be reached. It is asked again as soon as it answers.",
+    });
+  }
+  if (answer.status === 204) return undefined as T;
+  const content = (await answer.json().catch(() => undefined)) as T | undefined;
+  if (answer.ok && content !== undefined) return content;
+  if (answer.status === 401) onUnauthorized();
+  throw new CallError(answer.status, content ?? {});
+}
+
+/** Whether a part of the API is not there on this server. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof CallError && (error.status === 404 || error.status === 405);
+}
+
+export interface Loaded<T> {
+  data: T | undefined;
+  /** Of the last try; `data` is the last that came. */
+  error: CallError | undefined;
+  reload: () => void;
+}
+
+/**
+ * What a path answers, asked for again every `everyMs` while the page can be seen, until `isDone`.
+ * @param path undefined: nothing is asked for
+ */
+export function useAnswer<T>(
+  path: string | undefined,
+  { everyMs, isDone }: { everyMs?: number; isDone?: (data: T) => boolean } = {},
+): Loaded<T> {
+  const [state, setState] = useState<{ path?: string | undefined; data?: T; error?: CallError }>({});
+  const [turn, setTurn] = useState(0);
+  const done = useRef(isDone);
+  done.current = isDone;
+  const reload = useCallback(() => setTurn((count) => count + 1), []);
+
+  useEffect(() => {
+    if (path === undefined) return undefined;
+    const stop = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const later = (ms: number) => {
+      if (!stop.signal.aborted) timer = setTimeout(load, ms);
+    };
+    const load = async () => {
+      if (document.hidden) return later(500);
+      try {
+        const data = await call<T>(path, { signal: stop.signal });
+        setState({ path, data });
+        if (everyMs !== undefined && !done.current?.(data)) later(everyMs);
+      } catch (error) {
+        if (stop.signal.aborted) return;
+        const refusal = error instanceof CallError ? error : new CallError(0, { detail: String(error) });
+        setState((last) => ({ ...(last.path === path && last), path, error: refusal }));
+        if (refusal.status === 0 || (everyMs !== undefined && refusal.status >= 500))
+          later(Math.max(2000, everyMs ?? 0));
+      }
+    };
+    void load();
+    return () => {
+      stop.abort();
+      clearTimeout(timer);
+    };
+  }, [path, everyMs, turn]);
+
+  const isCurrent = state.path === path;
+  return {
+    data: isCurrent ? state.data : undefined,
+    error: isCurrent ? state.error : undefined,
+    reload,
+  };
+}
+
+/**
+ * Server-sent events, until `isLast`. The browser connects again by itself.
+ * @param path undefined: nothing is followed
+ */
+export function useEvents<T>(
+  path: string | undefined,
+  event: string,
+  onData: (data: T) => void,
+  isLast: (data: T) => boolean,
+): void {
+  const handlers = useRef({ onData, isLast });
+  handlers.current = { onData, isLast };
+  useEffect(() => {
+    if (path === undefined) return undefined;
+    const source = new EventSource(new URL(path, SERVER));
+    source.addEventListener(event, (message) => {
+      const data = JSON.parse((message as MessageEvent<string>).data) as T;
+      handlers.current.onData(data);
+      if (handlers.current.isLast(data)) source.close();
+    });
+    return () => source.close();
+  }, [path, event]);
+}
+
+/** Something that a button does: whether it is under way, and why it failed. */
+export function useAction<A extends unknown[]>(
+  act: (...args: A) => Promise<void>,
+): { run: (...args: A) => void; isBusy: boolean; error: CallError | undefined; clear: () => void } {
+  const [isBusy, setBusy] = useState(false);
+  const [error, setError] = useState<CallError>();
+  const latest = useRef(act);
+  latest.current = act;
+  const run = useCallback((...args: A) => {
+    setBusy(true);
+    setError(undefined);
+    latest
+      .current(...args)
+      .catch((reason: unknown) =>
+        setError(reason instanceof CallError ? reason : new CallError(-1, { detail: String(reason) })),
+      )
+      .finally(() => setBusy(false));
+  }, []);
+  const clear = useCallback(() => setError(undefined), []);
+  return { run, isBusy, error, clear };
+}

@@ -1,0 +1,162 @@
+/** One bulk run: how far it is, what failed, what was found, where its time went. */
+import { useState } from "preact/hooks";
+import { call, isMissing, pathOf, SERVER, useAction, useAnswer, useEvents } from "../api.ts";
+import type { BulkRun, BulkSummary } from "../answers.ts";
+import { hasEnded } from "../../core/bulkRun.ts";
+import { formatAgo, formatCount, formatRate, formatTime, plural } from "../format.ts";
+import { routeTo } from "../route.ts";
+import { useSession } from "../session.ts";
+import { Figure } from "../parts/charts.tsx";
+import { Failures, RunCharts } from "../parts/runCharts.tsx";
+import { Gallery } from "../parts/gallery.tsx";
+import { Progress, timeOf } from "../parts/runTable.tsx";
+import { ConfirmButton, ErrorDetail, ErrorNote, Loading, StatusMark } from "../parts/states.tsx";
+
+export function BulkRunPage({ id, query }: { id: string; query: URLSearchParams }) {
+  const path = pathOf(["bulk", id]);
+  const { data, error, reload } = useAnswer<BulkRun>(path);
+  const [followed, setFollowed] = useState<BulkRun>();
+  const isFollowed = data !== undefined && !hasEnded(data.status);
+  useEvents<BulkRun>(
+    isFollowed ? `${path}/events` : undefined,
+    "progress",
+    (next) => {
+      setFollowed(next);
+      if (hasEnded(next.status)) reload();
+    },
+    ({ status }) => hasEnded(status),
+  );
+  const run = isFollowed ? (followed ?? data) : data;
+  const ended = run !== undefined && hasEnded(run.status);
+  // Asked for once more when it has ended.
+  const summaryPath = run && pathOf(["bulk", id, "summary"], ended ? { of: run.status } : {});
+  const summary = useAnswer<BulkSummary>(summaryPath, ended ? {} : { everyMs: 3000 });
+  const [lastSummary, setLastSummary] = useState<BulkSummary>();
+  if (summary.data && summary.data !== lastSummary) setLastSummary(summary.data);
+  if (!run) return error ? <ErrorNote error={error} onRetry={reload} /> : <Loading what="the run" />;
+  const shown = summary.data ?? lastSummary;
+  return (
+    <>
+      <div class="page-head">
+        <h1>
+          {run.folder ?? "manifest"}
+          {run.glob && <span class="quiet"> {run.glob}</span>}
+        </h1>
+        <StatusMark status={run.status} />
+        <Actions run={run} onChange={reload} />
+      </div>
+      <p class="quiet">
+        <code>{run.id}</code> · <a href={routeTo(["models", run.model])}>{run.model}</a> · {run.priority}{" "}
+        priority ·{" "}
+        <time dateTime={run.created_at} title={formatTime(run.created_at)}>
+          {formatAgo(run.created_at)}
+        </time>
+        {shown?.configuration.from_command_line && " · from the command line"}
+      </p>
+      {run.error && <ErrorDetail error={run.error} />}
+      <RunProgress run={run} summary={shown} />
+      {shown && <Failures summary={shown} />}
+      <Gallery run={run} labels={shown?.labels ?? []} query={query} />
+      {shown && <RunCharts summary={shown} query={query} />}
+      {summary.error && !isMissing(summary.error) && (
+        <ErrorNote error={summary.error} onRetry={summary.reload} />
+      )}
+    </>
+  );
+}
+
+function RunProgress({ run, summary }: { run: BulkRun; summary: BulkSummary | undefined }) {
+  const { counts, images_per_second: rate, status } = run;
+  const ended = hasEnded(status);
+  return (
+    <section class="run-progress">
+      {ended && summary && <p class="verdict">{summary.verdict}</p>}
+      <Progress run={run} />
+      <div class="figures">
+        <Figure name={status === "walking" ? "found so far" : "done"}>
+          {formatCount(counts.done)} <span class="quiet">of {formatCount(counts.total)}</span>
+        </Figure>
+        <Figure name="failed">
+          <span class={counts.failed > 0 ? "is-bad-text" : ""}>{formatCount(counts.failed)}</span>
+        </Figure>
+        <Figure name={ended ? "mean rate" : "rate"}>{rate === null ? "–" : formatRate(rate)}</Figure>
+        <Figure name={ended ? "time" : "time left"}>{timeOf(run).replace(" left", "")}</Figure>
+        {summary && <Figure name="findings">{formatCount(summary.counts.findings)}</Figure>}
+        {summary && summary.counts.without_findings > 0 && (
+          <Figure name="without any">{formatCount(summary.counts.without_findings)}</Figure>
+        )}
+        <Figure name="left out">{formatCount(run.skipped.total)}</Figure>
+      </div>
+    </section>
+  );
+}
+
+function Actions({ run, onChange }: { run: BulkRun; onChange: () => void }) {
+  const { read_only: isReadOnly } = useSession();
+  const path = pathOf(["bulk", run.id]);
+  const ended = hasEnded(run.status);
+  const cancel = useAction(async () => {
+    await call(`${path}/cancel`, { method: "POST" });
+    onChange();
+  });
+  const resume = useAction(async () => {
+    await call(`${path}/resume`, { method: "POST" });
+    onChange();
+  });
+  const remove = useAction(async () => {
+    await call(path, { method: "DELETE" });
+    location.hash = routeTo(["bulk"]);
+  });
+  const error = cancel.error ?? resume.error ?? remove.error;
+  return (
+    <>
+      {!isReadOnly && !ended && (
+        <ConfirmButton
+          label="Cancel the run"
+          question={`Stop after ${plural(run.counts.done, "entry", "entries")}?`}
+          isDisabled={cancel.isBusy}
+          onConfirm={() => cancel.run()}
+        />
+      )}
+      {!isReadOnly && (run.status === "cancelled" || run.status === "failed") && (
+        <button type="button" disabled={resume.isBusy} onClick={() => resume.run()}>
+          Resume
+        </button>
+      )}
+      <Downloads run={run} />
+      {!isReadOnly && ended && (
+        <ConfirmButton
+          label="Delete"
+          question="Delete the run and its results?"
+          isDisabled={remove.isBusy}
+          onConfirm={() => remove.run()}
+        />
+      )}
+      {error && <ErrorNote error={error} />}
+    </>
+  );
+}
+
+function Downloads({ run: { id, status } }: { run: BulkRun }) {
+  const linkTo = (format: string) =>
+    new URL(pathOf(["bulk", id, "results"], { format, follow: false }), SERVER).href;
+  return (
+    <span class="downloads" role="group" aria-label="Download the results">
+      {["ndjson", "csv", "coco"].map((format) => (
+        <a
+          key={format}
+          class="button"
+          href={linkTo(format)}
+          download={`${id}.${format === "coco" ? "json" : format}`}
+        >
+          {format === "coco" ? "COCO" : format.toUpperCase()}
+        </a>
+      ))}
+      {hasEnded(status) && (
+        <a class="button" href={new URL(pathOf(["bulk", id, "report"]), SERVER).href}>
+          Report
+        </a>
+      )}
+    </span>
+  );
+}

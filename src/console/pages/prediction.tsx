@@ -1,0 +1,119 @@
+/** One prediction: its picture, timeline, attempts, answer or error, and its webhook deliveries. */
+import { useState } from "preact/hooks";
+import { call, pathOf, resolveLink, useAction, useAnswer, useEvents } from "../api.ts";
+import type { Delivery, Prediction } from "../answers.ts";
+import { isFinal } from "../../core/prediction.ts";
+import { formatAgo, formatTime } from "../format.ts";
+import { routeTo } from "../route.ts";
+import { picturesOfPrediction, rememberPictures } from "../sentPictures.ts";
+import { useSession } from "../session.ts";
+import { DeliveryList } from "../parts/deliveries.tsx";
+import { PredictionResult } from "../parts/result.tsx";
+import { ErrorNote, Loading, StatusMark } from "../parts/states.tsx";
+import { Timeline } from "../parts/timeline.tsx";
+
+export function PredictionPage({ model, id }: { model: string; id: string }) {
+  const path = pathOf(["models", model, "predictions", id]);
+  const { data, error, reload } = useAnswer<Prediction>(path);
+  const [followed, setFollowed] = useState<Prediction>();
+  const isRunning = data !== undefined && !isFinal(data.status);
+  useEvents<Prediction>(
+    isRunning ? `${path}/events` : undefined,
+    "status",
+    (prediction) => {
+      setFollowed(prediction);
+      // Its thumbnail and stack come with a reading only.
+      if (isFinal(prediction.status)) reload();
+    },
+    ({ status }) => isFinal(status),
+  );
+  const prediction = isRunning ? (followed ?? data) : data;
+  if (!prediction)
+    return error ? <ErrorNote error={error} onRetry={reload} /> : <Loading what="the prediction" />;
+  return (
+    <>
+      <div class="page-head">
+        <h1>
+          <code>{prediction.id}</code>
+        </h1>
+        <StatusMark status={prediction.status} />
+        <Actions prediction={prediction} onChange={reload} />
+      </div>
+      <p class="quiet">
+        <a href={routeTo(["models", model])}>{model}</a> · accepted{" "}
+        <time dateTime={prediction.created_at} title={formatTime(prediction.created_at)}>
+          {formatAgo(prediction.created_at)}
+        </time>{" "}
+        · {attemptsOf(prediction)}
+      </p>
+      <Timeline prediction={prediction} />
+      <PredictionResult prediction={prediction} pictures={picturesFor(prediction)} />
+      {prediction.stack && (
+        <details>
+          <summary>Stack of the loader</summary>
+          <pre tabIndex={0}>{prediction.stack}</pre>
+        </details>
+      )}
+      <Deliveries path={path} isFinal={isFinal(prediction.status)} />
+    </>
+  );
+}
+
+function attemptsOf({ attempts, status }: Prediction): string {
+  if (attempts === 0) return status === "queued" ? "not started yet" : "never started";
+  return attempts === 1 ? "1 attempt" : `${attempts} attempts`;
+}
+
+function picturesFor({ id, links }: Prediction) {
+  const sent = picturesOfPrediction(id);
+  if (sent.length > 0) return sent;
+  return links.thumbnail ? [{ src: resolveLink(links.thumbnail), name: "Its picture, small" }] : [];
+}
+
+function Actions({ prediction, onChange }: { prediction: Prediction; onChange: () => void }) {
+  const { read_only: isReadOnly } = useSession();
+  const { model, id, status, links } = prediction;
+  const cancel = useAction(async () => {
+    await call(pathOf(["models", model, "predictions", id]), { method: "DELETE" });
+    onChange();
+  });
+  const again = useAction(async () => {
+    const next = await call<Prediction>(resolveLink(links.retry!), { method: "POST" });
+    rememberPictures(next.id, picturesOfPrediction(id));
+    location.hash = routeTo(["predictions", model, next.id]);
+  });
+  if (isReadOnly) return null;
+  return (
+    <>
+      {!isFinal(status) && (
+        <button type="button" disabled={cancel.isBusy} onClick={() => cancel.run()}>
+          Cancel
+        </button>
+      )}
+      {isFinal(status) && links.retry && (
+        <button type="button" disabled={again.isBusy} onClick={() => again.run()}>
+          Run again
+        </button>
+      )}
+      {cancel.error && <ErrorNote error={cancel.error} />}
+      {again.error && <ErrorNote error={again.error} />}
+    </>
+  );
+}
+
+function Deliveries({ path, isFinal: hasEnded }: { path: string; isFinal: boolean }) {
+  const { data, reload } = useAnswer<{ deliveries: Delivery[] }>(
+    hasEnded ? `${path}/deliveries` : undefined,
+    {
+      everyMs: 3000,
+      isDone: ({ deliveries }) => deliveries.every(({ status }) => status !== "pending"),
+    },
+  );
+  if (!data || data.deliveries.length === 0) return null;
+  return (
+    <section class="section">
+      <h2>Webhook</h2>
+      <DeliveryList deliveries={data.deliveries} onReplayed={reload} />
+    </section>
+  );
+}

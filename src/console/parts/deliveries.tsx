@@ -1,0 +1,72 @@
+/** Webhook deliveries with the log of their attempts. */
+import { call, pathOf, useAction } from "../api.ts";
+import type { Delivery } from "../answers.ts";
+import { formatAgo, formatDuration, formatTime, plural } from "../format.ts";
+import { routeTo } from "../route.ts";
+import { useSession } from "../session.ts";
+import { ErrorNote, StatusMark } from "./states.tsx";
+
+export function DeliveryList(props: { deliveries: readonly Delivery[]; onReplayed: () => void }) {
+  return (
+    <ul class="deliveries">
+      {props.deliveries.map((delivery) => (
+        <DeliveryItem key={delivery.id} delivery={delivery} onReplayed={props.onReplayed} />
+      ))}
+    </ul>
+  );
+}
+
+function DeliveryItem({ delivery, onReplayed }: { delivery: Delivery; onReplayed: () => void }) {
+  const { read_only: isReadOnly } = useSession();
+  const { id, url, status, event, prediction, created_at, next_attempt_at, error, attempts } = delivery;
+  const replay = useAction(async () => {
+    await call(pathOf(["webhooks", "deliveries", id, "replay"]), { method: "POST" });
+    onReplayed();
+  });
+  return (
+    <li class="card">
+      <div class="row">
+        <StatusMark status={status} />
+        <code class="url">{url}</code>
+        {!isReadOnly && status !== "pending" && status !== "skipped" && (
+          <button type="button" class="small" disabled={replay.isBusy} onClick={() => replay.run()}>
+            Send again
+          </button>
+        )}
+      </div>
+      <p class="quiet">
+        {event ?? "no event yet"}
+        {prediction && (
+          <>
+            {" of "}
+            <a href={routeTo(["predictions", prediction.model, prediction.id])}>
+              <code>{prediction.id}</code>
+            </a>
+          </>
+        )}
+        {" · "}
+        <time dateTime={created_at} title={formatTime(created_at)}>
+          {formatAgo(created_at)}
+        </time>
+        {next_attempt_at && ` · tried again ${formatTime(next_attempt_at)}`}
+      </p>
+      {error && <p class="row-error">{error}</p>}
+      {attempts.length > 0 && (
+        <details>
+          <summary>{plural(attempts.length, "attempt")}</summary>
+          <ol class="attempts">
+            {attempts.map((attempt) => (
+              <li key={attempt.at}>
+                <time dateTime={attempt.at}>{formatTime(attempt.at)}</time>{" "}
+                {attempt.status === null ? "no answer" : `HTTP ${attempt.status}`} in{" "}
+                {formatDuration(attempt.ms)}
+                {attempt.error && <span class="row-error">{attempt.error}</span>}
+              </li>
+            ))}
+          </ol>
+        </details>
+      )}
+      {replay.error && <ErrorNote error={replay.error} />}
+    </li>
+  );
+}

@@ -1,0 +1,47 @@
+/** Whether a model is ready, and if not, why and what to do. */
+import { call, pathOf, useAction } from "../api.ts";
+import type { Model } from "../answers.ts";
+import { useSession } from "../session.ts";
+import { splitDetail } from "../format.ts";
+import { ErrorNote } from "./states.tsx";
+
+export function stateOf({ state, ready, engines }: Model): "ready" | "loading" | "failed" | "no worker" {
+  if (state !== undefined) return state === "no_worker" ? "no worker" : state;
+  if (ready) return "ready";
+  if (engines.length === 0) return "no worker";
+  return engines.every((engine) => engine.state === "failed") ? "failed" : "loading";
+}
+
+/** Of one that is not ready. */
+export function ModelState({ model, onLoad }: { model: Model; onLoad?: () => void }) {
+  const { read_only: isReadOnly } = useSession();
+  const state = stateOf(model);
+  const reason = model.reason ?? model.engines.find(({ error }) => error)?.error;
+  const load = useAction(async () => {
+    await call(pathOf(["models", model.name, "load"]), { method: "POST" });
+    onLoad?.();
+  });
+  const { head, rest } = splitDetail(reason ?? "");
+  return (
+    <div class={`note ${state === "loading" ? "is-busy" : "is-bad"}`} role="status">
+      <strong>
+        {model.name}{" "}
+        {state === "loading" ? "is loading" : state === "failed" ? "failed to load" : "has no worker"}
+      </strong>
+      {head && <p class="detail">{head}</p>}
+      {rest && (
+        <details>
+          <summary>More</summary>
+          <pre tabIndex={0}>{rest}</pre>
+        </details>
+      )}
+      {model.advice && <p>What to do: {model.advice}</p>}
+      {state === "failed" && !isReadOnly && (
+        <button type="button" disabled={load.isBusy} onClick={() => load.run()}>
+          Load it again
+        </button>
+      )}
+      {load.error && <ErrorNote error={load.error} />}
+    </div>
+  );
+}
