@@ -131,6 +131,8 @@ describe.skipIf(whyNoRedis)("what came out of a bulk run", () => {
     expect(sure.next_cursor).not.toBeNull();
     const [entry] = sure.entries;
     expect(entry).toMatchObject({ status: "succeeded", path: expect.stringMatching(/^sheep/) });
+    const { answer: alone } = await get(`/v1/bulk/${run.id}/entries/${entry!.index}`);
+    expect(alone.status).toBe(200);
     const { answer, bytes } = await get(entry!.links.thumbnail!);
     expect(answer.headers.get("Content-Type")).toBe("image/jpeg");
     expect(await sharp(bytes).metadata()).toMatchObject({ format: "jpeg", width: 320 });

@@ -99,7 +99,7 @@ test("a page of a run that continues can be continued", async () => {
 test("an entry is found by its index, with and without the place of its line", async () => {
   const place = JSON.stringify(lines[0]).length + 1;
   for (const at of [undefined, place, 5, 1e9])
-    expect(await findResult(results, lines[1]!.index, at)).toEqual(lines[1]);
+    expect(await findResult(results, lines[1]!.index, at)).toEqual({ result: lines[1], at: place });
   expect(await findResult(results, COUNT)).toBeUndefined();
   expect(await findResult(join(folder, "none"), 0)).toBeUndefined();
 });
