@@ -105,6 +105,21 @@ export async function annotatedThumbnail(
   }
 }
 
+/**
+ * The picture as a JPEG, upright, as large as it is.
+ * @throws BadInputError where it is no picture that can be decoded
+ */
+export async function uprightJpeg(bytes: Buffer, maxPixels: number): Promise<Buffer> {
+  try {
+    const image = WRITABLE[sniffPicture(bytes) ?? "JPEG"]
+      ? sharp(bytes, { limitInputPixels: maxPixels, autoOrient: true })
+      : await openDecoded(bytes, maxPixels);
+    return await image.flatten({ background: "#fff" }).jpeg({ quality: QUALITY }).toBuffer();
+  } catch (cause) {
+    throw new BadInputError(`the picture can't be decoded: ${(cause as Error).message}`, { cause });
+  }
+}
+
 /** A picture that sharp can't read, as it is. */
 async function openDecoded(bytes: Buffer, maxPixels: number): Promise<Sharp> {
   const whole = { width: Infinity, height: Infinity };

@@ -2,7 +2,7 @@
  * Results as CSV: a row for each finding, and one for an entry without any. What failed says so in its row and has no
  * number of findings, so that it can't be taken for an entry in which nothing was found.
  */
-import { stringify } from "csv-stringify";
+import { stringify } from "csv-stringify/sync";
 import { durationOf } from "../bulk/countedResults.ts";
 import { readResults } from "../bulk/summary.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
@@ -38,24 +38,28 @@ const COLUMNS = [
 
 type Row = Partial<Record<(typeof COLUMNS)[number], Cell>>;
 
+/** Rows that are written together. */
+const ROWS_A_BLOCK = 500;
+
 /** With a line of headings; what a spreadsheet would take for a formula begins with "'". */
 export async function* writeCsv(resultsFile: string): AsyncGenerator<string> {
-  const stringifier = stringify({
-    header: true,
-    columns: [...COLUMNS],
-    // A path or a label may come from anyone.
-    escape_formulas: true,
-    cast: { number: String },
-    encoding: "utf8",
-  });
-  const write = async () => {
-    for await (const { text } of readResults(resultsFile))
-      for (const row of rowsOf(JSON.parse(text) as BulkResult))
-        if (!stringifier.write(row)) await new Promise<void>((resolve) => stringifier.once("drain", resolve));
-    stringifier.end();
-  };
-  write().catch((error: unknown) => stringifier.destroy(error as Error));
-  for await (const chunk of stringifier) yield String(chunk);
+  yield `${COLUMNS.join(",")}\n`;
+  let rows: Row[] = [];
+  for await (const { text } of readResults(resultsFile)) {
+    rows.push(...rowsOf(JSON.parse(text) as BulkResult));
+    if (rows.length < ROWS_A_BLOCK) continue;
+    yield format(rows);
+    rows = [];
+  }
+  yield format(rows);
+}
+
+function format(rows: readonly Row[]): string {
+  // A path or a label may come from anyone.
+  return stringify(
+    rows.map((row) => COLUMNS.map((column) => row[column])),
+    { escape_formulas: true },
+  );
 }
 
 function rowsOf(entry: BulkResult): Row[] {

@@ -120,7 +120,8 @@ function measure({ result, timings }: BulkResult, label: string | undefined) {
   };
 }
 
-function entryOf(run: string, result: BulkResult, at: number, label: string | undefined): BulkEntryResult {
+/** @param at where its line begins in the results */
+export function entryOf(run: string, result: BulkResult, at: number, label?: string): BulkEntryResult {
   const { index, line, status, error, outputs, timings, finished_at } = result;
   // A folder that can't be opened has a line, too.
   const hasPicture = !result.path?.endsWith("/");
@@ -140,17 +141,18 @@ function entryOf(run: string, result: BulkResult, at: number, label: string | un
 }
 
 /**
- * The result of one entry; undefined where it has not ended.
- * @param at where its line begins, as far as that is known
+ * The result of one entry, and where its line begins; undefined where it has not ended.
+ * @param at where it may begin
  */
 export async function findResult(
   resultsFile: string,
   index: number,
   at?: number,
-): Promise<BulkResult | undefined> {
+): Promise<{ result: BulkResult; at: number } | undefined> {
   for (const from of at === undefined ? [0] : [at, 0]) {
-    for await (const { text } of readResults(resultsFile, from)) {
-      if (Number(BEGINNING.exec(text)?.[1]) === index) return JSON.parse(text) as BulkResult;
+    for await (const { text, at: place } of readResults(resultsFile, from)) {
+      if (Number(BEGINNING.exec(text)?.[1]) === index)
+        return { result: JSON.parse(text) as BulkResult, at: place };
       if (from > 0) break;
     }
   }

@@ -3,7 +3,7 @@ import type { Request, Response } from "express";
 import { z } from "zod";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
 import { jsonAnswer, problemAnswers, problemSchema } from "../../api/operations.ts";
-import { hasEnded, SKIP_REASONS, type BulkResult } from "../../core/bulkRun.ts";
+import { hasEnded, SKIP_REASONS } from "../../core/bulkRun.ts";
 import {
   ENTRY_SORTS,
   SCORE_BINS,
@@ -14,8 +14,8 @@ import {
 import { parseWith } from "../../core/faults.ts";
 import { PICTURE_FORMATS } from "../../core/pictureFormats.ts";
 import { NotFoundError } from "../../errors.ts";
-import { findResult, readEntryPage } from "../../report/entries.ts";
-import { readEntryPicture } from "../../report/entryPicture.ts";
+import { entryOf, findResult, readEntryPage } from "../../report/entries.ts";
+import { readEntryPicture, type EntryPicture } from "../../report/entryPicture.ts";
 import { makeReport } from "../../report/report.ts";
 import { REPORT_POLICY } from "../../report/reportPage.ts";
 import { readThumbnail } from "../../report/thumbnails.ts";
@@ -149,36 +149,38 @@ const summarySchema = z
 // Fails to compile when the document and src/core no longer mean the same.
 summarySchema satisfies z.ZodType<BulkSummary>;
 
+const entrySchema = z
+  .object({
+    ...entryName,
+    id: z.string().meta({ description: "Of its prediction: `<run>-<index>`." }),
+    line: count.meta({ description: "Of its line in the results, from 1." }),
+    status: z.enum(["succeeded", "failed"]),
+    response: z.record(z.string(), z.unknown()).nullable().optional(),
+    outputs: z.array(outputSchema).optional(),
+    error: z.object({ code: z.string(), title: z.string(), detail: z.string() }).optional(),
+    timings: z
+      .object({
+        queue_ms: milliseconds,
+        read_ms: milliseconds,
+        preprocess_ms: milliseconds,
+        infer_ms: milliseconds,
+        postprocess_ms: milliseconds,
+      })
+      .optional(),
+    duration_ms: milliseconds
+      .nullable()
+      .meta({ description: "In the engine, without the wait in the queue; null where it failed." }),
+    score: z.number().nullable().meta({
+      description: "The best of its findings, of those with `label` where that is asked for.",
+    }),
+    finished_at: z.string().nullable().meta({ format: "date-time" }),
+    links: z.object({ thumbnail: z.string().nullable(), picture: z.string().nullable() }),
+  })
+  .meta({ id: "BulkEntry" });
+
 const entryPageSchema = z
   .object({
-    entries: z.array(
-      z.object({
-        ...entryName,
-        id: z.string().meta({ description: "Of its prediction: `<run>-<index>`." }),
-        line: count.meta({ description: "Of its line in the results, from 1." }),
-        status: z.enum(["succeeded", "failed"]),
-        response: z.record(z.string(), z.unknown()).nullable().optional(),
-        outputs: z.array(outputSchema).optional(),
-        error: z.object({ code: z.string(), title: z.string(), detail: z.string() }).optional(),
-        timings: z
-          .object({
-            queue_ms: milliseconds,
-            read_ms: milliseconds,
-            preprocess_ms: milliseconds,
-            infer_ms: milliseconds,
-            postprocess_ms: milliseconds,
-          })
-          .optional(),
-        duration_ms: milliseconds
-          .nullable()
-          .meta({ description: "In the engine, without the wait in the queue; null where it failed." }),
-        score: z.number().nullable().meta({
-          description: "The best of its findings, of those with `label` where that is asked for.",
-        }),
-        finished_at: z.string().nullable().meta({ format: "date-time" }),
-        links: z.object({ thumbnail: z.string().nullable(), picture: z.string().nullable() }),
-      }),
-    ),
+    entries: z.array(entrySchema),
     next_cursor: z
       .string()
       .nullable()
@@ -258,11 +260,19 @@ async function getEntryThumbnail(api: Api, req: Request, res: Response): Promise
 
 async function getEntryPicture(api: Api, req: Request, res: Response): Promise<void> {
   const { spec, folder, result } = await readEntry(api, req, parseWith(pictureQuerySchema, req.query).at);
-  const { bytes, format } = await readEntryPicture(spec, folder, result, api.config);
+  const picture = await readEntryPicture(spec, folder, result, api.config);
+  const { bytes, format } = await forBrowsers(picture, api.config.max_picture_pixels);
   res
     .set({ ...CACHED, "Content-Security-Policy": "default-src 'none'; sandbox" })
     .type(PICTURE_FORMATS[format].mediaTypes[0]!)
     .send(bytes);
+}
+
+/** TIFF and HEIC, which most browsers can't show, as a JPEG; all else as it is. */
+async function forBrowsers(picture: EntryPicture, maxPixels: number): Promise<EntryPicture> {
+  if (picture.format !== "TIFF" && picture.format !== "HEIC") return picture;
+  const { uprightJpeg } = await import("../../annotate/annotate.ts");
+  return { format: "JPEG", bytes: await uprightJpeg(picture.bytes, maxPixels) };
 }
 
 async function readEntry({ bulk }: Api, req: Request, place: number | undefined) {
@@ -270,11 +280,16 @@ async function readEntry({ bulk }: Api, req: Request, place: number | undefined)
   const spec = await bulk.readSpec(id);
   const folder = bulk.folder(id);
   const index = pathParameter(req, "index");
-  const result: BulkResult | undefined = /^\d{1,15}$/.test(index)
+  const found = /^\d{1,15}$/.test(index)
     ? await findResult(bulk.resultsFile(spec), Number(index), place)
     : undefined;
-  if (!result) throw new NotFoundError(`${id} has no entry ${JSON.stringify(index.slice(0, 20))} that ended`);
-  return { spec, folder, result };
+  if (!found) throw new NotFoundError(`${id} has no entry ${JSON.stringify(index.slice(0, 20))} that ended`);
+  return { spec, folder, ...found };
+}
+
+async function getBulkEntry(api: Api, req: Request, res: Response): Promise<void> {
+  const { spec, result, at: place } = await readEntry(api, req, undefined);
+  res.json(entryOf(spec.id, result, place));
 }
 
 async function getBulkReport({ bulk, config }: Api, req: Request, res: Response): Promise<void> {
@@ -328,6 +343,18 @@ export const reportRoutes: readonly Route[] = [
   },
   {
     method: "get",
+    path: "/v1/bulk/{run}/entries/{index}",
+    handler: getBulkEntry,
+    operation: {
+      operationId: "getBulkEntry",
+      summary: "Read one entry of a bulk run that has ended",
+      tags: ["bulk runs"],
+      requestParams: { path: entryParameters },
+      responses: { 200: jsonAnswer("The entry.", entrySchema), ...problemAnswers([404, 503]) },
+    },
+  },
+  {
+    method: "get",
     path: "/v1/bulk/{run}/entries/{index}/thumbnail",
     handler: getEntryThumbnail,
     operation: {
@@ -348,10 +375,11 @@ export const reportRoutes: readonly Route[] = [
     handler: getEntryPicture,
     operation: {
       operationId: "getBulkEntryPicture",
-      summary: "The picture of an entry, as it is",
+      summary: "The picture of an entry, without what was found",
+      description: "The file as it is; a TIFF or HEIC, which browsers don't show, as a JPEG.",
       tags: ["bulk runs"],
       requestParams: { path: entryParameters, query: pictureQuerySchema },
-      responses: { 200: picture("image/*", "The file."), ...noPicture, ...problemAnswers([503]) },
+      responses: { 200: picture("image/*", "The picture."), ...noPicture, ...problemAnswers([422, 503]) },
     },
   },
   {
