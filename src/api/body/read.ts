@@ -13,7 +13,9 @@ import {
   MalformedBodyError,
   UnsupportedMediaTypeError,
 } from "../problems.ts";
-import { parseJson as parseExactJson } from "../../core/json.ts";
+import { parseJson as parseExactJson, TooDeepError } from "../../core/json.ts";
+import { BadInputError } from "../../errors.ts";
+import { findJsonFault } from "../../core/jsonFault.ts";
 import { decodeText } from "../../core/text.ts";
 
 export type BodyForm = "json" | "ndjson" | "bytes" | "multipart";
@@ -25,7 +27,7 @@ const FORMS: ReadonlyMap<string, BodyForm> = new Map([
   ["multipart/form-data", "multipart"],
 ]);
 const BODY_BUFFER_BYTES = 1024 * 1024;
-/** Finding the place of a fault parses again and again, which is not worth it for more. */
+/** Finding the place of a fault reads the text once more, which is not worth it for more. */
 const MAX_TEXT_TO_SEARCH = 1_000_000;
 
 /**
@@ -155,41 +157,24 @@ export function textOf(bytes: Uint8Array): string {
 
 /**
  * @param what names the text in errors: "the body", "line 3"
- * @throws MalformedBodyError with the place of the fault
+ * @throws MalformedBodyError with the place of the fault, BadInputError where it nests too deep
  */
 export function parseJson(text: string, what: string): unknown {
   try {
     return parseExactJson(text);
   } catch (error) {
+    if (error instanceof TooDeepError) throw new BadInputError(`${what} ${error.message}`, { cause: error });
     const reason = (error as Error).message.replace(/ in JSON at position.*$/, "");
-    throw new MalformedBodyError(`${what} is not JSON: ${reason}${placeOfFault(text)}`, { cause: error });
+    throw new MalformedBodyError(`${what} is not JSON: ${reason}${placeOfFault(text, error as Error)}`, {
+      cause: error,
+    });
   }
 }
 
-/** V8 tells no position for every fault; it is the end of the longest beginning that could still become JSON. */
-function placeOfFault(text: string): string {
+function placeOfFault(text: string, { message }: Error): string {
   if (text.length > MAX_TEXT_TO_SEARCH) return "";
-  let good = 0;
-  let bad = text.length + 1;
-  while (bad - good > 1) {
-    const middle = (good + bad) >>> 1;
-    if (couldGoOn(text.slice(0, middle))) good = middle;
-    else bad = middle;
-  }
-  const before = text.slice(0, good).split("\n");
-  return `, at position ${good} (line ${before.length}, column ${before.at(-1)!.length + 1})`;
-}
-
-function couldGoOn(beginning: string): boolean {
-  try {
-    JSON.parse(beginning);
-    return true;
-  } catch (error) {
-    const { message } = error as Error;
-    const position = /at position (\d+)/.exec(message)?.[1];
-    return (
-      /Unexpected end|Unterminated string/.test(message) ||
-      (position !== undefined && Number(position) >= beginning.length)
-    );
-  }
+  const told = /at position (\d+)/.exec(message)?.[1];
+  const at = told === undefined ? findJsonFault(text) : Number(told);
+  const before = text.slice(0, at).split("\n");
+  return `, at position ${at} (line ${before.length}, column ${before.at(-1)!.length + 1})`;
 }
