@@ -9,6 +9,7 @@ import {
 } from "../../core/pictureFormats.ts";
 import {
   BodyTooLargeError,
+  BodyTooSlowError,
   ClientGoneError,
   MalformedBodyError,
   UnsupportedMediaTypeError,
@@ -26,6 +27,10 @@ const FORMS: ReadonlyMap<string, BodyForm> = new Map([
   ["application/jsonl", "ndjson"],
   ["multipart/form-data", "multipart"],
 ]);
+/** Over so long a slow body is measured. */
+const RATE_WINDOW_MS = 10_000;
+/** Where the app keeps `min_upload_bytes_per_second`. */
+export const MIN_RATE_SETTING = "min upload rate";
 const BODY_BUFFER_BYTES = 1024 * 1024;
 /** Finding the place of a fault reads the text once more, which is not worth it for more. */
 const MAX_TEXT_TO_SEARCH = 1_000_000;
@@ -126,6 +131,7 @@ export function limitBody(
       else done(null, chunk);
     },
   });
+  watchRate(req, limited, () => received);
   // Whoever reads meets the error all the same; without a listener it would end the process if nobody reads yet.
   limited.on("error", () => {});
   // pipe() alone would leave the stream waiting for ever when its client goes away.
@@ -134,6 +140,31 @@ export function limitBody(
   });
   // Not pipeline(): it would destroy the connection that the refusal must travel on.
   return req.pipe(limited);
+}
+
+/** Fails the body of a client that sends next to nothing; one that isn't read at this moment is not the client's fault. */
+function watchRate(req: Request, limited: Transform, received: () => number): void {
+  const minRate = slowestRate(req);
+  if (minRate === 0) return;
+  let before = 0;
+  const timer = setInterval(() => {
+    const isHeldBack = limited.readableLength > 0 || limited.writableNeedDrain;
+    const now = received();
+    if (!isHeldBack && now - before < (minRate * RATE_WINDOW_MS) / 1000)
+      limited.destroy(
+        new BodyTooSlowError(
+          `${now - before} bytes came in ${RATE_WINDOW_MS / 1000} s, and ${minRate} a second is the least (min_upload_bytes_per_second)`,
+        ),
+      );
+    before = now;
+  }, RATE_WINDOW_MS);
+  limited.once("close", () => clearInterval(timer));
+  req.once("close", () => clearInterval(timer));
+  req.once("end", () => clearInterval(timer));
+}
+
+function slowestRate({ app }: Request): number {
+  return Number(app.get(MIN_RATE_SETTING) ?? 0);
 }
 
 export async function readBytes(body: Readable): Promise<Buffer> {
