@@ -238,6 +238,12 @@ const settings = z.strictObject({
   max_picture_pixels: wholeNumber(1)
     .default(64_000_000)
     .meta({ description: "Most pixels (width × height) that a picture may decode to." }),
+  max_decoded_bytes: wholeNumber(1)
+    .default(384 * 1024 ** 2)
+    .meta({
+      description:
+        "Most bytes that the pictures of one request may decode to, by their headers: width × height × channels; 16 bits a channel count twice, and so does what must be held as a whole (interlaced PNG, progressive JPEG, all formats but those two).",
+    }),
   max_pictures_per_request: wholeNumber(1)
     .default(16)
     .meta({ description: "Most pictures in one request dictionary." }),
