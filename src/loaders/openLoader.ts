@@ -109,6 +109,7 @@ export async function specOfModel(
     device: devicesOf(model.device)[0]!,
     intraOpThreads: model.intra_op_threads ?? availableParallelism(),
     maxPicturePixels: config.max_picture_pixels,
+    maxDecodedBytes: config.max_decoded_bytes,
   };
 }
 
