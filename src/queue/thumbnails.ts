@@ -48,7 +48,8 @@ export function createThumbnailStore(config: Config, names: Names, redis: Redis)
     write: async (model, id, bytes) => void (await place.write({ model, id }, NAME, bytes)),
     read: (model, id) => place.read(place.refOf({ model, id }, NAME)),
     // Where none are made, none is asked for.
-    has: (model, ids) => Promise.all(ids.map((id) => areMade && exists(model, id))),
+    has: async (model, ids) =>
+      areMade ? Promise.all(ids.map((id) => exists(model, id))) : ids.map(() => false),
     sweep: () => place.sweep(),
   };
 }
