@@ -21,7 +21,7 @@ const ROOMS = {
   // Queues: everything that touches Redis.
   egress: [],
   config: ["imil", "egress", "core"],
-  redis: ["core"],
+  redis: ["config", "core"],
   queue: ["redis", "config", "core"],
 
   // Processes: api, worker and coordinator meet in the queue only.

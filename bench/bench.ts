@@ -165,7 +165,7 @@ async function measureFlatness(): Promise<void> {
   const tiny = await sharp(picture).resize(32).jpeg().toBuffer();
   linkPictures("few", FEW_FILES, tiny);
   linkPictures("many", MANY_FILES, tiny);
-  const connection = await connectRedis(redis.url, "worker");
+  const connection = await connectRedis({ url: redis.url, tls: undefined }, "worker");
   const redisPid = Number(/process_id:(\d+)/.exec(await connection.info("server"))![1]);
   connection.disconnect();
   // As many entries as in the long run, since a heap's size follows what it went through.
@@ -424,7 +424,10 @@ async function measureNoop(): Promise<void> {
   const predictions = await openPredictions(config, redis.url);
   const worker = await startWorkerProcess(config);
   const queue = predictions.queues.get("Bench")!;
-  const plain = new Queue("plain", { connection: await connectRedis(redis.url, "worker"), prefix: "plain" });
+  const plain = new Queue("plain", {
+    connection: await connectRedis({ url: redis.url, tls: undefined }, "worker"),
+    prefix: "plain",
+  });
   const plainWorker = forkTs("plainWorker.ts", [redis.url, "plain", "plain", String(4 * BATCH)]);
   await new Promise((resolve) => plainWorker.once("message", resolve));
 
@@ -524,7 +527,7 @@ async function measureLatency(): Promise<void> {
 async function measureMemory(): Promise<void> {
   const config = await configFor("memory", "files", 1);
   const predictions = await openPredictions(config, redis.url);
-  const connection = await connectRedis(redis.url, "worker");
+  const connection = await connectRedis({ url: redis.url, tls: undefined }, "worker");
   const used = async () => Number(/used_memory:(\d+)/.exec(await connection.info("memory"))![1]);
   const count = 5000;
   const before = await used();

@@ -3,7 +3,7 @@ import { Worker } from "bullmq";
 import { connectRedis } from "../src/redis/connections.ts";
 
 const [url = "", queue = "", prefix = "", concurrency = ""] = process.argv.slice(2);
-const connection = await connectRedis(url, "worker");
+const connection = await connectRedis({ url, tls: undefined }, "worker");
 const worker = new Worker(queue, async () => ({ response: { Fs: [] } }), {
   connection,
   prefix,

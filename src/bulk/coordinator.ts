@@ -56,7 +56,7 @@ export interface BulkCoordinator {
 export async function startBulkCoordinator(options: BulkCoordinatorOptions): Promise<BulkCoordinator> {
   const { config, redisUrl, log } = options;
   const tools = await openBulkTools(options);
-  const redis = await connectRedis(redisUrl, "worker");
+  const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const names = createNames(config.redis_prefix);
   const closing = new AbortController();
 
@@ -160,7 +160,7 @@ export async function openBulkTools({
   redisUrl,
 }: Pick<BulkCoordinatorOptions, "config" | "redisUrl">): Promise<BulkTools> {
   const names = createNames(config.redis_prefix);
-  const redis = await connectRedis(redisUrl, "producer");
+  const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "producer");
   const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
   const runs = await openBulkRuns(config, redisUrl, notifyBulkRunEnded(deliveries));
   const bulkQueues = await openBulkQueues(config, redisUrl);

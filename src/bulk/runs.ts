@@ -459,7 +459,11 @@ export async function openBulkRuns(
   redisUrl: string,
   onEnded?: OnRunEnded,
 ): Promise<BulkRuns> {
-  return new BulkRuns(config, await connectRedis(redisUrl, "producer"), onEnded);
+  return new BulkRuns(
+    config,
+    await connectRedis({ url: redisUrl, tls: config.redis_tls }, "producer"),
+    onEnded,
+  );
 }
 
 /** As Redis holds them. */

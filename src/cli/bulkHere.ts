@@ -40,6 +40,7 @@ export async function workHere(
   await resolveModelPaths(config, spec.model, tell);
   const redis = await provideRedis({
     redisUrl: config.redis_url,
+    redisTls: config.redis_tls,
     dataDir: config.data_dir,
     onProgress: tell,
     log,

@@ -39,10 +39,22 @@ export async function doctor(options: { config?: string; json?: boolean }): Prom
   add(await checkOnnxRuntime());
   add(await checkGpus());
   add(ofConfig);
-  const { host = "127.0.0.1", port = 8448, grpc_port, data_dir = resolve("data"), redis_url } = config ?? {};
+  const {
+    host = "127.0.0.1",
+    port = 8448,
+    grpc_port,
+    data_dir = resolve("data"),
+    redis_url,
+    redis_tls,
+  } = config ?? {};
   add(await checkDataFolder(data_dir));
   add(await checkPorts(host, port, grpc_port));
-  add(await checkRedisServer(redis_url, options.json ? () => {} : (line) => console.error(line)));
+  add(
+    await checkRedisServer(
+      { url: redis_url, tls: redis_tls },
+      options.json ? () => {} : (line) => console.error(line),
+    ),
+  );
   if (config) {
     add(await checkRoots(config));
     add(await checkDevices(config));

@@ -16,7 +16,8 @@ import { formatBytes } from "../models/byteSize.ts";
 import { readModelFacts } from "../models/modelFacts.ts";
 import { encodeModel, node, valueInfo } from "../models/onnxProto.ts";
 import { checkRedis, parseInfo } from "../redis/check.ts";
-import { connectRedis, withoutPassword } from "../redis/connections.ts";
+import type { RedisTls } from "../config/redis.ts";
+import { connectRedis, withoutPassword, type RedisAddress } from "../redis/connections.ts";
 import { findRedisProgram } from "../redis/findRedisProgram.ts";
 import { version } from "../version.ts";
 
@@ -208,12 +209,12 @@ async function answersAsInfermill(port: number, host: string): Promise<boolean> 
 
 /** The one that is named, or the program that an embedded one is started from. */
 export async function checkRedisServer(
-  namedUrl: string | undefined,
+  named: { url: string | undefined; tls: RedisTls | undefined },
   onProgress: (line: string) => void,
 ): Promise<Diagnosis[]> {
-  const url = namedUrl ?? (process.env["REDIS_URL"] || undefined);
+  const url = named.url ?? (process.env["REDIS_URL"] || undefined);
   try {
-    if (url !== undefined) return await checkNamedRedis(url);
+    if (url !== undefined) return await checkNamedRedis({ url, tls: named.tls });
     const { source } = await findRedisProgram({ env: process.env, onProgress });
     return [{ check: "redis", status: "ok", found: `an embedded one is started: ${source}` }];
   } catch (error) {
@@ -222,8 +223,8 @@ export async function checkRedisServer(
   }
 }
 
-async function checkNamedRedis(url: string): Promise<Diagnosis[]> {
-  const connection = await connectRedis(url, "producer", { timeoutMs: ANSWER_LIMIT_MS });
+async function checkNamedRedis(address: RedisAddress): Promise<Diagnosis[]> {
+  const connection = await connectRedis(address, "producer", { timeoutMs: ANSWER_LIMIT_MS });
   try {
     const startedAt = performance.now();
     await connection.ping();
@@ -233,7 +234,7 @@ async function checkNamedRedis(url: string): Promise<Diagnosis[]> {
       {
         check: "redis",
         status: "ok",
-        found: `version ${found} at ${withoutPassword(url)} answers in ${pingMs.toFixed(1)} ms`,
+        found: `version ${found} at ${withoutPassword(address.url)} answers in ${pingMs.toFixed(1)} ms`,
       },
       ...warnings.map((line): Diagnosis => ({ check: "redis", status: "warning", found: line })),
       ...memoryOf(await connection.info("memory").catch(() => "")),

@@ -22,6 +22,7 @@ export async function openRedis(
 ): Promise<RedisServer> {
   const redis = await provideRedis({
     redisUrl: config.redis_url,
+    redisTls: config.redis_tls,
     dataDir: config.data_dir,
     onProgress: (line) => log.info(line),
     // Below `infermill start` the supervisor says it once for all.

@@ -80,6 +80,7 @@ async function withDeliveries(
   const config: Config = await loadConfig({ file });
   const redis = await provideRedis({
     redisUrl: config.redis_url,
+    redisTls: config.redis_tls,
     dataDir: config.data_dir,
     onProgress: (line) => console.error(line),
   });

@@ -8,6 +8,7 @@ import type { z } from "zod";
 import { didYouMean } from "../closest.ts";
 import { ConfigError, type ConfigFault } from "../errors.ts";
 import { convertMilConfig, isMilConfig, type ConvertedConfig } from "../imil/milConfig.ts";
+import { checkRedisTls, redisTlsSchema, resolveRedisTls } from "./redis.ts";
 import { configSchema, modelSchema, type Config, type ModelConfig } from "./schema.ts";
 import { decodeText } from "../core/text.ts";
 
@@ -63,12 +64,15 @@ export async function loadConfig({
 
   const parsed = configSchema.safeParse(content, { reportInput: true });
   const ofModels = check?.({ models: parsed.data?.models ?? soundModels(content), file: path });
+  const tls = redisTlsSchema.safeParse(content["redis_tls"]).data;
+  const ofTls = tls && checkRedisTls(tls, path);
   for (const issue of parsed.error?.issues ?? []) {
     const variable = overrides.get(String(issue.path[0]));
     if (variable) faults.push({ source: "environment", key: variable, problem: describeIssue(issue) });
     else faults.push(...faultsOf(issue, path).map((fault) => ({ ...fault, key: keyInFile(fault.key) })));
   }
   for (const fault of (await ofModels) ?? []) faults.push({ ...fault, key: keyInFile(fault.key) });
+  faults.push(...((await ofTls) ?? []));
   if (!parsed.success || faults.length > 0) throw new ConfigError(faults);
   for (const warning of warnings) onWarning?.(warning);
   const config = { ...resolvePaths(parsed.data, dirname(path)), file: path };
@@ -141,6 +145,7 @@ function resolvePaths(config: z.output<typeof configSchema>, folder: string): z.
   return {
     ...config,
     data_dir: absolute(config.data_dir),
+    ...(config.redis_tls && { redis_tls: resolveRedisTls(config.redis_tls, folder) }),
     bulk_roots: Object.fromEntries(
       Object.entries(config.bulk_roots).map(([name, root]) => [name, absolute(root)]),
     ),

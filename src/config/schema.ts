@@ -5,6 +5,7 @@
 import { DEVICE, DEVICE_NAMES } from "../core/devices.ts";
 import { z } from "zod";
 import { allowedHostsSchema, consoleSchema, corsOriginsSchema, trustedProxiesSchema } from "./browsers.ts";
+import { redisTlsSchema, redisUrlSchema, tlsMismatch } from "./redis.ts";
 import { MAX_DURATION_MS, urlInputsSchema, webhooksSchema } from "./webhooks.ts";
 
 const wholeNumber = (least: number) =>
@@ -181,14 +182,8 @@ const settings = z.strictObject({
     description:
       "Folder for the embedded Redis, inputs and converted models; relative to the configuration. Environment: INFERMILL_DATA_DIR.",
   }),
-  redis_url: z
-    .string()
-    .regex(/^(rediss?|unix):\/\//, { error: "must begin with redis://, rediss:// or unix://" })
-    .optional()
-    .meta({
-      description:
-        "Redis to use: redis://…, rediss://… or unix:///path. Default: an embedded server. Environment: REDIS_URL.",
-    }),
+  redis_url: redisUrlSchema.optional(),
+  redis_tls: redisTlsSchema.optional(),
   redis_prefix: z
     .string()
     .regex(/^[\w.-]+$/)
@@ -317,6 +312,9 @@ export const configSchema = settings.superRefine((config, context) => {
     const message = "must not have a path that begins like one of the api's own paths or a model's name";
     context.addIssue({ code: "custom", path: ["public_url"], message, input: config.public_url });
   }
+  const mismatch = config.redis_tls && tlsMismatch(config.redis_url);
+  if (mismatch !== undefined)
+    context.addIssue({ code: "custom", path: ["redis_tls"], message: mismatch, input: config.redis_tls });
   for (const [route, name] of Object.entries(config.endpoints)) mustBeConfigured(name, ["endpoints", route]);
   if (config.default_model !== undefined) mustBeConfigured(config.default_model, ["default_model"]);
 });

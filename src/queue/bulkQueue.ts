@@ -61,8 +61,8 @@ const FIELDS = ["timestamp", "finishedOn", "returnvalue", "failedReason"] as con
 
 export async function openBulkQueues(config: Config, redisUrl: string): Promise<BulkQueues> {
   const names = createNames(config.redis_prefix);
-  const redis = await connectRedis(redisUrl, "producer");
-  const subscriber = await connectRedis(redisUrl, "worker");
+  const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "producer");
+  const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const storage = await watchStorage(config, names, redis);
   const disk = await watchDisk(config);
   const queues = new Map<string, Queue>();

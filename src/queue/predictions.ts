@@ -238,8 +238,8 @@ export class Predictions {
 
 /** Connects to Redis and opens the queue of every model. */
 export async function openPredictions(config: Config, redisUrl: string): Promise<Predictions> {
-  const redis = await connectRedis(redisUrl, "producer");
-  const subscriber = await connectRedis(redisUrl, "worker");
+  const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "producer");
+  const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const names = createNames(config.redis_prefix);
   const storage = await watchStorage(config, names, redis);
   const disk = await watchDisk(config);

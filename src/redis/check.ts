@@ -20,7 +20,7 @@ export interface RedisCheck {
 /**
  * Reads version, eviction and persistence of the server behind a connection.
  * @throws RedisUnavailableError when the server is older than BullMQ needs, RedisRefusedError where it is a node of a
- * cluster
+ * cluster, or a Sentinel
  */
 export async function checkRedis(redis: Redis): Promise<RedisCheck> {
   let info: Map<string, string>;
@@ -38,6 +38,7 @@ export async function checkRedis(redis: Redis): Promise<RedisCheck> {
   const version = info.get("redis_version") ?? "unknown";
   if (version !== "unknown" && !isRecentEnough(version)) throw tooOld(version);
   if (info.get("redis_mode") === "cluster") throw isCluster();
+  if (info.get("redis_mode") === "sentinel") throw isSentinel(info);
   return {
     version,
     warnings: [evictionWarning(info), durabilityWarning(info)].filter((line) => line !== undefined),
@@ -66,6 +67,16 @@ function tooOld(version: string): RedisUnavailableError {
 function isCluster(): RedisRefusedError {
   return new RedisRefusedError(
     "Redis is a node of a Redis Cluster, and redis_url names it as a single server: the keys of a queue would lie on different nodes, and no script could reach them; name a Redis without cluster-enabled, or unset REDIS_URL (redis_url in the configuration) to use an embedded one",
+  );
+}
+
+/** A Sentinel takes a connection like a Redis, and knows none of its commands. */
+function isSentinel(info: Map<string, string>): RedisRefusedError {
+  const masters = [...info].flatMap(([field, value]) =>
+    /^master\d+$/.test(field) ? (/name=([^,]*)/.exec(value)?.[1] ?? []) : [],
+  );
+  return new RedisRefusedError(
+    `redis_url names a Sentinel, and names it as a Redis; write redis+sentinel://host:port/${masters[0] ?? "master"}${masters.length > 1 ? ` (it watches ${masters.join(", ")})` : ""}`,
   );
 }
 

@@ -1,16 +1,36 @@
 /**
  * Connections to Redis. Producers fail at once when Redis is away, so that the
- * api can say 503; workers and subscribers wait for it to come back.
+ * api can say 503; workers and subscribers wait for it to come back. Both look
+ * for the master anew when theirs has become a replica.
  */
+import { readFileSync } from "node:fs";
+import { isIP } from "node:net";
+import { createSecureContext, type ConnectionOptions, type SecureContext } from "node:tls";
 import { Redis, type RedisOptions } from "ioredis";
+import { parseRedisUrl, type RedisTarget, type RedisTls } from "../config/redis.ts";
 import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
-import { isWrongLogin, redisFaultOf } from "./refusals.ts";
+import { connectionFaultOf, isReadOnly, noteReadOnly, redisFaultOf } from "./refusals.ts";
 
 /** How long a producer's command may take before the queue counts as unreachable. */
 const COMMAND_TIMEOUT_MS = 5000;
 const MAX_RECONNECT_DELAY_MS = 1000;
 /** A Redis on this machine or next to it answers in milliseconds. */
 const SLOW_AFTER_MS = 1000;
+/** How often one connection looks for another master while the one that it has refuses writes. */
+const READONLY_RECONNECT_MS = 1000;
+
+/** With Sentinel: a server or Sentinel that doesn't answer within that is taken for dead. */
+const SENTINEL_TIMEOUT_MS = 3000;
+/**
+ * With Sentinel, a connection on which an answer is overdue is cut, and the master looked for anew: a machine that
+ * vanished or froze closes none. Longer than the commands with which BullMQ waits for jobs (10 s).
+ */
+const SILENCE_LIMIT_MS: Record<ConnectionRole, number> = {
+  producer: COMMAND_TIMEOUT_MS + 1000,
+  worker: 15_000,
+};
+/** So that there is an answer to wait for where only messages come in. */
+const PING_INTERVAL_MS = 5000;
 
 const shared: RedisOptions = {
   lazyConnect: true,
@@ -19,6 +39,14 @@ const shared: RedisOptions = {
 
 /** `producer`: fails at once; `worker`: waits for Redis to come back. */
 export type ConnectionRole = "producer" | "worker";
+
+/** Where a Redis is, and how TLS to it is spoken. */
+export interface RedisAddress {
+  /** As `redis_url` of the configuration. */
+  url: string;
+  /** `redis_tls` of the configuration. */
+  tls: RedisTls | undefined;
+}
 
 const roles: Record<ConnectionRole, RedisOptions> = {
   producer: {
@@ -32,28 +60,36 @@ const roles: Record<ConnectionRole, RedisOptions> = {
 
 /**
  * Opens a connection and waits until it is ready.
- * @param url `redis://`, `rediss://` or `unix:///path`
  * @param onWait is told once when Redis doesn't answer within a second
- * @throws RedisUnavailableError when it isn't ready within `timeoutMs`, RedisRefusedError where the login is wrong
+ * @throws RedisUnavailableError when it isn't ready within `timeoutMs`, RedisRefusedError where the login is wrong or TLS
+ * can't be agreed on
  */
 export async function connectRedis(
-  url: string,
+  { url, tls }: RedisAddress,
   role: ConnectionRole,
   { timeoutMs = 15_000, onWait }: { timeoutMs?: number; onWait?: (line: string) => void } = {},
 ): Promise<Redis> {
-  const options = roles[role];
-  const redis = url.startsWith("unix://")
-    ? new Redis({ ...options, path: unixPath(url) })
-    : new Redis(url, options);
+  const target = parseRedisUrl(url);
+  const redis = new Redis({
+    ...roles[role],
+    ...optionsOf(target, role, tls),
+    reconnectOnError: createReconnectOnReadOnly(),
+  });
+  if (target.sentinel) pingRegularly(redis);
   let lastError: Error | undefined;
   // ioredis reconnects by itself; without a listener it would print every failed try.
   let giveUp = (_reason: "refused") => {};
   const refused = new Promise<"refused">((resolve) => (giveUp = resolve));
-  redis.on("error", (error: Error) => {
+  redis.on("error", (error: Error & { command?: unknown }) => {
+    // The arguments of the login: whatever prints the error would print the password.
+    delete error.command;
     lastError = error;
-    // Waiting changes no password.
-    if (isWrongLogin(error)) giveUp("refused");
+    // Waiting changes no password and no certificate.
+    if (connectionFaultOf(error)) giveUp("refused");
   });
+  let sentinelFault: Error | undefined;
+  redis.on("sentinelError", (error: Error) => (sentinelFault = error));
+  const reason = () => reasonOf(lastError, sentinelFault, target);
   const ready = new Promise<void>((resolve) => redis.once("ready", resolve));
   redis.connect().catch(() => {});
   let timer: NodeJS.Timeout | undefined;
@@ -61,7 +97,7 @@ export async function connectRedis(
   const notice = setTimeout(
     () =>
       onWait?.(
-        `Redis at ${withoutPassword(url)} doesn't answer yet${reasonOf(lastError)}; waiting for it for ${timeoutMs / 1000} s`,
+        `Redis at ${target.shown} doesn't answer yet${reason()}; waiting for it for ${timeoutMs / 1000} s`,
       ),
     SLOW_AFTER_MS,
   );
@@ -71,21 +107,92 @@ export async function connectRedis(
   if (first === "refused") {
     redis.disconnect();
     throw new RedisRefusedError(
-      `Redis at ${withoutPassword(url)} refuses the connection${reasonOf(lastError)}; correct user name and password in REDIS_URL or redis_url`,
+      `Redis at ${target.shown} refuses the connection${reason()}; ${connectionFaultOf(lastError!)}`,
       { cause: lastError },
     );
   }
   if (first === "late") {
     redis.disconnect();
     throw new RedisUnavailableError(
-      `Redis at ${withoutPassword(url)} did not answer within ${timeoutMs / 1000} s${reasonOf(lastError)}; start it or set REDIS_URL`,
+      `Redis at ${target.shown} did not answer within ${timeoutMs / 1000} s${reason()}; start it or set REDIS_URL`,
       { cause: lastError },
     );
   }
   return redis;
 }
 
-function reasonOf(error: Error | undefined): string {
+function optionsOf(target: RedisTarget, role: ConnectionRole, tls: RedisTls | undefined): RedisOptions {
+  const { hosts, socketPath, sentinel, username, password, db, family } = target;
+  const [first] = hosts;
+  const options: RedisOptions = { username, password, db, family };
+  if (socketPath !== undefined) return { ...options, path: socketPath };
+  const secure = target.isTls ? tlsOptions(sentinel ? undefined : first?.host, tls) : undefined;
+  if (!sentinel) return { ...options, ...first, ...(secure && { tls: secure }) };
+  return {
+    ...options,
+    sentinels: [...hosts],
+    name: sentinel.master,
+    ...(sentinel.username !== undefined && { sentinelUsername: sentinel.username }),
+    ...(sentinel.password !== undefined && { sentinelPassword: sentinel.password }),
+    ...(secure && { tls: secure, sentinelTLS: secure, enableTLSForSentinelMode: true }),
+    sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
+    connectTimeout: SENTINEL_TIMEOUT_MS,
+    socketTimeout: SILENCE_LIMIT_MS[role],
+  };
+}
+
+/** Reads the files for each connection anew, as certificates are replaced while infermill runs. */
+function tlsOptions(
+  host: string | undefined,
+  { ca, cert, key, servername }: RedisTls = {},
+): ConnectionOptions {
+  const name = servername ?? (host !== undefined && isIP(host) === 0 ? host : undefined);
+  let usable: SecureContext | undefined;
+  return {
+    ...(name !== undefined && { servername: name }),
+    get secureContext() {
+      try {
+        const read = (path: string | undefined) => (path === undefined ? undefined : readFileSync(path));
+        usable = createSecureContext({ ca: read(ca), cert: read(cert), key: read(key) });
+      } catch (error) {
+        // In the middle of being replaced: those of the connection before. A fault here would end the client for good.
+        if (usable === undefined) throw error;
+      }
+      return usable;
+    },
+  };
+}
+
+/**
+ * A master that became a replica is left: by Sentinel, or by the name that its operator gives to the new one. Not at each
+ * command: while there is no other, answers with the reason are better than none.
+ */
+function createReconnectOnReadOnly(): (error: Error) => boolean {
+  let triedAt = 0;
+  return (error) => {
+    if (!isReadOnly(error)) return false;
+    noteReadOnly();
+    if (Date.now() - triedAt < READONLY_RECONNECT_MS) return false;
+    triedAt = Date.now();
+    return true;
+  };
+}
+
+function pingRegularly(redis: Redis): void {
+  const timer = setInterval(() => {
+    if (redis.status === "ready") redis.ping().catch(() => {});
+  }, PING_INTERVAL_MS).unref();
+  redis.once("end", () => clearInterval(timer));
+}
+
+function reasonOf(
+  error: Error | undefined,
+  sentinelFault: Error | undefined,
+  { sentinel }: RedisTarget,
+): string {
+  // To ioredis, Sentinels that answer and know no such master are unreachable.
+  if (sentinel && sentinelFault?.message.includes("invalid reply: null"))
+    return ` (its Sentinels watch no master that is called ${sentinel.master})`;
   return error ? ` (${error.message})` : "";
 }
 
@@ -110,10 +217,7 @@ export function mayHaveRun({ cause }: RedisUnavailableError): boolean {
   );
 }
 
-function unixPath(url: string): string {
-  return decodeURIComponent(new URL(url).pathname);
-}
-
+/** A `redis_url` as it may be logged. */
 export function withoutPassword(url: string): string {
-  return url.replace(/\/\/[^@/]*@/, "//");
+  return parseRedisUrl(url).shown;
 }

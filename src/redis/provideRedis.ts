@@ -3,7 +3,8 @@
  * server for the data folder, run from whatever Redis this machine has or can get.
  */
 import type { Redis } from "ioredis";
-import { connectRedis, withoutPassword } from "./connections.ts";
+import type { RedisTls } from "../config/redis.ts";
+import { connectRedis, withoutPassword, type RedisAddress } from "./connections.ts";
 import { checkRedis } from "./check.ts";
 import { startEmbeddedRedis } from "./embeddedServer.ts";
 import { findRedisProgram } from "./findRedisProgram.ts";
@@ -14,6 +15,8 @@ export type { RedisServer } from "./redisServer.ts";
 export interface ProvideRedisOptions {
   /** Redis that the user named. Default: REDIS_URL, else an embedded server. */
   redisUrl?: string | undefined;
+  /** How TLS to it is spoken. */
+  redisTls?: RedisTls | undefined;
   /** Folder whose subfolder `redis` holds the embedded server's data. */
   dataDir: string;
   /** Is told what takes longer, such as a download. */
@@ -33,7 +36,7 @@ export async function provideRedis(options: ProvideRedisOptions): Promise<RedisS
   const namedUrl = options.redisUrl ?? (env.REDIS_URL || undefined);
   if (namedUrl !== undefined) {
     const source = namedUrl === env.REDIS_URL ? "REDIS_URL" : "redis_url in the configuration";
-    return await useNamedRedis(namedUrl, source, log);
+    return await useNamedRedis({ url: namedUrl, tls: options.redisTls }, source, log);
   }
   return await startEmbeddedRedis({
     dataDir,
@@ -42,8 +45,9 @@ export async function provideRedis(options: ProvideRedisOptions): Promise<RedisS
   });
 }
 
-async function useNamedRedis(url: string, source: string, log?: RedisLog): Promise<RedisServer> {
-  const connection = await connectRedis(url, "worker", { onWait: (line) => log?.warn(line) });
+async function useNamedRedis(address: RedisAddress, source: string, log?: RedisLog): Promise<RedisServer> {
+  const { url } = address;
+  const connection = await connectRedis(address, "worker", { onWait: (line) => log?.warn(line) });
   try {
     const { version, warnings } = await checkRedis(connection);
     const place = `Redis at ${withoutPassword(url)}`;

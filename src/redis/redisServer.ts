@@ -2,7 +2,7 @@
 
 /** A Redis to use until `close()`. */
 export interface RedisServer {
-  /** `redis://…`, `rediss://…` or `unix:///path`, percent-encoded. */
+  /** As `redis_url` of the configuration. */
   readonly url: string;
   /** For people: "REDIS_URL", "redis-server 7.0.15 on the PATH (/usr/bin/redis-server)". */
   readonly source: string;

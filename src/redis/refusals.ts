@@ -9,9 +9,11 @@ import {
   RedisUnavailableError,
 } from "../errors.ts";
 
+const READ_ONLY = "it is a read-only replica (a failover under way, or redis_url names a replica)";
+
 /** A refusal inside a script begins in the middle of the text: "ERR Error running script …: -OOM command not allowed". */
 const REFUSALS: readonly [pattern: RegExp, reason: string][] = [
-  [/\bREADONLY\b/, "it is a read-only replica (a failover under way, or redis_url names a replica)"],
+  [/\bREADONLY\b/, READ_ONLY],
   [/\bMISCONF\b/, "it can't write its data to disk; free space on its machine, its log says more"],
   [/\bLOADING\b/, "it is still loading its data"],
   [/\bMASTERDOWN\b/, "it is a replica that has lost its master"],
@@ -36,6 +38,7 @@ const REFUSALS: readonly [pattern: RegExp, reason: string][] = [
   ],
 ];
 const OUT_OF_MEMORY = /\bOOM command not allowed/;
+const NOT_SENT = /Stream isn't writeable/;
 const CONNECTION_FAULT =
   /Stream isn't writeable|Connection is closed|Command timed out|max retries per request|ECONN|ENOENT|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN/i;
 
@@ -59,14 +62,63 @@ export function redisFaultOf(thrown: unknown, consequence = "try again"): RedisU
     return new RedisRefusedError(`Redis refuses commands: ${reason} (${firstLine(text)}); ${consequence}`, {
       cause: thrown,
     });
+  if (NOT_SENT.test(text) && Date.now() < readOnlyUntil)
+    return new RedisRefusedError(`Redis refuses commands: ${READ_ONLY}; ${consequence}`, { cause: thrown });
   if (CONNECTION_FAULT.test(text || thrown.name))
     return new RedisUnavailableError(`Redis can't be reached just now; ${consequence}`, { cause: thrown });
   return undefined;
 }
 
-/** Whether a connection can't succeed before somebody changes its user name or password. */
-export function isWrongLogin(error: Error): boolean {
-  return /\bWRONGPASS\b|\bNOAUTH\b|ERR invalid password|AUTH <password> called without/.test(textOf(error));
+/**
+ * What to do where a connection can't succeed before somebody changes something: its login, its certificates. Undefined
+ * where waiting may help.
+ */
+export function connectionFaultOf(error: Error): string | undefined {
+  const text = textOf(error);
+  return CONNECTION_ADVICE.find(([pattern]) => pattern.test(text))?.[1];
+}
+
+const CONNECTION_ADVICE: readonly [pattern: RegExp, advice: string][] = [
+  // With the login of a Sentinel that is refused, all other Sentinels were tried in vain.
+  [
+    /Last error: .*(WRONGPASS|NOAUTH|ERR invalid password)/,
+    "correct sentinel_username and sentinel_password in REDIS_URL or redis_url",
+  ],
+  [
+    /\bWRONGPASS\b|\bNOAUTH\b|ERR invalid password|AUTH <password> called without/,
+    "correct user name and password in REDIS_URL or redis_url",
+  ],
+  [
+    /self.signed certificate|unable to (get|verify)|certificate (signature|chain)/i,
+    "name the authority that signed its certificate in redis_tls.ca",
+  ],
+  [
+    /does not match certificate's altnames/,
+    "redis_url must name the server as its certificate does, or redis_tls.servername have that name",
+  ],
+  [/certificate (has expired|is not yet valid)/, "renew the certificate of Redis, and look at the clocks"],
+  [
+    /alert (certificate required|bad certificate|unknown ca|handshake failure|certificate expired|certificate unknown)|certificate required/i,
+    "Redis wants a certificate of this client that it knows: redis_tls.cert and redis_tls.key",
+  ],
+  [
+    /wrong version number|packet length too long/,
+    "it doesn't speak TLS on this port; use redis:// instead of rediss://, or its tls-port",
+  ],
+];
+
+/** How long what fails on a connection counts as refused, after Redis said that it is a read-only replica. */
+const READONLY_MEMORY_MS = 2000;
+let readOnlyUntil = 0;
+
+/** Whether Redis refuses to write as it isn't the master, or not any more. */
+export function isReadOnly(error: Error): boolean {
+  return /\bREADONLY\b/.test(textOf(error));
+}
+
+/** Connections to it are cut now, to look for the master; what can't be sent meanwhile fails for that reason. */
+export function noteReadOnly(): void {
+  readOnlyUntil = Date.now() + READONLY_MEMORY_MS;
 }
 
 function refusalOf(error: Error): string | undefined {

@@ -167,7 +167,7 @@ export async function startWebhookDelivery({
     return withJitter(delays[Math.min(attempts, delays.length - 1)]!);
   }
 
-  const redis = await connectRedis(redisUrl, "worker");
+  const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const worker = consumeQueue<DeliveryData, DeliveryOutcome>(names.deliveryQueue, deliver, {
     redis,
     log,

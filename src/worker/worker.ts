@@ -60,8 +60,8 @@ export interface RunningWorker {
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const { config, redisUrl, models, resolvePaths, isStrict, log } = options;
   const names = createNames(config.redis_prefix);
-  const redis = await connectRedis(redisUrl, "worker");
-  const subscriber = await connectRedis(redisUrl, "worker");
+  const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
+  const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const inputs = createInputStore(config, names, redis);
   const outputs = createOutputStore(config, names, redis);
   const thumbnails = createThumbnailStore(config, names, redis);

@@ -127,9 +127,9 @@ describe.skipIf(whyNoRedis)("when Redis refuses", () => {
   test("a wrong password is told at once, and not waited for", async () => {
     await redis.admin.call("ACL", "SETUSER", "known", "on", ">right", "~*", "&*", "+@all");
     const startedAt = Date.now();
-    await expect(connectRedis(redis.url.replace("//", "//known:wrong@"), "worker")).rejects.toThrow(
-      /refuses the connection \(WRONGPASS.*correct user name and password/,
-    );
+    await expect(
+      connectRedis({ url: redis.url.replace("//", "//known:wrong@"), tls: undefined }, "worker"),
+    ).rejects.toThrow(/refuses the connection \(WRONGPASS.*correct user name and password/);
     expect(Date.now() - startedAt).toBeLessThan(5000);
   });
 
