@@ -87,9 +87,7 @@ export async function connectRedis(
     // Waiting changes no password and no certificate.
     if (connectionFaultOf(error)) giveUp("refused");
   });
-  let sentinelFault: Error | undefined;
-  redis.on("sentinelError", (error: Error) => (sentinelFault = error));
-  const reason = () => reasonOf(lastError, sentinelFault, target);
+  const reason = () => reasonOf(lastError, target);
   const ready = new Promise<void>((resolve) => redis.once("ready", resolve));
   redis.connect().catch(() => {});
   let timer: NodeJS.Timeout | undefined;
@@ -185,14 +183,13 @@ function pingRegularly(redis: Redis): void {
   redis.once("end", () => clearInterval(timer));
 }
 
-function reasonOf(
-  error: Error | undefined,
-  sentinelFault: Error | undefined,
-  { sentinel }: RedisTarget,
-): string {
-  // To ioredis, Sentinels that answer and know no such master are unreachable.
-  if (sentinel && sentinelFault?.message.includes("invalid reply: null"))
+function reasonOf(error: Error | undefined, { sentinel, isTls }: RedisTarget): string {
+  // To ioredis, Sentinels that answer so are unreachable.
+  if (sentinel && error?.message.includes("No such master"))
     return ` (its Sentinels watch no master that is called ${sentinel.master})`;
+  // A Redis waits for the end of the line that it takes the client's greeting for.
+  if (isTls && (!error || error.message.includes("ETIMEDOUT")))
+    return " (no answer; it may not speak TLS on this port, use redis:// or its tls-port then)";
   return error ? ` (${error.message})` : "";
 }
 
