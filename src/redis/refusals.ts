@@ -11,9 +11,12 @@ import {
 
 const READ_ONLY = "it is a read-only replica (a failover under way, or redis_url names a replica)";
 
+/** The second is what a command that waits for a job gets when its master becomes a replica. */
+const READ_ONLY_REPLY = /\bREADONLY\b|^UNBLOCKED .*instance state changed/;
+
 /** A refusal inside a script begins in the middle of the text: "ERR Error running script …: -OOM command not allowed". */
 const REFUSALS: readonly [pattern: RegExp, reason: string][] = [
-  [/\bREADONLY\b/, READ_ONLY],
+  [READ_ONLY_REPLY, READ_ONLY],
   [/\bMISCONF\b/, "it can't write its data to disk; free space on its machine, its log says more"],
   [/\bLOADING\b/, "it is still loading its data"],
   [/\bMASTERDOWN\b/, "it is a replica that has lost its master"],
@@ -113,7 +116,7 @@ let readOnlyUntil = 0;
 
 /** Whether Redis refuses to write as it isn't the master, or not any more. */
 export function isReadOnly(error: Error): boolean {
-  return /\bREADONLY\b/.test(textOf(error));
+  return READ_ONLY_REPLY.test(textOf(error));
 }
 
 /** Connections to it are cut now, to look for the master; what can't be sent meanwhile fails for that reason. */

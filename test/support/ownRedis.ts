@@ -21,9 +21,9 @@ export interface OwnRedis {
 
 export async function startOwnRedis(
   settings: Record<string, string> = {},
-  { folder: given }: { folder?: string } = {},
+  { folder: given, command }: { folder?: string; command?: string | undefined } = {},
 ): Promise<OwnRedis> {
-  const program = await findRedisProgram({ env: testRedisEnv });
+  const program = command ?? (await findRedisProgram({ env: testRedisEnv })).command;
   const folder = given ?? mkdtempSync(join(tmpdir(), "own-redis-"));
   const port = await freePort();
   const all = {
@@ -35,7 +35,7 @@ export async function startOwnRedis(
     ...settings,
   };
   const child = spawn(
-    program.command,
+    program,
     Object.entries(all).flatMap(([name, value]) => [`--${name}`, ...value.split(" ")]),
     { cwd: folder, stdio: "ignore" },
   );

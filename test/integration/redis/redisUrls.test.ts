@@ -16,7 +16,8 @@ import { whyNoRedis } from "../../support/redis.ts";
 
 const SECRET = "p@ss/w0rd+%";
 const LOGIN = `app:${encodeURIComponent(SECRET)}`;
-const USER = { user: `app on >${SECRET} ~* &* +@all` };
+/** As docs/configuration.md advises. */
+const USER = { user: `app on >${SECRET} ~infermill* &infermill* +@all -@admin` };
 const MODELS = { Scripted: { loader: "ScriptedModelLoader", model_loader_file: SCRIPTED_LOADER } };
 
 describe.skipIf(whyNoRedis ?? whyNoOpenssl)("a Redis that speaks TLS and wants a certificate", () => {

@@ -1,5 +1,5 @@
-import { describe, expect, test } from "vitest";
-import { redisFaultOf } from "../../../src/redis/refusals.ts";
+import { describe, expect, test, vi } from "vitest";
+import { connectionFaultOf, noteReadOnly, redisFaultOf } from "../../../src/redis/refusals.ts";
 
 /** As ioredis throws what Redis replies. */
 function reply(message: string): Error {
@@ -16,6 +16,11 @@ describe("what Redis refuses", () => {
       "maxmemory",
     ],
     ["READONLY You can't write against a read only replica.", "redis_refused", "read-only replica"],
+    [
+      "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+      "redis_refused",
+      "read-only replica",
+    ],
     [
       "ERR Error running script (call to f_ab12): @user_script:7: -READONLY You can't write against a read only replica.",
       "redis_refused",
@@ -56,6 +61,48 @@ describe("what Redis refuses", () => {
       previousErrors: [reply("OOM command not allowed when used memory > 'maxmemory'.")],
     });
     expect(redisFaultOf(discarded)).toMatchObject({ code: "queue_storage_full" });
+  });
+
+  test("what can't be sent while the master is looked for is refused for that reason, and later for want of a connection", () => {
+    const unsent = new Error("Stream isn't writeable and enableOfflineQueue options is false");
+    expect(redisFaultOf(unsent)).toMatchObject({ code: "redis_unavailable" });
+    vi.useFakeTimers();
+    try {
+      noteReadOnly();
+      expect(redisFaultOf(unsent)).toMatchObject({
+        code: "redis_refused",
+        message: expect.stringContaining("read-only replica"),
+      });
+      // This one may have been sent, and run.
+      expect(redisFaultOf(new Error("Connection is closed."))).toMatchObject({ code: "redis_unavailable" });
+      vi.advanceTimersByTime(3000);
+      expect(redisFaultOf(unsent)).toMatchObject({ code: "redis_unavailable" });
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  test.each([
+    ["WRONGPASS invalid username-password pair or user is disabled.", "user name and password"],
+    [
+      "All sentinels are unreachable. Retrying from scratch after 10ms. Last error: WRONGPASS invalid username-password pair",
+      "sentinel_password",
+    ],
+    ["self-signed certificate in certificate chain", "redis_tls.ca"],
+    ["unable to get local issuer certificate", "redis_tls.ca"],
+    [
+      "Hostname/IP does not match certificate's altnames: Host: a. is not in the cert's altnames: DNS:b",
+      "redis_tls.servername",
+    ],
+    ["certificate has expired", "renew"],
+    [
+      "C0:error:0A00045C:SSL routines:ssl3_read_bytes:tlsv13 alert certificate required:ssl/record/rec_layer_s3.c:1605:SSL alert number 116",
+      "redis_tls.cert",
+    ],
+    ["C0:error:0A00010B:SSL routines:ssl3_get_record:wrong version number:ssl.c:1:", "redis://"],
+  ])("%s can't be waited away, and it is said what to change", (text, advice) => {
+    expect(connectionFaultOf(new Error(text))).toContain(advice);
+    expect(connectionFaultOf(new Error("connect ECONNREFUSED 127.0.0.1:6379"))).toBeUndefined();
   });
 
   test("a lost connection is no refusal, and what is not of Redis is neither", () => {
