@@ -31,7 +31,7 @@ const ROOMS = {
   // What is made of the results of a bulk run.
   report: ["bulk", "annotate", "loaders", "queue", "imil", "config", "core"],
   api: ["bulk", "queue", "redis", "egress", "imil", "tensors", "config", "core"],
-  protocols: ["api", "report", "bulk", "queue", "egress", "imil", "tensors", "config", "core"],
+  protocols: ["annotate", "api", "report", "bulk", "queue", "egress", "imil", "tensors", "config", "core"],
 
   annotate: ["loaders", "imil", "core"],
   client: ["imil", "core"],

@@ -1,5 +1,5 @@
 /** Finds what stands out from a picture's background. It needs no model: replace predict() with yours. */
-import { BaseModelLoader, decodePicture, type Finding } from "infermill";
+import { BaseModelLoader, decodePicture, type Finding, type LoaderDescription } from "infermill";
 
 const SIDE = 64;
 
@@ -37,5 +37,10 @@ export class SpotModelLoader extends BaseModelLoader {
         },
       },
     ];
+  }
+
+  /** What is checked before a request is accepted. */
+  override describe(): LoaderDescription {
+    return { labels: ["spot"], picture: "required" };
   }
 }

@@ -16,6 +16,8 @@ import type { Api, Protocol, Route } from "./api.ts";
 import { authorize } from "./authorize.ts";
 import { checkHost, checkOrigin, shareWithOrigins } from "./browsers.ts";
 import { serveConsole } from "./console.ts";
+import { MIN_RATE_SETTING } from "./body/read.ts";
+import { refuseExcess } from "./connections.ts";
 import { createDashboard } from "./dashboard.ts";
 import { findPublicPath } from "./publicPath.ts";
 import { getDocsScript, getIcon, ICON_PATH, siteRoutes } from "./site.ts";
@@ -68,11 +70,13 @@ export function createApp(api: Api, protocols: readonly Protocol[]): Express {
   app.disable("x-powered-by");
   // Nobody polls with If-None-Match, and a digest of every answer costs.
   app.disable("etag");
+  app.set(MIN_RATE_SETTING, config.min_upload_bytes_per_second);
   app.set("trust proxy", config.trusted_proxies);
   app.response.json = sendJson;
   app.use(securityHeaders());
   app.use(findPublicPath(config));
   app.use(measureRequests(api));
+  app.use(refuseExcess());
   for (const { errors } of protocols) {
     if (!errors) continue;
     app.use(errors.below, (_req, res, next) => {

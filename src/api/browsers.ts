@@ -63,7 +63,7 @@ export function checkOrigin({ public_url, cors_origins, console: { read_only } }
       throw new ForeignPageError(
         page === "none"
           ? "a call that is signed in by its cookie must say whose page sends it (Origin or Sec-Fetch-Site); other clients send a key as a bearer token"
-          : `a page of another site may change nothing here, got Origin ${JSON.stringify(req.get("Origin") ?? "none")}; cors_origins names those that may`,
+          : `a page of another site may change nothing here, got Origin ${JSON.stringify(req.get("Origin") ?? "none")}; cors_origins names those that may, and public_url the address of the api's own pages behind a proxy`,
       );
     }
     if (read_only && (byCookie || page === "own") && !bringsKey(req) && req.path !== SESSION_PATH)

@@ -48,6 +48,12 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     labelNames: ["model", "queue", "state"],
     registers,
   });
+  const oldestWait = new Gauge({
+    name: "infermill_queue_oldest_wait_seconds",
+    help: "For how long the prediction of the interactive queue that waits longest has waited; 0 where none waits.",
+    labelNames: ["model"],
+    registers,
+  });
   const engines = new Gauge({
     name: "infermill_engines",
     help: "Engines of live workers by state.",
@@ -93,6 +99,7 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
       predictions.deliveries.count(),
       Promise.all(models.map((model) => predictions.depth(model))),
       Promise.all(models.map((model) => predictions.bulkDepth(model))),
+      Promise.all(models.map((model) => predictions.longestWait(model))),
     ]);
   }
 
@@ -104,14 +111,16 @@ export function createMetrics(config: Config, predictions: Predictions): Metrics
     const { freeBytes } = predictions.disk();
     if (freeBytes !== undefined) diskFree.set(freeBytes);
     storageFull.set(problem === undefined ? 0 : 1);
-    for (const metric of [depth, engines, stuck, batches, outcomes, phases, webhooks]) metric.reset();
+    for (const metric of [depth, oldestWait, engines, stuck, batches, outcomes, phases, webhooks])
+      metric.reset();
     if (!found) return;
-    const [reports, deliveries, depths, bulkDepths] = found;
+    const [reports, deliveries, depths, bulkDepths, waits] = found;
     for (const [index, model] of models.entries()) {
       for (const [state, number] of Object.entries(depths[index]!))
         depth.set({ model, queue: "interactive", state }, number);
       for (const [state, number] of Object.entries(bulkDepths[index]!))
         depth.set({ model, queue: "bulk", state }, number);
+      oldestWait.set({ model }, waits[index]! / 1000);
       for (const state of ["loading", "ready", "restarting", "failed"]) engines.set({ model, state }, 0);
     }
     for (const [state, number] of Object.entries(deliveries)) webhooks.set({ state }, number);

@@ -43,6 +43,13 @@ export class BodyTooLargeError extends InfermillError {
   }
 }
 
+/** The body comes so slowly that it would hold its connection for ever. */
+export class BodyTooSlowError extends InfermillError {
+  override readonly code = "body_too_slow";
+  override readonly title = "The body comes too slowly";
+  override readonly status = 408;
+}
+
 export class UnsupportedMediaTypeError extends InfermillError {
   override readonly code = "unsupported_media_type";
   override readonly title = "Unsupported Content-Type";
@@ -142,8 +149,9 @@ export function createProblemHandler(log: Logger) {
       res.destroy();
       return;
     }
-    dropRestOfBody(req, res);
     const error = knownError(thrown);
+    if (error instanceof BodyTooSlowError) res.set("Connection", "close");
+    dropRestOfBody(req, res);
     if (error) return sendError(res, error);
     const { error: unexpected, id } = hideUnexpected(thrown, log, { method: req.method, path: req.path });
     sendError(res, unexpected, { id });
@@ -177,6 +185,11 @@ export function knownError(thrown: unknown): InfermillError | undefined {
 /** A client that still sends may never come to read its answer, so what is left is read and dropped, for a while. */
 function dropRestOfBody(req: Request, res: Response): void {
   if (req.complete) return;
+  // Slow bodies and connections beyond the limit aren't waited for.
+  if (res.getHeader("Connection") === "close") {
+    res.once("finish", () => req.destroy());
+    return;
+  }
   req.resume();
   res.once("finish", () => {
     const cut = setTimeout(() => req.destroy(), DRAIN_LIMIT_MS).unref();

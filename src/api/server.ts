@@ -10,6 +10,7 @@ import { ConfigError } from "../errors.ts";
 import { openPredictions } from "../queue/predictions.ts";
 import type { Listener, Protocol } from "./api.ts";
 import { createApi, createApp } from "./app.ts";
+import { defaultMaxConnections, limitConnections } from "./connections.ts";
 
 const IDLE_CHECK_MS = 50;
 /** Longer than load balancers keep an idle connection (60 s), or they would send a request on one that just closed. */
@@ -41,6 +42,7 @@ export async function startApi(options: {
   const server = createServer(createApp(api, protocols));
   server.keepAliveTimeout = KEEP_ALIVE_MS;
   server.headersTimeout = KEEP_ALIVE_MS + 1000;
+  limitConnections(server, config.max_connections ?? defaultMaxConnections());
   const listeners: Listener[] = [];
   const closeListeners = (limitMs: number) => Promise.all(listeners.map((each) => each.close(limitMs)));
   try {

@@ -5,6 +5,7 @@ import { protocols } from "../protocols/protocols.ts";
 import { announceReady, onStopSignal } from "./exit.ts";
 import { createLog, printWarning } from "./log.ts";
 import { openRedis } from "./redis.ts";
+import { ROUTINE_LEVEL } from "./supervisor.ts";
 
 const STOP_LIMIT_MS = 10_000;
 const LOOPBACK: ReadonlySet<string> = new Set(["127.0.0.1", "::1", "localhost"]);
@@ -27,6 +28,6 @@ export async function runApi(options: { config?: string; strict?: boolean }): Pr
   }
   if (config.api_keys.length === 0 && !LOOPBACK.has(config.host))
     log.warn(`no api_keys are configured: whoever reaches ${api.url} may do everything`);
-  log.info(`listening on ${[api.url, ...api.urls].join(", ")}`);
+  log[ROUTINE_LEVEL](`listening on ${[api.url, ...api.urls].join(", ")}`);
   announceReady({ url: api.url, urls: api.urls });
 }

@@ -1,5 +1,6 @@
 /** What `infermill start` prints once all is ready: where, what, from which Redis, and a line to try it with. */
-import { relative } from "node:path";
+import { existsSync } from "node:fs";
+import { relative, resolve } from "node:path";
 import { isatty } from "node:tty";
 import picocolors from "picocolors";
 import { findSamplePhoto } from "../models/samplePhotos.ts";
@@ -65,11 +66,17 @@ function describeModel({ name, loader, ready, engines }: ServedModel): string {
   return `  model      ${colours.bold(name)} (${loader}), ${engineWords.join(", ")}`;
 }
 
+/** With the sample request of `infermill init`, where this folder has one. */
 function tryLine(url: string, { name, picture }: ServedModel, needsKey: boolean): string {
   const curl = `curl -s${needsKey ? ' -H "Authorization: Bearer $INFERMILL_API_KEY"' : ""} -H 'Prefer: wait=30'`;
   const address = `${url}/v1/models/${encodeURIComponent(name)}/predictions`;
-  if (picture !== "required") return `${curl} -H 'Content-Type: application/json' -d '{}' ${address}`;
-  const photo = findSamplePhoto("march-pastoral");
+  if (picture !== "required") {
+    const body = existsSync("request.json") ? "@request.json" : "'{}'";
+    return `${curl} -H 'Content-Type: application/json' -d ${body} ${address}`;
+  }
+  if (existsSync("sample.png"))
+    return `${curl} -H 'Content-Type: image/png' --data-binary @sample.png ${address}`;
+  const photo = existsSync("sample.jpg") ? resolve("sample.jpg") : findSamplePhoto("march-pastoral");
   const path = photo === undefined ? "picture.jpg" : shorter(relative(process.cwd(), photo), photo);
   return `${curl} -H 'Content-Type: image/jpeg' --data-binary '@${path}' ${address}`;
 }

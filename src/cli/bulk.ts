@@ -6,6 +6,7 @@ import type { BulkSpec } from "../bulk/spec.ts";
 import { realPlace } from "../bulk/copies.ts";
 import { compileGlob } from "../bulk/glob.ts";
 import { loadConfig } from "../config/load.ts";
+import { didYouMean } from "../closest.ts";
 import type { Config } from "../config/schema.ts";
 import { InfermillError } from "../errors.ts";
 import type { PredictionRequest } from "../imil/dictionaries.ts";
@@ -124,8 +125,10 @@ async function writeNewSpec(
   options: BulkOptions,
 ): Promise<BulkSpec> {
   if (!Object.hasOwn(config.models, model)) {
-    const known = Object.keys(config.models).join(", ");
-    throw new UsageError(`there is no model "${model}"; configured are: ${known}`);
+    const known = Object.keys(config.models);
+    throw new UsageError(
+      `there is no model "${model}"; configured are: ${known.join(", ")}${didYouMean(model, known)}`,
+    );
   }
   const source = { kind: "folder" as const, folder: await readableFolder(folder), glob: options.glob };
   if (options.glob !== undefined) asUsage(() => compileGlob(options.glob!));

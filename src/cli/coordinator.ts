@@ -6,6 +6,7 @@ import { announceReady, onStopSignal } from "./exit.ts";
 import { keepHeapSmall } from "./heap.ts";
 import { createLog } from "./log.ts";
 import { openRedis } from "./redis.ts";
+import { ROUTINE_LEVEL } from "./supervisor.ts";
 import { watchEventLoop } from "./watchdog.ts";
 
 const STOP_LIMIT_MS = 20_000;
@@ -36,6 +37,6 @@ export async function runCoordinator(options: { config?: string; strict?: boolea
     throw error;
   }
   watchEventLoop("coordinator", BLOCKED_LIMIT_MS);
-  log.info("working on bulk runs, delivering webhooks");
+  log[ROUTINE_LEVEL]("working on bulk runs, delivering webhooks");
   announceReady();
 }

@@ -1,7 +1,8 @@
 /** How commands end: exit codes, faults as text, signals. */
+import { inspect } from "node:util";
 import type { Logger } from "pino";
 import { ConfigError, InfermillError, ModelNotFoundError } from "../errors.ts";
-import { isSupervised } from "./supervisor.ts";
+import { isSupervised, ROUTINE_LEVEL } from "./supervisor.ts";
 
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
@@ -27,11 +28,19 @@ export function exitWith(error: unknown): void {
     process.exitCode = EXIT_USAGE;
     return;
   }
-  console.error(
-    `infermill: ${error instanceof InfermillError ? error.message : error instanceof Error ? error.stack : String(error)}`,
-  );
+  console.error(`infermill: ${describe(error)}`);
   process.exitCode =
     error instanceof UsageError || error instanceof ModelNotFoundError ? EXIT_USAGE : EXIT_FAILED;
+}
+
+/** A sentence, not a stack, except where somebody asks for it. */
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  if (["debug", "trace"].includes(process.env["LOG_LEVEL"] ?? "")) return inspect(error);
+  if (error instanceof InfermillError) return error.message;
+  // The name of a TypeError says that it is a fault of the program.
+  const text = error.name === "Error" ? error.message : `${error.name}: ${error.message}`;
+  return `${text}\n(LOG_LEVEL=debug shows where it came from)`;
 }
 
 /**
@@ -39,8 +48,6 @@ export function exitWith(error: unknown): void {
  * which waits for no prediction, and ends the process; a third ends it at once.
  */
 export function onStopSignal(log: Logger, stop: () => Promise<void>, stopAtOnce: () => Promise<void>): void {
-  // Below a supervisor, it says so for all.
-  const level = isSupervised ? "debug" : "info";
   let isStopping = false;
   const stopOnce = (reason: string) => {
     if (isStopping) {
@@ -48,10 +55,10 @@ export function onStopSignal(log: Logger, stop: () => Promise<void>, stopAtOnce:
       return;
     }
     isStopping = true;
-    log[level](`stopping (${reason}): accepting no more, finishing what runs`);
+    log[ROUTINE_LEVEL](`stopping (${reason}): accepting no more, finishing what runs`);
     stop().then(
       () => {
-        log[level]("stopped");
+        log[ROUTINE_LEVEL]("stopped");
         process.exit();
       },
       (error) => {

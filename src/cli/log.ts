@@ -19,7 +19,7 @@ export function createLog(name: string, level: string): Logger {
   if (!process.stderr.isTTY) return pino(options, stderr);
   return pino(
     options,
-    pretty({ destination: stderr, ignore: "pid,hostname", translateTime: "SYS:HH:MM:ss" }),
+    pretty({ destination: stderr, ignore: "pid,hostname", translateTime: "SYS:HH:MM:ss", singleLine: true }),
   );
 }
 

@@ -1,6 +1,7 @@
 /** `infermill models pull`: brings every file that the configuration's models name onto this disk. */
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
+import { didYouMean } from "../closest.ts";
 import { loadConfig } from "../config/load.ts";
 import { InfermillError, ModelNotFoundError } from "../errors.ts";
 import { formatBytes } from "../models/byteSize.ts";
@@ -19,7 +20,7 @@ export async function pullModels(names: readonly string[], options: { config?: s
   const unknown = names.filter((name) => !known.includes(name));
   if (unknown.length > 0) {
     throw new ModelNotFoundError(
-      `there is no model ${unknown.join(", ")}; configured are: ${known.join(", ")}`,
+      `there is no model ${unknown.join(", ")}; configured are: ${known.join(", ")}${didYouMean(unknown[0]!, known)}`,
     );
   }
 

@@ -9,6 +9,7 @@ import { hasDemoWeights } from "../models/sources.ts";
 import { onStopSignal, UsageError } from "./exit.ts";
 import { createLog, printWarning } from "./log.ts";
 import { openRedis } from "./redis.ts";
+import { version } from "../version.ts";
 import { supervise } from "./supervisor.ts";
 
 /** How long each process may take for what it is doing when it is asked to stop. */
@@ -32,6 +33,7 @@ export async function start(options: StartOptions): Promise<void> {
   const file = chooseConfig(options);
   const config = await loadConfig({ file, check: checkLoaders, onWarning: printWarning });
   const log = createLog("infermill", config.log_level);
+  log.info(`version ${version} starts, with ${config.file}`);
   const redis = await openRedis(config, log, options);
   const script = fileURLToPath(
     new URL(import.meta.url.endsWith(".ts") ? "./main.ts" : "./main.js", import.meta.url),

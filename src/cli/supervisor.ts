@@ -2,6 +2,7 @@
 import { createBackoff } from "../core/backoff.ts";
 import { fork, type ChildProcess } from "node:child_process";
 import type { Logger } from "pino";
+import { InfermillError } from "../errors.ts";
 
 const RESTARTS = { firstMs: 200, maxMs: 10_000, steadyMs: 30_000 };
 const SUPERVISED = "INFERMILL_SUPERVISED";
@@ -10,6 +11,9 @@ const SUPERVISED = "INFERMILL_SUPERVISED";
 export const isSupervised = process.env[SUPERVISED] !== undefined && process.send !== undefined;
 // Not for the children that this process has.
 delete process.env[SUPERVISED];
+
+/** Of log lines about an orderly start and end: below `infermill start` it says so once for all. */
+export const ROUTINE_LEVEL = isSupervised ? "debug" : "info";
 
 export interface SupervisedProcess {
   /** What the process told when it was ready for the first time; rejects when it ended before. */
@@ -48,7 +52,7 @@ export function supervise(
     });
     const exited = (how: string) => {
       if (isStopping) return;
-      if (!wasReady) return rejectReady(new Error(`the ${name} ${how} before it was ready`));
+      if (!wasReady) return rejectReady(new InfermillError(`the ${name} ${how} before it was ready`));
       const delay = backoff.next(Date.now() - startedAt);
       options.log.warn(`the ${name} ${how}; starting it again in ${delay} ms`);
       restartTimer = setTimeout(start, delay);

@@ -1,11 +1,13 @@
 /** `infermill worker`: a worker in this process. */
 import { loadConfig } from "../config/load.ts";
+import { didYouMean } from "../closest.ts";
 import { checkLoaders, resolveModelPaths } from "../loaders/openLoader.ts";
 import { startWorker, type RunningWorker } from "../worker/worker.ts";
 import { announceReady, onStopSignal, UsageError } from "./exit.ts";
 import { keepHeapSmall } from "./heap.ts";
 import { createLog, printWarning } from "./log.ts";
 import { openRedis } from "./redis.ts";
+import { ROUTINE_LEVEL } from "./supervisor.ts";
 
 const STOP_LIMIT_MS = 30_000;
 
@@ -21,7 +23,9 @@ export async function runWorker(options: {
   const models = options.models?.split(",").map((name) => name.trim()) ?? known;
   const unknown = models.filter((name) => !known.includes(name));
   if (unknown.length > 0)
-    throw new UsageError(`--models names ${unknown.join(", ")}; configured are: ${known.join(", ")}`);
+    throw new UsageError(
+      `--models names ${unknown.join(", ")}; configured are: ${known.join(", ")}${didYouMean(unknown[0]!, known)}`,
+    );
 
   const redis = await openRedis(config, log, options);
   let worker: RunningWorker | undefined;
@@ -44,6 +48,6 @@ export async function runWorker(options: {
     throw error;
   }
   const { failed } = worker;
-  log.info(`serving ${models.filter((name) => !failed.includes(name)).join(", ")}`);
+  log[ROUTINE_LEVEL](`serving ${models.filter((name) => !failed.includes(name)).join(", ")}`);
   announceReady();
 }

@@ -36,6 +36,20 @@ export const consoleSchema = z
   .prefault({})
   .meta({ description: "The page at /." });
 
+const USUAL_SIZE = 256;
+
+/** Longest side of a thumbnail in pixels; undefined where there are to be none. */
+export function thumbnailSize({
+  console: { thumbnails },
+  inputs,
+}: {
+  console: z.output<typeof consoleSchema>;
+  inputs: "files" | "redis";
+}): number | undefined {
+  if (typeof thumbnails === "object") return thumbnails.size;
+  return (thumbnails ?? inputs === "files") ? USUAL_SIZE : undefined;
+}
+
 const origin = z.string().refine(isOrigin, {
   error: "must be an origin such as https://app.example.org: scheme, host and port, nothing behind",
 });

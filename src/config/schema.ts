@@ -194,6 +194,14 @@ const settings = z.strictObject({
     .regex(/^[\w.-]+$/)
     .default("infermill")
     .meta({ description: "First part of every Redis key." }),
+  max_connections: wholeNumber(1).optional().meta({
+    description:
+      "Connections that the api holds at a time; on those beyond it only /health is answered, all else gets 503. Default: half of the file descriptors that the process may have, at most 10000.",
+  }),
+  min_upload_bytes_per_second: wholeNumber(0).default(512).meta({
+    description:
+      "Slowest body that is waited for, over 10 seconds; a slower one is cut with 408. 0 waits for all.",
+  }),
   min_free_disk_bytes: wholeNumber(0)
     .default(128 * 1024 * 1024)
     .meta({
@@ -230,6 +238,12 @@ const settings = z.strictObject({
   max_picture_pixels: wholeNumber(1)
     .default(64_000_000)
     .meta({ description: "Most pixels (width × height) that a picture may decode to." }),
+  max_decoded_bytes: wholeNumber(1)
+    .default(384 * 1024 ** 2)
+    .meta({
+      description:
+        "Most bytes that the pictures of one request may decode to, by their headers: width × height × channels; 16 bits a channel count twice, and so does what must be held as a whole (interlaced PNG, progressive JPEG, all formats but those two).",
+    }),
   max_pictures_per_request: wholeNumber(1)
     .default(16)
     .meta({ description: "Most pictures in one request dictionary." }),

@@ -12,16 +12,43 @@ const SUSPECT = /(?:^|[[\s:,])-?(?:\d{16}|\d+(?:\.\d+)?[eE][+-]?\d{3})/;
 const MARKED = /"\uFDD0(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"/g;
 const STRAY = /\uFDD0(?=[-\d])/g;
 
+/** Lists and objects inside one another; whatever walks a value recurses, and deeper ones would end its stack. */
+export const MAX_DEPTH = 100;
+
+/** JSON that nests deeper than anything here does. */
+export class TooDeepError extends SyntaxError {
+  constructor() {
+    super(`must not nest deeper than ${MAX_DEPTH} levels`);
+  }
+}
+
 /**
  * Reads JSON; a number that would change becomes a marked string.
- * @throws SyntaxError as JSON.parse does
+ * @throws SyntaxError as JSON.parse does, TooDeepError
  */
 export function parseJson(text: string): unknown {
   // First as it is, so that an error has the right place.
   const value: unknown = JSON.parse(text);
+  checkDepth(value, MAX_DEPTH);
   if (!SUSPECT.test(text)) return value;
   const marked = markNumbers(text);
   return marked === text ? value : JSON.parse(marked);
+}
+
+/** @throws TooDeepError */
+function checkDepth(value: unknown, left: number): void {
+  if (typeof value !== "object" || value === null) return;
+  if (left === 0) throw new TooDeepError();
+  // Most elements are numbers or texts: no call for those.
+  if (Array.isArray(value)) {
+    for (const each of value as unknown[])
+      if (typeof each === "object" && each !== null) checkDepth(each, left - 1);
+    return;
+  }
+  for (const key in value) {
+    const each = (value as Record<string, unknown>)[key];
+    if (typeof each === "object" && each !== null) checkDepth(each, left - 1);
+  }
 }
 
 /** Writes JSON; marked strings become the numbers that they were. */

@@ -30,6 +30,8 @@ export interface ModelSection {
   readonly measures_batch_size?: boolean;
   /** Most pixels (width × height) that a picture may decode to. */
   readonly max_picture_pixels: number;
+  /** Most bytes that the pictures of one request may decode to. */
+  readonly max_decoded_bytes?: number;
   readonly [key: string]: unknown;
 }
 

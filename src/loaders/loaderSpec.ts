@@ -14,4 +14,6 @@ export interface LoaderSpec {
   device: string;
   intraOpThreads: number;
   maxPicturePixels: number;
+  /** Most bytes that the pictures of one request may decode to. Default: no limit. */
+  maxDecodedBytes?: number;
 }

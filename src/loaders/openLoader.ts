@@ -6,6 +6,7 @@ import type { Config } from "../config/schema.ts";
 import { ConfigError, LoaderError, ModelNotFoundError, type ConfigFault } from "../errors.ts";
 import { checkModelSource, resolveModelPath } from "../models/sources.ts";
 import type { BaseModelLoader, LoaderClass, ModelSection } from "./BaseModelLoader.ts";
+import { didYouMean } from "../closest.ts";
 import { readClassNames } from "./labels.ts";
 import type { LoaderSpec } from "./loaderSpec.ts";
 import { disableTelemetry } from "./onnx/telemetry.ts";
@@ -98,7 +99,7 @@ export async function specOfModel(
   const model = config.models[modelName];
   if (!model)
     throw new ModelNotFoundError(
-      `there is no model "${modelName}"; configured are: ${Object.keys(config.models).join(", ")}`,
+      `there is no model "${modelName}"; configured are: ${Object.keys(config.models).join(", ")}${didYouMean(modelName, Object.keys(config.models))}`,
     );
   return {
     modelName,
@@ -109,6 +110,7 @@ export async function specOfModel(
     device: devicesOf(model.device)[0]!,
     intraOpThreads: model.intra_op_threads ?? availableParallelism(),
     maxPicturePixels: config.max_picture_pixels,
+    maxDecodedBytes: config.max_decoded_bytes,
   };
 }
 

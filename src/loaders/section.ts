@@ -18,6 +18,7 @@ export interface SectionContext extends SectionPlace {
   device: string;
   intraOpThreads: number;
   maxPicturePixels: number;
+  maxDecodedBytes?: number;
   /** The model's files, fetched and converted, as absolute paths. */
   modelPaths: readonly string[];
 }
@@ -44,6 +45,7 @@ export async function buildModelSection(
     measures_batch_size: model.max_batch_size === undefined,
     intra_op_threads: context.intraOpThreads,
     max_picture_pixels: context.maxPicturePixels,
+    ...(context.maxDecodedBytes !== undefined && { max_decoded_bytes: context.maxDecodedBytes }),
   };
 }
 

@@ -5,6 +5,7 @@
 import { access } from "node:fs/promises";
 import { join } from "node:path";
 import type { Redis } from "ioredis";
+import { thumbnailSize } from "../config/browsers.ts";
 import type { Config } from "../config/schema.ts";
 import { reachRedis } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
@@ -34,6 +35,7 @@ export function createThumbnailStore(config: Config, names: Names, redis: Redis)
           (owner) => ("model" in owner ? names.thumbnail(owner.model, owner.id) : ""),
           (owner) => ("model" in owner ? ttlOf(owner.model) : 0),
         );
+  const areMade = thumbnailSize(config) !== undefined;
   const exists = async (model: string, id: string) => {
     const { file = "", redis: key = "" } = place.refOf({ model, id }, NAME);
     if (config.inputs === "redis") return (await reachRedis(() => redis.exists(key))) === 1;
@@ -45,7 +47,9 @@ export function createThumbnailStore(config: Config, names: Names, redis: Redis)
   return {
     write: async (model, id, bytes) => void (await place.write({ model, id }, NAME, bytes)),
     read: (model, id) => place.read(place.refOf({ model, id }, NAME)),
-    has: (model, ids) => Promise.all(ids.map((id) => exists(model, id))),
+    // Where none are made, none is asked for.
+    has: async (model, ids) =>
+      areMade ? Promise.all(ids.map((id) => exists(model, id))) : ids.map(() => false),
     sweep: () => place.sweep(),
   };
 }

@@ -61,7 +61,7 @@ export async function startWebhookDelivery({
 }): Promise<RunningDelivery> {
   const { allow, retry_delays_ms: delays, timeout_ms: timeoutMs } = config.webhooks;
   const { secrets, file } = await provideSecrets(config);
-  if (file) log.info(`webhooks are signed with the secret in ${file}`);
+  if (file) log.debug(`webhooks are signed with the secret in ${file}`);
   const egress = createEgress({ allow, allowKey: "webhooks.allow" });
   const userAgent = `infermill/${version}`;
   const predictions = await openPredictions(config, redisUrl);

@@ -5,6 +5,7 @@
 import { readFile } from "node:fs/promises";
 import type { Logger } from "pino";
 import { openBelowRoot } from "../config/bulkRoots.ts";
+import { thumbnailSize } from "../config/browsers.ts";
 import type { Config } from "../config/schema.ts";
 import { toFilePath } from "../core/filePaths.ts";
 import { UNKNOWN_MEDIA_TYPE } from "../core/request.ts";
@@ -16,7 +17,6 @@ import { createThumbnail } from "./thumbnail.ts";
 const MAX_PER_SECOND = 4;
 /** After a pause so many at once. */
 const BURST = 12;
-const USUAL_SIZE = 256;
 
 interface Owner {
   model: string;
@@ -101,12 +101,6 @@ export function createEndOfInputs({
       follow(withThumbnail(owner, refs, wasRead).then(() => inputs.remove(refs))),
     close: async () => void (await Promise.allSettled(underWay)),
   };
-}
-
-/** In pixels; undefined where there are to be none. */
-function thumbnailSize({ console: { thumbnails }, inputs }: Config): number | undefined {
-  if (typeof thumbnails === "object") return thumbnails.size;
-  return (thumbnails ?? inputs === "files") ? USUAL_SIZE : undefined;
 }
 
 function mayBePicture({ media_type: type = UNKNOWN_MEDIA_TYPE, ...ref }: InputRef): boolean {

@@ -41,6 +41,7 @@ export function planEngines(
           device,
           intraOpThreads: model.intra_op_threads ?? (usesCores(device) ? defaultThreads : 1),
           maxPicturePixels: config.max_picture_pixels,
+          maxDecodedBytes: config.max_decoded_bytes,
           inputs: {
             folder: inputFolder(config),
             roots: config.bulk_roots,

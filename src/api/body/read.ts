@@ -9,11 +9,14 @@ import {
 } from "../../core/pictureFormats.ts";
 import {
   BodyTooLargeError,
+  BodyTooSlowError,
   ClientGoneError,
   MalformedBodyError,
   UnsupportedMediaTypeError,
 } from "../problems.ts";
-import { parseJson as parseExactJson } from "../../core/json.ts";
+import { parseJson as parseExactJson, TooDeepError } from "../../core/json.ts";
+import { BadInputError } from "../../errors.ts";
+import { findJsonFault } from "../../core/jsonFault.ts";
 import { decodeText } from "../../core/text.ts";
 
 export type BodyForm = "json" | "ndjson" | "bytes" | "multipart";
@@ -24,8 +27,12 @@ const FORMS: ReadonlyMap<string, BodyForm> = new Map([
   ["application/jsonl", "ndjson"],
   ["multipart/form-data", "multipart"],
 ]);
+/** Over so long a slow body is measured. */
+const RATE_WINDOW_MS = 10_000;
+/** Where the app keeps `min_upload_bytes_per_second`. */
+export const MIN_RATE_SETTING = "min upload rate";
 const BODY_BUFFER_BYTES = 1024 * 1024;
-/** Finding the place of a fault parses again and again, which is not worth it for more. */
+/** Finding the place of a fault reads the text once more, which is not worth it for more. */
 const MAX_TEXT_TO_SEARCH = 1_000_000;
 
 /**
@@ -124,6 +131,7 @@ export function limitBody(
       else done(null, chunk);
     },
   });
+  watchRate(req, limited, () => received);
   // Whoever reads meets the error all the same; without a listener it would end the process if nobody reads yet.
   limited.on("error", () => {});
   // pipe() alone would leave the stream waiting for ever when its client goes away.
@@ -132,6 +140,31 @@ export function limitBody(
   });
   // Not pipeline(): it would destroy the connection that the refusal must travel on.
   return req.pipe(limited);
+}
+
+/** Fails the body of a client that sends next to nothing; one that isn't read at this moment is not the client's fault. */
+function watchRate(req: Request, limited: Transform, received: () => number): void {
+  const minRate = slowestRate(req);
+  if (minRate === 0) return;
+  let before = 0;
+  const timer = setInterval(() => {
+    const isHeldBack = limited.readableLength > 0 || limited.writableNeedDrain;
+    const now = received();
+    if (!isHeldBack && now - before < (minRate * RATE_WINDOW_MS) / 1000)
+      limited.destroy(
+        new BodyTooSlowError(
+          `${now - before} bytes came in ${RATE_WINDOW_MS / 1000} s, and ${minRate} a second is the least (min_upload_bytes_per_second)`,
+        ),
+      );
+    before = now;
+  }, RATE_WINDOW_MS);
+  limited.once("close", () => clearInterval(timer));
+  req.once("close", () => clearInterval(timer));
+  req.once("end", () => clearInterval(timer));
+}
+
+function slowestRate({ app }: Request): number {
+  return Number(app.get(MIN_RATE_SETTING) ?? 0);
 }
 
 export async function readBytes(body: Readable): Promise<Buffer> {
@@ -155,41 +188,24 @@ export function textOf(bytes: Uint8Array): string {
 
 /**
  * @param what names the text in errors: "the body", "line 3"
- * @throws MalformedBodyError with the place of the fault
+ * @throws MalformedBodyError with the place of the fault, BadInputError where it nests too deep
  */
 export function parseJson(text: string, what: string): unknown {
   try {
     return parseExactJson(text);
   } catch (error) {
+    if (error instanceof TooDeepError) throw new BadInputError(`${what} ${error.message}`, { cause: error });
     const reason = (error as Error).message.replace(/ in JSON at position.*$/, "");
-    throw new MalformedBodyError(`${what} is not JSON: ${reason}${placeOfFault(text)}`, { cause: error });
+    throw new MalformedBodyError(`${what} is not JSON: ${reason}${placeOfFault(text, error as Error)}`, {
+      cause: error,
+    });
   }
 }
 
-/** V8 tells no position for every fault; it is the end of the longest beginning that could still become JSON. */
-function placeOfFault(text: string): string {
+function placeOfFault(text: string, { message }: Error): string {
   if (text.length > MAX_TEXT_TO_SEARCH) return "";
-  let good = 0;
-  let bad = text.length + 1;
-  while (bad - good > 1) {
-    const middle = (good + bad) >>> 1;
-    if (couldGoOn(text.slice(0, middle))) good = middle;
-    else bad = middle;
-  }
-  const before = text.slice(0, good).split("\n");
-  return `, at position ${good} (line ${before.length}, column ${before.at(-1)!.length + 1})`;
-}
-
-function couldGoOn(beginning: string): boolean {
-  try {
-    JSON.parse(beginning);
-    return true;
-  } catch (error) {
-    const { message } = error as Error;
-    const position = /at position (\d+)/.exec(message)?.[1];
-    return (
-      /Unexpected end|Unterminated string/.test(message) ||
-      (position !== undefined && Number(position) >= beginning.length)
-    );
-  }
+  const told = /at position (\d+)/.exec(message)?.[1];
+  const at = told === undefined ? findJsonFault(text) : Number(told);
+  const before = text.slice(0, at).split("\n");
+  return `, at position ${at} (line ${before.length}, column ${before.at(-1)!.length + 1})`;
 }

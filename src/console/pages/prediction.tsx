@@ -78,7 +78,7 @@ function Actions({ prediction, onChange }: { prediction: Prediction; onChange: (
     onChange();
   });
   const again = useAction(async () => {
-    const next = await call<Prediction>(resolveLink(links.retry!), { method: "POST" });
+    const next = await call<Prediction>(resolveLink(links.retry), { method: "POST" });
     rememberPictures(next.id, picturesOfPrediction(id));
     location.hash = routeTo(["predictions", model, next.id]);
   });

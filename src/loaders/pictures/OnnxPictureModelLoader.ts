@@ -19,6 +19,7 @@ import { OnnxModelLoader } from "../onnx/OnnxModelLoader.ts";
 import { stackRows, type InputTensors, type UnwrittenTensor } from "../onnx/rows.ts";
 import { seeded } from "../onnx/samples.ts";
 import { listTensors } from "../onnx/session.ts";
+import { checkDecodedBytes } from "./decodingCost.ts";
 import {
   createTensorWriter,
   decodePicture,
@@ -158,6 +159,7 @@ export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
     return decodePicture(picture, {
       size: this.inputSize,
       maxPixels: this.settings.max_picture_pixels,
+      maxBytes: this.settings.max_decoded_bytes ?? Infinity,
       fit,
       ...options,
     });
@@ -239,6 +241,7 @@ export abstract class OnnxPictureModelLoader extends OnnxModelLoader {
       const pictures = this.picturesFor(request);
       if (pictures.length === 0)
         throw new BadInputError(`the model "${this.modelName}" needs a picture, the request has none`);
+      checkDecodedBytes(pictures, this.settings.max_decoded_bytes ?? Infinity);
       const decoded = await Promise.all(pictures.map((picture) => this.preprocessing(picture, request)));
       return decoded.flatMap((parts, index) =>
         [parts].flat().map((picture) => ({ request, index, picture, inputs: this.#toInputs(picture) })),

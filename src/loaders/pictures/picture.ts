@@ -14,7 +14,8 @@ import {
 } from "../../core/pictureFormats.ts";
 import { decodeBmp } from "./bmp.ts";
 import { repairJpeg } from "./jpegRepair.ts";
-import { isDeepPng, readUprightSize } from "./pictureHeader.ts";
+import { decodedBytes, tooMuch, withinBudget } from "./decodingCost.ts";
+import { pngFormat, readUprightSize } from "./pictureHeader.ts";
 import type { PictureSize } from "./pictureSize.ts";
 import { resample, sourceSpan, type Kernel, type ResampledAxis } from "./resample.ts";
 
@@ -58,6 +59,8 @@ export interface DecodeOptions {
   fit: Fit;
   /** Most pixels (width × height) of the picture; read from its header, before anything is decoded. */
   maxPixels: number;
+  /** Most bytes that it may decode to, see `max_decoded_bytes`. Default: no limit beside `maxPixels`. */
+  maxBytes?: number;
   /** For `crop`: the part of the short side that is kept. Default 0.875 (224 of 256). */
   cropFraction?: number;
   /**
@@ -106,6 +109,8 @@ interface Source {
   format: PictureFormat;
   original: PictureSize;
   isRaw: boolean;
+  /** Bytes that it decodes to. */
+  cost: number;
   options: DecodeOptions;
   /** Grows while it is decoded. */
   warnings: string[];
@@ -117,7 +122,10 @@ async function openSource(bytes: Buffer, options: DecodeOptions): Promise<Source
     throw new BadInputError(`the picture must be a ${PICTURE_FORMAT_NAMES}, got ${describeBytes(bytes)}`);
   const { size: original, depth } = await readHeader(bytes, format);
   checkSize(original, options.maxPixels);
-  const source: Source = { bytes, format, original, isRaw: false, options, warnings: [] };
+  const cost = decodedBytes(bytes, format, original, depth);
+  if (options.maxBytes !== undefined && cost > options.maxBytes)
+    throw tooMuch(`the picture (${format}, ${sizeText(original)}) decodes`, cost, options.maxBytes);
+  const source: Source = { bytes, format, original, isRaw: false, cost, options, warnings: [] };
   if (format === "BMP") return readBmp(source, bytes);
   const how = options.depth ?? "high-byte";
   if (depth === 8 || (depth === 16 && how === "high-byte")) return source;
@@ -347,7 +355,7 @@ async function readHeader(
   format: PictureFormat,
 ): Promise<{ size: PictureSize; depth: 8 | 16 | 32 }> {
   const size = readUprightSize(bytes, format);
-  if (size) return { size, depth: format === "PNG" && isDeepPng(bytes) ? 16 : 8 };
+  if (size) return { size, depth: format === "PNG" ? pngFormat(bytes).depth : 8 };
   try {
     const image = await openPicture(bytes, { limitInputPixels: false });
     const { autoOrient, depth, channels } = await image.metadata();
@@ -423,7 +431,16 @@ async function decodeCut(
   return data;
 }
 
-async function decodeWith(
+function decodeWith(
+  source: Source,
+  bytes: Uint8Array,
+  failOn: "warning" | "error" | "none",
+  fit: (image: Sharp) => Sharp,
+): Promise<Uint8Array> {
+  return withinBudget(source.cost, () => decodeNow(source, bytes, failOn, fit));
+}
+
+async function decodeNow(
   { isRaw, original, options }: Source,
   bytes: Uint8Array,
   failOn: "warning" | "error" | "none",

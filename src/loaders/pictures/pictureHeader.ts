@@ -20,9 +20,25 @@ const READERS: Partial<Record<PictureFormat, (bytes: Buffer) => UprightSize | un
   BMP: readBmpSize,
 };
 
-/** Whether a PNG has 16 bits a channel. */
-export function isDeepPng(bytes: Buffer): boolean {
-  return bytes[24] === 16;
+/** Channels by the colour type of a PNG; a palette becomes RGB. */
+const PNG_CHANNELS: Readonly<Record<number, number>> = { 0: 1, 2: 3, 3: 3, 4: 2, 6: 4 };
+
+/** Of the header of a PNG: bits and number of its channels, and whether it is interlaced. */
+export function pngFormat(bytes: Buffer): { depth: 8 | 16; channels: number; isInterlaced: boolean } {
+  return {
+    depth: bytes[24] === 16 ? 16 : 8,
+    channels: PNG_CHANNELS[bytes[25] ?? 6] ?? 4,
+    isInterlaced: bytes[28] === 1,
+  };
+}
+
+/** Whether a JPEG's rows are known only when all of it was read (SOF2 and its relatives). */
+export function isProgressiveJpeg(bytes: Buffer): boolean {
+  for (let at = 2; at + 4 <= bytes.length && bytes[at] === 0xff; at += 2 + bytes.readUInt16BE(at + 2)) {
+    const marker = bytes[at + 1]!;
+    if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) return (marker & 3) === 2;
+  }
+  return false;
 }
 
 /**

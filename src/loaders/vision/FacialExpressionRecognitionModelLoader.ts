@@ -174,6 +174,7 @@ export class FacialExpressionRecognitionModelLoader extends OnnxPictureModelLoad
           fit: "inside",
           size: { width: Infinity, height: Infinity },
           maxPixels: this.settings.max_picture_pixels,
+          maxBytes: this.settings.max_decoded_bytes ?? Infinity,
         });
         for (const finding of own)
           faces.push({ finding, picture: await this.#cutOut(finding.Dm as Box, whole) });

@@ -105,6 +105,29 @@ describe.skipIf(whyNoRedis)("problems", () => {
     expect(body.detail).toContain(`at position ${position} (line ${line},`);
   });
 
+  test.each([
+    ["/v1/models/Echo/predictions", "application/json", ""],
+    ["/v1/models/Echo/predictions", "application/json", '{"a":'],
+    ["/v1/bulk", "application/json", '{"model":"Echo","folder":"x","request":'],
+    ["/v1/bulk?model=Echo", "application/x-ndjson", '{"request":'],
+    ["/Echo", "application/json", '{"Prompt":'],
+    ["/v2/models/Echo/infer", "application/json", '{"inputs":'],
+    ["/v1/embeddings", "application/json", '{"model":"Echo","input":'],
+  ])("JSON that nests thousands deep is no 500 at %s (%s, %s)", async (path, type, beginning) => {
+    for (const depth of [4125, 40_000]) {
+      const nested = "[".repeat(depth) + "]".repeat(depth);
+      const body = beginning === "" ? nested : `${beginning}${nested}}`;
+      const answer = await fetch(`${api.url}${path}`, {
+        method: "POST",
+        headers: { "Content-Type": type },
+        body,
+      });
+      const text = await answer.text();
+      expect([400, 422], text.slice(0, 300)).toContain(answer.status);
+      expect(text).toMatch(/nests? deeper than \d+ levels/);
+    }
+  });
+
   test("JSON that is no UTF-8 is refused with 400", async () => {
     const response = await fetch(api.predictions(), {
       method: "POST",
@@ -164,10 +187,13 @@ describe.skipIf(whyNoRedis)("problems", () => {
   test.each(["Ad", "Base_64", "image", "Tid"])(
     "too deep a nesting in %s is refused with 422",
     async (key) => {
-      for (const levels of [65, 5000]) {
+      for (const [levels, what] of [
+        [65, "a request must not nest deeper than 64 levels"],
+        [5000, "the body must not nest deeper than 100 levels"],
+      ] as const) {
         const text = `{"${key}":${"[".repeat(levels)}${"]".repeat(levels)}}`;
         const { status, body } = await send("POST", api.predictions(), text);
-        expect([status, body.detail]).toEqual([422, "a request must not nest deeper than 64 levels"]);
+        expect([status, body.detail]).toEqual([422, what]);
       }
     },
   );

@@ -168,6 +168,21 @@ describe.skipIf(whyNoRedis)("in an empty folder with the installed package", () 
     }
   });
 
+  test("without a configuration, start says what to do; init makes what runs", async () => {
+    const infermill = (...args: string[]) =>
+      run("npx", ["--no-install", "infermill", ...args], { cwd: folder, env });
+    const failure = await infermill("start").catch((error: { code: number; stderr: string }) => error);
+    expect(failure).toMatchObject({ code: 2, stderr: expect.stringContaining("npx infermill init ") });
+    // Its weights are a development dependency of the clone.
+    expect(failure.stderr).toContain("after npm install @vladmandic/human");
+    await infermill("init", "made");
+    const { $schema } = JSON.parse(readFileSync(join(folder, "made/config/infermill.json"), "utf8"));
+    expect($schema).toBe("../../node_modules/infermill/config/infermill.schema.json");
+    const args = ["made/sample.png", "--config", "made/config/infermill.json", "--model", "Spot"];
+    const { stdout } = await infermill("predict", ...args);
+    expect(JSON.parse(stdout)).toMatchObject({ Fs: [{ Lb: "spot" }] });
+  });
+
   test("IMIL's two examples run as the document shows them", async () => {
     const files = filesOfDocument();
     for (const [path, texts] of files) {

@@ -51,6 +51,9 @@ const NOT_RUN: Readonly<Record<string, string>> = {
     "runs until it is stopped; beforeAll starts the same",
   "npx infermill start --config mil_config.json":
     "runs until it is stopped; comingFromImil.test.ts starts the same",
+  "npx infermill start": "runs until it is stopped; init.test.ts starts it in a folder of infermill init",
+  "curl -s -H 'Prefer: wait=30' -H 'Content-Type: image/png' --data-binary @sample.png http://127.0.0.1:8448/v1/models/Spot/predictions":
+    "needs the start before it; init.test.ts sends the same",
   "npx infermill api": "runs until it is stopped; containers.test.ts starts the same",
   "npx infermill worker --models CocoObjectDetection": "as the line before",
   "npx infermill coordinator": "as the line before",
@@ -404,6 +407,7 @@ describe("the tables of the documents", () => {
       ...tableFaults("Keys of the file", properties),
       ...tableFaults("Keys of a model", ofModel),
       ...tableFaults("Keys of webhooks", properties["webhooks"]!.properties!),
+      ...tableFaults("Keys of the console", properties["console"]!.properties!),
     ]).toEqual([]);
   });
 
