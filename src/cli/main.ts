@@ -120,15 +120,6 @@ program
   );
 
 program
-  .command("status")
-  .description("show how it goes: models, engines, queues, rates, bulk runs, dead webhooks")
-  .option(...CONFIG_OPTION)
-  .option("--server <url>", "of this server (default: of the Redis of the configuration)")
-  .option("-w, --watch", "again every two seconds, until Ctrl-C")
-  .option("--json", "print JSON")
-  .action(async (options: StatusOptions) => (await import("./status.ts")).showStatus(options));
-
-program
   .command("predict")
   .description("run one picture through a model here and now, without Redis, and print the response")
   .argument("<picture>", `picture: ${PICTURE_FORMAT_NAMES}`)
@@ -188,6 +179,15 @@ program
   .action(async (folder: string | undefined, options: BulkOptions) =>
     (await import("./bulk.ts")).bulk(folder, options),
   );
+
+program
+  .command("status")
+  .description("show how it goes: models, engines, queues, rates, bulk runs, dead webhooks")
+  .option(...CONFIG_OPTION)
+  .option("--server <url>", "of this server (default: of the Redis of the configuration)")
+  .option("-w, --watch", "again every two seconds, until Ctrl-C")
+  .option("--json", "print JSON")
+  .action(async (options: StatusOptions) => (await import("./status.ts")).showStatus(options));
 
 const models = program
   .command("models")
