@@ -67,7 +67,9 @@ function attemptsOf({ attempts, status }: Prediction): string {
 function picturesFor({ id, links }: Prediction) {
   const sent = picturesOfPrediction(id);
   if (sent.length > 0) return sent;
-  return links.thumbnail ? [{ src: resolveLink(links.thumbnail), name: "Its picture, small" }] : [];
+  return links.thumbnail
+    ? [{ src: resolveLink(links.thumbnail), name: "Its picture, small", isSmall: true }]
+    : [];
 }
 
 function Actions({ prediction, onChange }: { prediction: Prediction; onChange: () => void }) {

@@ -6,8 +6,8 @@ import { plural } from "../format.ts";
 import { decodeRunLengths } from "../runLengths.ts";
 import { placeTags } from "./tags.ts";
 
-const FONT = 12;
-const TAG_HEIGHT = 17;
+/** In pictures that are narrower than this the letters are smaller. */
+const NARROW = 480;
 /** With more boxes than this, names are shown where the pointer is only. */
 const MAX_TAGS = 40;
 const MAX_LABEL = 40;
@@ -25,13 +25,15 @@ interface Size {
 export interface AnnotatedPictureProps {
   src: string;
   alt: string;
+  isSmall?: boolean;
   findings: readonly Found[];
   /** Index of the finding under the pointer, here or in a list beside. */
   hovered?: number | undefined;
   onHover?: (index: number | undefined) => void;
 }
 
-export function AnnotatedPicture({ src, alt, findings, hovered, onHover }: AnnotatedPictureProps) {
+export function AnnotatedPicture(props: AnnotatedPictureProps) {
+  const { src, alt, isSmall = false, findings, hovered, onHover } = props;
   const image = useRef<HTMLImageElement>(null);
   const [size, setSize] = useState<Size>();
   const [isBroken, setBroken] = useState(false);
@@ -46,7 +48,7 @@ export function AnnotatedPicture({ src, alt, findings, hovered, onHover }: Annot
   }, [src]);
 
   return (
-    <div class="picture">
+    <div class={isSmall ? "picture is-small" : "picture"}>
       <img ref={image} src={src} alt={alt} onError={() => setBroken(true)} hidden={isBroken} />
       {isBroken && <p class="picture-missing">This browser can't show the picture.</p>}
       {size && !isBroken && <Overlay findings={findings} size={size} hovered={hovered} onHover={onHover} />}
@@ -209,11 +211,12 @@ function Tags({
   hovered: number | undefined;
 }) {
   const texts = boxed.map(textOf);
+  const font = size.width < NARROW ? 10 : 12;
   const rects = placeTags(
     boxed.map((finding, at) => ({
       box: rectOf(finding, size),
-      width: widthOf(texts[at]!) + 8,
-      height: TAG_HEIGHT,
+      width: widthOf(texts[at]!, font) + 8,
+      height: font + 5,
     })),
     size.width,
     size.height,
@@ -225,7 +228,7 @@ function Tags({
         return (
           <g key={finding.index} class={finding.index === hovered ? "is-hovered" : ""}>
             <rect x={x} y={y} width={width} height={height} rx={3} fill={labelColour(finding.Lb)} />
-            <text x={x + 4} y={y + FONT} font-size={FONT}>
+            <text x={x + 4} y={y + font} font-size={font}>
               {texts[at]}
             </text>
           </g>
@@ -237,10 +240,10 @@ function Tags({
 
 let ruler: CanvasRenderingContext2D | null = null;
 
-function widthOf(text: string): number {
+function widthOf(text: string, font: number): number {
   ruler ??= document.createElement("canvas").getContext("2d");
-  if (!ruler) return text.length * FONT * 0.6;
-  ruler.font = `600 ${FONT}px ${getComputedStyle(document.body).fontFamily}`;
+  if (!ruler) return text.length * font * 0.6;
+  ruler.font = `600 ${font}px ${getComputedStyle(document.body).fontFamily}`;
   return ruler.measureText(text).width;
 }
 
