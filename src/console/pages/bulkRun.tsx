@@ -1,7 +1,8 @@
 /** One bulk run: how far it is, what failed, what was found, where its time went. */
 import { useState } from "preact/hooks";
 import { call, isMissing, pathOf, SERVER, useAction, useAnswer, useEvents } from "../api.ts";
-import type { BulkRun, BulkSummary } from "../answers.ts";
+import type { BulkRun } from "../../core/bulkRun.ts";
+import type { BulkSummary } from "../../core/bulkSummary.ts";
 import { hasEnded } from "../../core/bulkRun.ts";
 import { formatAgo, formatCount, formatRate, formatTime, plural } from "../format.ts";
 import { routeTo } from "../route.ts";

@@ -1,7 +1,8 @@
 /** One prediction: its picture, timeline, attempts, answer or error, and its webhook deliveries. */
 import { useState } from "preact/hooks";
 import { call, pathOf, resolveLink, useAction, useAnswer, useEvents } from "../api.ts";
-import type { Delivery, Prediction } from "../answers.ts";
+import type { Delivery } from "../answers.ts";
+import type { Prediction } from "../../core/prediction.ts";
 import { isFinal } from "../../core/prediction.ts";
 import { formatAgo, formatTime } from "../format.ts";
 import { routeTo } from "../route.ts";
@@ -92,7 +93,7 @@ function Actions({ prediction, onChange }: { prediction: Prediction; onChange: (
           Cancel
         </button>
       )}
-      {isFinal(status) && links.retry && (
+      {isFinal(status) && (
         <button type="button" disabled={again.isBusy} onClick={() => again.run()}>
           Run again
         </button>

@@ -1,9 +1,10 @@
 /** A picture with what was found in it, drawn over as SVG in the page's own pixels. */
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { labelColour } from "../../annotate/labelColour.ts";
+import type { Mask } from "../../imil/dictionaries.ts";
+import { decodeRunLengths } from "../../imil/runLengths.ts";
 import { hasBox, isDrawn, type BoxedFinding, type Found } from "../findings.ts";
 import { plural } from "../format.ts";
-import { decodeRunLengths } from "../runLengths.ts";
 import { placeTags } from "./tags.ts";
 
 /** In pictures that are narrower than this the letters are smaller. */
@@ -134,7 +135,7 @@ function Outline({ points, colour }: { points: string; colour: string }) {
 /** Its pixels, and its outlines to be pointed at; where the pixels are missing, the outlines filled. */
 function MaskShape({ finding, size, colour }: { finding: Found; size: Size; colour: string }) {
   const { Poly: outlines = [], Rle: runs } = finding.Msk ?? {};
-  const pixels = useMemo(() => (runs ? drawMask(runs.counts, runs.size, colour) : undefined), [runs, colour]);
+  const pixels = useMemo(() => (runs ? drawMask(runs, colour) : undefined), [runs, colour]);
   return (
     <>
       {pixels && <image class="mask" href={pixels} {...size} preserveAspectRatio="none" />}
@@ -151,26 +152,20 @@ function MaskShape({ finding, size, colour }: { finding: Found; size: Size; colo
   );
 }
 
-/** The mask as a picture; undefined where it is damaged. */
-function drawMask(counts: string, [height, width]: [number, number], colour: string): string | undefined {
-  try {
-    const mask = decodeRunLengths(counts, height, width);
-    const canvas = document.createElement("canvas");
-    canvas.width = width;
-    canvas.height = height;
-    const context = canvas.getContext("2d")!;
-    const image = context.createImageData(width, height);
-    const [red, green, blue] = [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16));
-    for (let x = 0; x < width; x++) {
-      for (let y = 0; y < height; y++) {
-        if (mask[x * height + y]) image.data.set([red!, green!, blue!, 255], 4 * (y * width + x));
-      }
-    }
-    context.putImageData(image, 0, 0);
-    return canvas.toDataURL();
-  } catch {
-    return undefined;
-  }
+/** The mask as a picture. */
+function drawMask(runs: Mask["Rle"], colour: string): string {
+  const { width, height, data } = decodeRunLengths(runs);
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d")!;
+  const image = context.createImageData(width, height);
+  const [red, green, blue] = [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16));
+  data.forEach((isInside, at) => {
+    if (isInside) image.data.set([red!, green!, blue!, 255], 4 * at);
+  });
+  context.putImageData(image, 0, 0);
+  return canvas.toDataURL();
 }
 
 function KeyPoints({ finding: { Kp }, size, colour }: { finding: Found; size: Size; colour: string }) {

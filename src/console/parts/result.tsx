@@ -1,7 +1,7 @@
 /** What a prediction answered, each part as what it is: findings over the picture, scores, vectors, texts, pictures, tensors. */
 import { useMemo, useState } from "preact/hooks";
 import { labelColour } from "../../annotate/labelColour.ts";
-import type { Prediction } from "../answers.ts";
+import type { Prediction } from "../../core/prediction.ts";
 import { resolveLink } from "../api.ts";
 import {
   applyFilter,
