@@ -416,7 +416,6 @@ describe.skipIf(whyNoRedis ?? whyNoBrowser)("a console that wants a key and may 
     await page.goto("/");
     await page.getByRole("heading", { name: "Sign in" }).waitFor();
     expect(await seriousFaults(page)).toEqual([]);
-    await screenshot(page, "console-sign-in");
     expect(browser.complaints).toEqual([]);
 
     await page.getByLabel("API key").fill("not the key of the tests");
