@@ -298,7 +298,8 @@ const settings = z.strictObject({
 
 /** The path of `public_url`, without a slash at its end; empty where there is none. */
 export function pathOfUrl(publicUrl: string | undefined): string {
-  return publicUrl === undefined ? "" : new URL(publicUrl).pathname.replace(/\/+$/, "");
+  if (publicUrl === undefined || !URL.canParse(publicUrl)) return "";
+  return new URL(publicUrl).pathname.replace(/\/+$/, "");
 }
 
 function isPublicUrl(text: string): boolean {

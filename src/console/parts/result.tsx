@@ -1,7 +1,7 @@
 /** What a prediction answered, each part as what it is: findings over the picture, scores, vectors, texts, pictures, tensors. */
 import { useMemo, useState } from "preact/hooks";
 import { labelColour } from "../../annotate/labelColour.ts";
-import type { Prediction } from "../answers.ts";
+import type { Prediction } from "../../core/prediction.ts";
 import { resolveLink } from "../api.ts";
 import {
   applyFilter,
@@ -24,6 +24,8 @@ const MAX_LISTED = 200;
 export interface ShownPicture {
   src: string;
   name: string;
+  /** A thumbnail: enlarged, so that what is drawn over it can be read. */
+  isSmall?: boolean;
 }
 
 export function PredictionResult({
@@ -76,10 +78,11 @@ function Findings(props: {
     <div class={hasPicture ? "findings has-picture" : "findings"}>
       {hasPicture && (
         <div class="pictures">
-          {pictures.map(({ src, name }, index) => (
+          {pictures.map(({ src, name, isSmall = false }, index) => (
             <AnnotatedPicture
               key={src}
               src={src}
+              isSmall={isSmall}
               alt={name}
               findings={pictures.length === 1 ? shown : findingsOfPicture(shown, index)}
               hovered={hovered}

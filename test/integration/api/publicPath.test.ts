@@ -132,10 +132,12 @@ describe.skipIf(whyNoRedis).each(Object.entries(WAYS))("below a path, where the 
     await send("DELETE", origin() + run.links.self);
   });
 
-  test.skipIf(whyNoBrowser)("a browser shows both pages", async () => {
+  test.skipIf(whyNoBrowser)("a browser shows the console, its documents and the dashboard", async () => {
     const browser = await openBrowser(origin());
     const { page, complaints } = browser;
     try {
+      await page.goto(`${proxy.url}/#/models`);
+      await page.getByRole("heading", { name: "Echo" }).first().waitFor();
       await page.goto(`${proxy.url}/docs`);
       await page.getByText("List the models").first().waitFor();
       await page.goto(`${proxy.url}/dashboard`);
