@@ -39,5 +39,5 @@ export async function screenshot(page: Page, name: string, height?: number): Pro
   const picture = await page.screenshot(
     height === undefined ? {} : { fullPage: true, clip: { x: 0, y: 0, width, height } },
   );
-  await sharp(picture).png({ palette: true, quality: 70, effort: 10 }).toFile(`${IMAGES}${name}.png`);
+  await sharp(picture).png({ palette: true, quality: 85, effort: 10 }).toFile(`${IMAGES}${name}.png`);
 }

@@ -4,6 +4,7 @@ import { copyFileSync, linkSync, mkdtempSync, mkdirSync, readFileSync, rmSync, w
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { Finding } from "../../../src/imil/dictionaries.ts";
 import { labelColour } from "../../../src/annotate/labelColour.ts";
@@ -18,6 +19,7 @@ import {
   type TestInfermill,
 } from "../../support/infermill.ts";
 import { pythonWithPackages, whyNoPackages } from "../../support/python.ts";
+import { startProxy } from "../../support/proxy.ts";
 import { SECRET, startReceiver, type Receiver } from "../../support/receiver.ts";
 import { whyNoRedis } from "../../support/redis.ts";
 
@@ -380,6 +382,47 @@ describe.skipIf(whyNoRedis ?? whyNoBrowser)("the console", () => {
     }
     await page.keyboard.press("Enter");
     await page.locator("rect.box").first().waitFor();
+  });
+
+  test("below a path of a proxy it is the same", async () => {
+    const headers = { "X-Forwarded-Prefix": "/shop/infermill" };
+    const proxy = await startProxy(infermill.url, "/shop/infermill", { strips: true, headers });
+    const behind = await openBrowser(proxy.url);
+    try {
+      const { page } = behind;
+      await page.goto(`${proxy.url}/`);
+      await page.getByRole("button", { name: "Try the sample photo" }).click();
+      await page.locator("rect.box").first().waitFor();
+      expect(await page.locator(".snippets pre").innerText()).toContain(`${proxy.url}/v1/models/`);
+      await page.getByRole("link", { name: "Predictions" }).click();
+      await expect.poll(() => page.locator("tbody tr img").count()).toBeGreaterThan(0);
+      const thumbnail = await page.locator("tbody tr img").first().getAttribute("src");
+      expect((await page.request.get(thumbnail!)).status()).toBe(200);
+      await page.getByRole("link", { name: "Queues" }).click();
+      await page.getByText("CocoObjectDetection").first().waitFor();
+      expect(behind.complaints).toEqual([]);
+    } finally {
+      await behind.close();
+      await proxy.close();
+    }
+  });
+
+  test("it is small, and may run no script but its own", async () => {
+    const answer = await fetch(`${infermill.url}/`, { headers: { Accept: "text/html" } });
+    const policy = answer.headers.get("Content-Security-Policy")!;
+    expect(policy).toContain("script-src 'self'");
+    expect(policy).not.toContain("unsafe");
+    const files = Array.from(
+      (await answer.text()).matchAll(/(?:src|href)="(console\/assets\/[^"]+)"/g),
+      ([, file]) => file!,
+    );
+    expect(files).toHaveLength(2);
+    const sizes = await Promise.all(
+      files.map(
+        async (file) => gzipSync(await (await fetch(`${infermill.url}/${file}`)).arrayBuffer()).length,
+      ),
+    );
+    expect(sizes.reduce((sum, size) => sum + size)).toBeLessThan(150_000);
   });
 
   test("in the dark it can be read as well", async () => {
