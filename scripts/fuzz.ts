@@ -189,10 +189,10 @@ try {
     small.clone().gif().toBuffer(),
     small.clone().tiff().toBuffer(),
   ]);
-  await send("warm-up", PATHS[0]!, {
+  await send("warm-up", "/v1/models/Detector/predictions", {
     method: "POST",
     headers: { "Content-Type": "image/jpeg", Prefer: "wait=60" },
-    body: new Uint8Array(sources[0]!),
+    body: new Uint8Array(sources[0]),
   });
   const pids = [infermill.child.pid!, ...processesBelow(infermill.child.pid!)];
   const before = memoryOf(pids);
@@ -241,7 +241,7 @@ try {
 }
 console.log(
   `answers: ${[...statuses]
-    .toSorted()
+    .toSorted(([a], [b]) => a - b)
     .map(([status, count]) => `${count} × ${status}`)
     .join(", ")}`,
 );
