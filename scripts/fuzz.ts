@@ -189,7 +189,7 @@ try {
     small.clone().gif().toBuffer(),
     small.clone().tiff().toBuffer(),
   ]);
-  await send("warm-up", PATHS[0]!, {
+  await send("warm-up", "/v1/models/Detector/predictions", {
     method: "POST",
     headers: { "Content-Type": "image/jpeg", Prefer: "wait=60" },
     body: new Uint8Array(sources[0]),

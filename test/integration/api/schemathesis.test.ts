@@ -52,43 +52,19 @@ describe.skipIf(whyNot)("Schemathesis", () => {
     // Known names, so that the cases get further than to the 404 of an unknown model.
     const config = join(folder, "schemathesis.toml");
     writeFileSync(config, '[parameters]\n"path.model" = "Echo"\n"path.Model" = "Echo"\n');
-    const args = [
-      "-m",
-      "schemathesis.cli",
-      "--config-file",
-      config,
-      "run",
-      `${api.url}/openapi.json`,
-      "--seed",
-      String(SEED),
-      "--max-examples",
-      String(EXAMPLES),
-      "--max-time",
-      String(LIMIT_S),
-      "--phases",
-      "examples,coverage,fuzzing,stateful",
-      "--checks",
-      "not_a_server_error",
-      "--workers",
-      "2",
-      "--request-timeout",
-      "10",
-      "--continue-on-failure",
-      "--no-shrink",
-      "--no-color",
-      "--generation-database",
-      "none",
-      "--warnings",
-      "off",
-      "--suppress-health-check",
-      "all",
+    const options = [
+      ["--seed", String(SEED), "--max-examples", String(EXAMPLES), "--max-time", String(LIMIT_S)],
+      ["--phases", "examples,coverage,fuzzing,stateful", "--checks", "not_a_server_error"],
+      ["--workers", "2", "--request-timeout", "10", "--continue-on-failure", "--no-shrink", "--no-color"],
+      ["--generation-database", "none", "--warnings", "off", "--suppress-health-check", "all"],
       // Streams that end with what they follow.
-      "--exclude-path-regex",
-      "/events$",
+      ["--exclude-path-regex", "/events$"],
     ];
+    const program = ["-m", "schemathesis.cli", "--config-file", config, "run", `${api.url}/openapi.json`];
+    const args = [...program, ...options.flat()];
     const { code, output } = await new Promise<{ code: number; output: string }>((resolve) => {
-      const options = { cwd: folder, maxBuffer: 64 * 1024 ** 2 };
-      execFile(`${pythonWithPackages}/bin/python`, args, options, (error, stdout, stderr) =>
+      const limits = { cwd: folder, maxBuffer: 64 * 1024 ** 2 };
+      execFile(`${pythonWithPackages}/bin/python`, args, limits, (error, stdout, stderr) =>
         resolve({ code: error ? Number(error.code) : 0, output: stdout + stderr }),
       );
     });
