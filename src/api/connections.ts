@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import type { Server } from "node:http";
 import type { Socket } from "node:net";
 import type { RequestHandler } from "express";
-import { InfermillError } from "../errors.ts";
+import { TooManyConnectionsError } from "./problems.ts";
 
 /** For Redis, files of uploads, the log and what Node itself needs. */
 const OWN_DESCRIPTORS = 64;
@@ -16,15 +16,6 @@ const MAX_CONNECTIONS = 10_000;
 const MAX_EXCESS = 64;
 /** An excess connection that has sent no request by then goes. */
 const EXCESS_LIMIT_MS = 2000;
-
-/** The api holds as many connections as it may. */
-export class TooManyConnectionsError extends InfermillError {
-  override readonly code = "too_many_connections";
-  override readonly title = "Too many connections";
-  override readonly status = 503;
-  override readonly retryable = true;
-  readonly retryAfterSeconds = 2;
-}
 
 /** Of the server that is limited: how many it may hold, where the configuration doesn't say. */
 export function defaultMaxConnections(): number {

@@ -22,13 +22,15 @@ const PROBLEMS: Readonly<Record<number, string>> = {
   400: "The body can't be read.",
   404: "No such model, prediction or bulk run.",
   409: "The prediction ended already, or has not yet, or the bulk run can't be resumed or has not ended.",
+  408: "The body comes too slowly.",
   410: "What was uploaded for the prediction is gone.",
   413: "The body is too large.",
   415: "Unsupported Content-Type.",
   422: "The request can't be used, or its key or id was used with another request.",
   429: "The model's queue is full; see Retry-After.",
   500: "The loader failed, or its engine died.",
-  503: "Redis can't be reached; see Retry-After.",
+  503: "Redis can't be reached, refuses or is full; see Retry-After.",
+  507: "The disk is full, or nearly.",
   504: "The prediction ran or waited too long.",
 };
 
@@ -53,6 +55,22 @@ export function jsonAnswer(description: string, schema: z.ZodType, headers?: Rec
     ...(headers && { headers: z.object(headers) }),
   };
 }
+
+/** What an answer's id can be used with, so that tools follow it. */
+function linksTo(operationIds: readonly string[], parameters: Record<string, string>) {
+  const links = operationIds.map((operationId) => [operationId, { operationId, parameters }] as const);
+  return { links: Object.fromEntries(links) };
+}
+
+export const predictionLinks = linksTo(["getPrediction", "cancelPrediction", "retryPrediction"], {
+  model: "$response.body#/model",
+  id: "$response.body#/id",
+});
+
+export const bulkRunLinks = linksTo(
+  ["getBulkRun", "getBulkSummary", "streamBulkResults", "cancelBulkRun", "resumeBulkRun", "deleteBulkRun"],
+  { run: "$response.body#/id" },
+);
 
 /** Headers of what was accepted and has not ended. */
 export const acceptedHeaders = {

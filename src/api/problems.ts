@@ -50,6 +50,15 @@ export class BodyTooSlowError extends InfermillError {
   override readonly status = 408;
 }
 
+/** The api holds as many connections as it may. */
+export class TooManyConnectionsError extends InfermillError {
+  override readonly code = "too_many_connections";
+  override readonly title = "Too many connections";
+  override readonly status = 503;
+  override readonly retryable = true;
+  readonly retryAfterSeconds = 2;
+}
+
 export class UnsupportedMediaTypeError extends InfermillError {
   override readonly code = "unsupported_media_type";
   override readonly title = "Unsupported Content-Type";

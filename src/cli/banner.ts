@@ -19,12 +19,12 @@ interface ServedModel {
 
 /**
  * @param urls of the HTTP api, then of what else it listens on
- * @param apiKey one of the `api_keys`, where there are any
+ * @param options apiKey: one of the `api_keys`, where there are any; hasConsole: whether browsers get a page
  */
 export async function printBanner(
   [url, ...others]: readonly [string, ...string[]],
   redis: RedisServer,
-  apiKey?: string,
+  { apiKey, hasConsole }: { apiKey?: string | undefined; hasConsole: boolean },
 ): Promise<void> {
   const headers = { ...(apiKey !== undefined && { Authorization: `Bearer ${apiKey}` }) };
   const answer = await fetch(new URL("/v1/models", url), { headers });
@@ -33,6 +33,7 @@ export async function printBanner(
     "",
     `${colours.bold("infermill")} is ready at ${colours.cyan(url)}`,
     "",
+    ...(hasConsole ? [`  console    ${url}/  (drop a picture there, in a browser)`] : []),
     `  api        ${url}/v1/models`,
     `  docs       ${url}/docs`,
     `  dashboard  ${url}/dashboard`,

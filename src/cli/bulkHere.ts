@@ -16,7 +16,6 @@ import { provideRedis } from "../redis/provideRedis.ts";
 import { showBulkProgress } from "./bulkProgress.ts";
 import { CountedResults } from "../bulk/countedResults.ts";
 import { convertResults } from "../report/formats.ts";
-import { makeReport } from "../report/report.ts";
 import { writeFilesBeside, type FilesBeside } from "./bulkFiles.ts";
 import { formatSummary, skippedCountsText, skippedText } from "./bulkSummary.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE } from "./exit.ts";
@@ -120,7 +119,7 @@ async function work(
   if (outcome === "cancelled") console.error("infermill: the run was cancelled by another process");
   if (spec.annotate_folder !== undefined) console.log(`annotated      ${spec.annotate_folder}`);
   const isWhole = await writeFilesBeside(beside, resultsFile, {
-    report: () => makeReport(runs, spec.id, config),
+    report: async () => (await import("../report/report.ts")).makeReport(runs, spec.id, config),
     results: (format) => convertResults(format, runs, spec.id, config),
   });
   return outcome === "completed" && counts.failed === 0 && isWhole ? 0 : EXIT_FAILED;

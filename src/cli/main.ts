@@ -7,6 +7,7 @@ import { version } from "../version.ts";
 import { EXIT_USAGE, exitWith } from "./exit.ts";
 import type { InitOptions } from "./init.ts";
 import type { StartOptions } from "./start.ts";
+import type { StatusOptions } from "./status.ts";
 import type { TestOptions } from "./test.ts";
 
 /** Lines that can be copied, below a command's help. */
@@ -178,6 +179,15 @@ program
   .action(async (folder: string | undefined, options: BulkOptions) =>
     (await import("./bulk.ts")).bulk(folder, options),
   );
+
+program
+  .command("status")
+  .description("show how it goes: models, engines, queues, rates, bulk runs, dead webhooks")
+  .option(...CONFIG_OPTION)
+  .option("--server <url>", "of this server (default: of the Redis of the configuration)")
+  .option("-w, --watch", "again every two seconds, until Ctrl-C")
+  .option("--json", "print JSON")
+  .action(async (options: StatusOptions) => (await import("./status.ts")).showStatus(options));
 
 const models = program
   .command("models")

@@ -3,6 +3,7 @@ import { loadConfig } from "../config/load.ts";
 import { DEFAULT_MAX_BATCH_SIZE } from "../config/schema.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
 import { printWarning } from "./log.ts";
+import { formatTable } from "./table.ts";
 
 export async function listModels(options: { config?: string; json?: boolean }): Promise<void> {
   const config = await loadConfig({ file: options.config, check: checkLoaders, onWarning: printWarning });
@@ -17,16 +18,5 @@ export async function listModels(options: { config?: string; json?: boolean }): 
     `${model.max_batch_size ?? DEFAULT_MAX_BATCH_SIZE}`,
     model.model_path.join(", ") || "-",
   ]);
-  printTable([["MODEL", "LOADER", "DEVICE", "BATCH", "FILES"], ...rows]);
-}
-
-function printTable(rows: string[][]): void {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  for (const row of rows)
-    console.log(
-      row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join("  ")
-        .trimEnd(),
-    );
+  console.log(formatTable([["MODEL", "LOADER", "DEVICE", "BATCH", "FILES"], ...rows]));
 }

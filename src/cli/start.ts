@@ -64,7 +64,10 @@ export async function start(options: StartOptions): Promise<void> {
   });
   try {
     const [{ url, urls }] = await Promise.all([api.ready, worker.ready, coordinator.ready]);
-    await printBanner([String(url), ...(urls as string[])], redis, config.api_keys[0]);
+    await printBanner([String(url), ...(urls as string[])], redis, {
+      apiKey: config.api_keys[0],
+      hasConsole: config.console.enabled,
+    });
   } catch (error) {
     await stopAll();
     throw error;

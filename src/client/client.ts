@@ -2,6 +2,7 @@
 import type { Problem } from "../core/problem.ts";
 import type { BulkResult, BulkRun, SkippedLine } from "../core/bulkRun.ts";
 import type { BulkEntryPage, BulkSummary, EntrySort } from "../core/bulkSummary.ts";
+import type { DeliveryCounts, ModelStatus } from "../core/modelStatus.ts";
 import { InfermillError } from "../errors.ts";
 import type { PredictionRequest, PredictionResponse } from "../imil/dictionaries.ts";
 import type * as jobs from "../core/prediction.ts";
@@ -192,6 +193,22 @@ export class InfermillClient {
   async list(model: string, options: { status?: Status; limit?: number } = {}): Promise<Prediction[]> {
     const path = pathOf("v1/models", model, "predictions", options);
     return (await this.#json<{ predictions: Prediction[] }>(path)).predictions;
+  }
+
+  /** How each model stands: state, engines, queue, what became of its predictions lately. */
+  async listModels(signal?: AbortSignal): Promise<ModelStatus[]> {
+    return (await this.#json<{ models: ModelStatus[] }>("v1/models", { signal })).models;
+  }
+
+  /** Webhook deliveries by how they stand; `failed` ones are tried no more. */
+  async countDeliveries(signal?: AbortSignal): Promise<DeliveryCounts> {
+    const path = pathOf("v1/webhooks", "deliveries", { limit: 1 });
+    return (await this.#json<{ counts: DeliveryCounts }>(path, { signal })).counts;
+  }
+
+  /** The bulk runs, the newest first. */
+  async listBulkRuns(options: { limit?: number } = {}, signal?: AbortSignal): Promise<BulkRun[]> {
+    return (await this.#json<{ runs: BulkRun[] }>(pathOf("v1/bulk", options), { signal })).runs;
   }
 
   /** Starts a bulk run over a folder of the server. */

@@ -1,6 +1,6 @@
 /** What a response holds, sorted by how it is shown. */
 import type { Box, Finding } from "../imil/dictionaries.ts";
-import type { Prediction } from "./answers.ts";
+import type { Prediction } from "../core/prediction.ts";
 
 /** A finding, and where it stands in its response. */
 export interface Found extends Finding {

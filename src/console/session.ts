@@ -1,27 +1,18 @@
 /** Who the reader is to this server: signed in or not, and whether anything may be changed. */
 import { createContext } from "preact";
 import { useContext } from "preact/hooks";
-import { call, isMissing } from "./api.ts";
+import { call } from "./api.ts";
 import type { Session } from "./answers.ts";
 
-export const SessionContext = createContext<Session>({
-  authentication: "none",
-  signed_in: true,
-  read_only: false,
-});
+export const SessionContext = createContext<Session | undefined>(undefined);
 
+/** Below the frame of the page there always is one. */
 export function useSession(): Session {
-  return useContext(SessionContext);
+  return useContext(SessionContext)!;
 }
 
-/** A server that has no sessions lets everyone in whom it lets read the page. */
-export async function readSession(): Promise<Session> {
-  try {
-    return await call<Session>("v1/session");
-  } catch (error) {
-    if (!isMissing(error)) throw error;
-    return { authentication: "none", signed_in: true, read_only: false };
-  }
+export function readSession(): Promise<Session> {
+  return call<Session>("v1/session");
 }
 
 /** @throws CallError where the key is none of the server's */

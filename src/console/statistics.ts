@@ -5,7 +5,7 @@ const MINUTES = 15;
 
 /** Every interval of the last 15 minutes: the server leaves those out in which nothing ended. */
 export function fillStatistics(
-  { interval_seconds: seconds, points }: NonNullable<Model["statistics"]>,
+  { interval_seconds: seconds, points }: Model["statistics"],
   now: number,
 ): StatisticsPoint[] {
   const step = seconds * 1000;

@@ -12,7 +12,7 @@ import { BadInputError } from "../errors.ts";
 import type { Box, Finding } from "../imil/dictionaries.ts";
 import { findingsOf } from "../imil/response.ts";
 import { coco91Labels, cocoLabels } from "../loaders/labels/coco.ts";
-import { expandRuns } from "../loaders/vision/masks.ts";
+import { expandRuns } from "../imil/runLengths.ts";
 import { version } from "../version.ts";
 import { readEntrySize } from "./entryPicture.ts";
 

@@ -38,6 +38,16 @@ export async function readEntryPicture(
 }
 
 /**
+ * TIFF and HEIC, which most browsers can't show, as a JPEG; all else as it is.
+ * @throws BadInputError where it can't be decoded
+ */
+export async function forBrowsers(picture: EntryPicture, maxPixels: number): Promise<EntryPicture> {
+  if (picture.format !== "TIFF" && picture.format !== "HEIC") return picture;
+  const { uprightJpeg } = await import("../annotate/annotate.ts");
+  return { format: "JPEG", bytes: await uprightJpeg(picture.bytes, maxPixels) };
+}
+
+/**
  * The upright size of an entry's picture, from its header where that says it.
  * @throws NotFoundError as above
  */

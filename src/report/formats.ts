@@ -1,8 +1,6 @@
 /** The formats in which results can be had beside the lines of JSON that they are. */
 import type { BulkRuns } from "../bulk/runs.ts";
 import type { Config } from "../config/schema.ts";
-import { writeCoco } from "./coco.ts";
-import { writeCsv } from "./csv.ts";
 
 export const FORMATS = ["ndjson", "csv", "coco"] as const;
 
@@ -33,6 +31,8 @@ export async function convertResults(
 ): Promise<AsyncIterable<string>> {
   const spec = await runs.readSpec(id);
   const resultsFile = runs.resultsFile(spec);
-  if (format === "csv") return writeCsv(resultsFile);
+  // Loaded when they are asked for: every command and api starts sooner without them.
+  if (format === "csv") return (await import("./csv.ts")).writeCsv(resultsFile);
+  const { writeCoco } = await import("./coco.ts");
   return writeCoco({ spec, run: await runs.read(id), folder: runs.folder(id), resultsFile, config });
 }

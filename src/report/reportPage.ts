@@ -1,6 +1,6 @@
 /** The page of a report. Nothing in it is fetched: style, plots and pictures stand in the file, and there is no script. */
 import type { BulkResult, SkippedLine } from "../core/bulkRun.ts";
-import type { BulkSummary, EntryName, StageSummary } from "../core/bulkSummary.ts";
+import type { BulkSummary, CopyCounts, EntryName, StageSummary } from "../core/bulkSummary.ts";
 import { formatDuration } from "../core/duration.ts";
 import { labelColour } from "../annotate/labelColour.ts";
 import type { Finding } from "../imil/dictionaries.ts";
@@ -330,7 +330,11 @@ function leftOutSection({ left_out }: BulkSummary): Html {
   return section("Left out of the folder", html`${rows}`);
 }
 
-function configurationSection({ configuration, run }: BulkSummary): Html {
+function copiesText({ drawn, failed, first_failure }: CopyCounts): string {
+  return `${drawn} drawn${failed > 0 ? `, ${failed} failed: ${clip(first_failure ?? "")}` : ""}`;
+}
+
+function configurationSection({ configuration, copies, run }: BulkSummary): Html {
   const { used, model, folder, glob, request, annotate } = configuration;
   const rows: [string, string][] = [
     ["model", model],
@@ -345,7 +349,7 @@ function configurationSection({ configuration, run }: BulkSummary): Html {
     ["over", folder ?? "a manifest"],
     ["pattern", glob ?? ""],
     ["request", Object.keys(request).length > 0 ? clip(JSON.stringify(request), 2000) : ""],
-    ["annotated copies", annotate ?? ""],
+    ["annotated copies", annotate === null ? "" : `${annotate}${copies ? `: ${copiesText(copies)}` : ""}`],
     ["priority", run.priority],
   ];
   return section(

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 export const python = findPython();
 export const whyNoPython = python === undefined && "no Python 3.9 or later on the PATH";
 
-/** Interpreter with numpy, Pillow, onnxruntime and scikit-learn. `scripts/makePythonVenv.sh` makes it. */
+/** Interpreter with numpy, Pillow, onnxruntime, scikit-learn, Schemathesis and clients. `scripts/makePythonVenv.sh` makes it. */
 const venv = fileURLToPath(new URL("../../node_modules/.cache/infermill-python", import.meta.url));
 export const pythonWithPackages = existsSync(`${venv}/ready`) ? venv : undefined;
 export const whyNoPackages =

@@ -1,7 +1,8 @@
 /** One bulk run: how far it is, what failed, what was found, where its time went. */
 import { useState } from "preact/hooks";
 import { call, isMissing, pathOf, SERVER, useAction, useAnswer, useEvents } from "../api.ts";
-import type { BulkRun, BulkSummary } from "../answers.ts";
+import type { BulkRun } from "../../core/bulkRun.ts";
+import type { BulkSummary } from "../../core/bulkSummary.ts";
 import { hasEnded } from "../../core/bulkRun.ts";
 import { formatAgo, formatCount, formatRate, formatTime, plural } from "../format.ts";
 import { routeTo } from "../route.ts";
@@ -95,11 +96,15 @@ function Actions({ run, onChange }: { run: BulkRun; onChange: () => void }) {
   const { read_only: isReadOnly } = useSession();
   const path = pathOf(["bulk", run.id]);
   const ended = hasEnded(run.status);
+  const [isCancelling, setCancelling] = useState(false);
   const cancel = useAction(async () => {
-    await call(`${path}/cancel`, { method: "POST" });
+    const { status } = await call<BulkRun>(`${path}/cancel`, { method: "POST" });
+    // It ends once what runs at this moment has ended.
+    setCancelling(!hasEnded(status));
     onChange();
   });
   const resume = useAction(async () => {
+    setCancelling(false);
     await call(`${path}/resume`, { method: "POST" });
     onChange();
   });
@@ -110,7 +115,8 @@ function Actions({ run, onChange }: { run: BulkRun; onChange: () => void }) {
   const error = cancel.error ?? resume.error ?? remove.error;
   return (
     <>
-      {!isReadOnly && !ended && (
+      {!ended && isCancelling && <span class="quiet">is being cancelled …</span>}
+      {!isReadOnly && !ended && !isCancelling && (
         <ConfirmButton
           label="Cancel the run"
           question={`Stop after ${plural(run.counts.done, "entry", "entries")}?`}

@@ -1,7 +1,8 @@
 /** All bulk runs, and a form that starts one. */
 import { useState } from "preact/hooks";
 import { call, useAction, useAnswer } from "../api.ts";
-import type { BulkRun, Model, NewBulkRun } from "../answers.ts";
+import type { BulkRun } from "../../core/bulkRun.ts";
+import type { Model, NewBulkRun } from "../answers.ts";
 import { PRIORITIES, type Priority } from "../../core/prediction.ts";
 import { routeTo } from "../route.ts";
 import { useSession } from "../session.ts";
@@ -42,7 +43,7 @@ function NewRunForm() {
   const { bulk_roots: roots } = useSession();
   const models = useAnswer<{ models: Model[] }>("v1/models").data?.models ?? [];
   const [model, setModel] = useState("");
-  const [root, setRoot] = useState(roots?.[0] ?? "");
+  const [root, setRoot] = useState(roots[0] ?? "");
   const [folder, setFolder] = useState("");
   const [glob, setGlob] = useState("");
   const [threshold, setThreshold] = useState("");
@@ -64,7 +65,7 @@ function NewRunForm() {
     const run = await call<BulkRun>("v1/bulk", { method: "POST", body: spec });
     location.hash = routeTo(["bulk", run.id]);
   });
-  if (roots?.length === 0) {
+  if (roots.length === 0) {
     return (
       <Message title="No folder is open to bulk runs">
         <p>
@@ -98,22 +99,13 @@ function NewRunForm() {
         </label>
         <label class="field">
           <span>Root</span>
-          {roots ? (
-            <select value={root} onChange={(event) => setRoot(event.currentTarget.value)}>
-              {roots.map((name) => (
-                <option key={name} value={name}>
-                  {name}
-                </option>
-              ))}
-            </select>
-          ) : (
-            <input
-              type="text"
-              required
-              value={root}
-              onInput={(event) => setRoot(event.currentTarget.value)}
-            />
-          )}
+          <select value={root} onChange={(event) => setRoot(event.currentTarget.value)}>
+            {roots.map((name) => (
+              <option key={name} value={name}>
+                {name}
+              </option>
+            ))}
+          </select>
         </label>
         <label class="field">
           <span>Folder below it</span>

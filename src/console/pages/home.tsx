@@ -1,7 +1,8 @@
 /** The start: a zone to drop a picture on. */
 import { useState } from "preact/hooks";
 import { pathOf, useAnswer } from "../api.ts";
-import type { BulkRun, Model, PredictionEntries } from "../answers.ts";
+import type { BulkRun } from "../../core/bulkRun.ts";
+import type { Model, PredictionEntries } from "../answers.ts";
 import { takesPictures } from "../inputs.ts";
 import { routeTo } from "../route.ts";
 import { Playground } from "../parts/playground.tsx";

@@ -58,7 +58,7 @@ export function describeEngines(engines: readonly Engine[]): string {
 
 export function ModelFigures({ model }: { model: Model }) {
   const { queue, batch, statistics } = model;
-  const points = statistics ? fillStatistics(statistics, Date.now()) : [];
+  const points = fillStatistics(statistics, Date.now());
   const last = points.findLast((point) => point.succeeded + point.failed > 0);
   const failed = points.reduce((sum, point) => sum + point.failed, 0);
   const most = batch.in_use ?? Math.min(batch.max_batch_size, batch.batch_limit ?? Infinity);
@@ -73,14 +73,15 @@ export function ModelFigures({ model }: { model: Model }) {
         <Figure name="batch size">
           {last?.mean_batch_size?.toFixed(1) ?? "–"} <span class="quiet">of {most}</span>
         </Figure>
-        {statistics && (
-          <Figure name="failed, 15 min">
-            <span class={failed > 0 ? "is-bad-text" : ""}>{formatCount(failed)}</span>
-          </Figure>
-        )}
+        <Figure name="failed, 15 min">
+          <span class={failed > 0 ? "is-bad-text" : ""}>{formatCount(failed)}</span>
+        </Figure>
       </div>
-      {statistics && last && <Trends points={points} seconds={statistics.interval_seconds} last={last} />}
-      {statistics && !last && <p class="quiet">Nothing ended in the last 15 minutes.</p>}
+      {last ? (
+        <Trends points={points} seconds={statistics.interval_seconds} last={last} />
+      ) : (
+        <p class="quiet">Nothing ended in the last 15 minutes.</p>
+      )}
     </>
   );
 }

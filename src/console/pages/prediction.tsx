@@ -1,7 +1,8 @@
 /** One prediction: its picture, timeline, attempts, answer or error, and its webhook deliveries. */
 import { useState } from "preact/hooks";
 import { call, pathOf, resolveLink, useAction, useAnswer, useEvents } from "../api.ts";
-import type { Delivery, Prediction } from "../answers.ts";
+import type { Delivery } from "../answers.ts";
+import type { Prediction } from "../../core/prediction.ts";
 import { isFinal } from "../../core/prediction.ts";
 import { formatAgo, formatTime } from "../format.ts";
 import { routeTo } from "../route.ts";
@@ -67,7 +68,9 @@ function attemptsOf({ attempts, status }: Prediction): string {
 function picturesFor({ id, links }: Prediction) {
   const sent = picturesOfPrediction(id);
   if (sent.length > 0) return sent;
-  return links.thumbnail ? [{ src: resolveLink(links.thumbnail), name: "Its picture, small" }] : [];
+  return links.thumbnail
+    ? [{ src: resolveLink(links.thumbnail), name: "Its picture, small", isSmall: true }]
+    : [];
 }
 
 function Actions({ prediction, onChange }: { prediction: Prediction; onChange: () => void }) {
@@ -90,7 +93,7 @@ function Actions({ prediction, onChange }: { prediction: Prediction; onChange: (
           Cancel
         </button>
       )}
-      {isFinal(status) && links.retry && (
+      {isFinal(status) && (
         <button type="button" disabled={again.isBusy} onClick={() => again.run()}>
           Run again
         </button>

@@ -1,7 +1,8 @@
 /** All predictions as they come and end, by model and status. */
 import { useEffect, useState } from "preact/hooks";
 import { call, pathOf, useAction, useAnswer } from "../api.ts";
-import type { Model, PredictionEntries, PredictionEntry } from "../answers.ts";
+import type { Model, PredictionEntries } from "../answers.ts";
+import type { PredictionEntry } from "../../core/prediction.ts";
 import { STATUSES } from "../../core/prediction.ts";
 import { routeTo } from "../route.ts";
 import { PredictionTable } from "../parts/predictionTable.tsx";

@@ -1,6 +1,6 @@
 /** Small charts, drawn as SVG; each says in words what it shows. */
 import type { ComponentChildren } from "preact";
-import type { Timings } from "../answers.ts";
+import type { Timings } from "../../core/prediction.ts";
 import { formatCount, formatDuration } from "../format.ts";
 
 const WIDTH = 120;

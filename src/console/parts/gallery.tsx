@@ -1,7 +1,8 @@
 /** The entries of a bulk run as pictures with what was found drawn over, by label, score and status. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call, isMissing, pathOf, resolveLink, useAction, useAnswer } from "../api.ts";
-import type { BulkEntry, BulkEntryPage, BulkRun, BulkSummary } from "../answers.ts";
+import type { BulkEntryResult as BulkEntry, BulkEntryPage, BulkSummary } from "../../core/bulkSummary.ts";
+import type { BulkRun } from "../../core/bulkRun.ts";
 import { hasEnded } from "../../core/bulkRun.ts";
 import { labelColour } from "../../annotate/labelColour.ts";
 import { countLabels, findingsOf } from "../findings.ts";

@@ -5,23 +5,20 @@ import { useSession } from "../session.ts";
 import { splitDetail } from "../format.ts";
 import { ErrorNote } from "./states.tsx";
 
-export function stateOf({ state, ready, engines }: Model): "ready" | "loading" | "failed" | "no worker" {
-  if (state !== undefined) return state === "no_worker" ? "no worker" : state;
-  if (ready) return "ready";
-  if (engines.length === 0) return "no worker";
-  return engines.every((engine) => engine.state === "failed") ? "failed" : "loading";
+/** As people write it. */
+export function stateOf({ state }: Model): "ready" | "loading" | "failed" | "no worker" {
+  return state === "no_worker" ? "no worker" : state;
 }
 
 /** Of one that is not ready. */
 export function ModelState({ model, onLoad }: { model: Model; onLoad?: () => void }) {
   const { read_only: isReadOnly } = useSession();
   const state = stateOf(model);
-  const reason = model.reason ?? model.engines.find(({ error }) => error)?.error;
   const load = useAction(async () => {
     await call(pathOf(["models", model.name, "load"]), { method: "POST" });
     onLoad?.();
   });
-  const { head, rest } = splitDetail(reason ?? "");
+  const { head, rest } = splitDetail(model.reason ?? "");
   return (
     <div class={`note ${state === "loading" ? "is-busy" : "is-bad"}`} role="status">
       <strong>

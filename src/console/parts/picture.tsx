@@ -1,13 +1,14 @@
 /** A picture with what was found in it, drawn over as SVG in the page's own pixels. */
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { labelColour } from "../../annotate/labelColour.ts";
+import type { Mask } from "../../imil/dictionaries.ts";
+import { decodeRunLengths } from "../../imil/runLengths.ts";
 import { hasBox, isDrawn, type BoxedFinding, type Found } from "../findings.ts";
 import { plural } from "../format.ts";
-import { decodeRunLengths } from "../runLengths.ts";
 import { placeTags } from "./tags.ts";
 
-const FONT = 12;
-const TAG_HEIGHT = 17;
+/** In pictures that are narrower than this the letters are smaller. */
+const NARROW = 480;
 /** With more boxes than this, names are shown where the pointer is only. */
 const MAX_TAGS = 40;
 const MAX_LABEL = 40;
@@ -25,13 +26,15 @@ interface Size {
 export interface AnnotatedPictureProps {
   src: string;
   alt: string;
+  isSmall?: boolean;
   findings: readonly Found[];
   /** Index of the finding under the pointer, here or in a list beside. */
   hovered?: number | undefined;
   onHover?: (index: number | undefined) => void;
 }
 
-export function AnnotatedPicture({ src, alt, findings, hovered, onHover }: AnnotatedPictureProps) {
+export function AnnotatedPicture(props: AnnotatedPictureProps) {
+  const { src, alt, isSmall = false, findings, hovered, onHover } = props;
   const image = useRef<HTMLImageElement>(null);
   const [size, setSize] = useState<Size>();
   const [isBroken, setBroken] = useState(false);
@@ -46,7 +49,7 @@ export function AnnotatedPicture({ src, alt, findings, hovered, onHover }: Annot
   }, [src]);
 
   return (
-    <div class="picture">
+    <div class={isSmall ? "picture is-small" : "picture"}>
       <img ref={image} src={src} alt={alt} onError={() => setBroken(true)} hidden={isBroken} />
       {isBroken && <p class="picture-missing">This browser can't show the picture.</p>}
       {size && !isBroken && <Overlay findings={findings} size={size} hovered={hovered} onHover={onHover} />}
@@ -132,7 +135,7 @@ function Outline({ points, colour }: { points: string; colour: string }) {
 /** Its pixels, and its outlines to be pointed at; where the pixels are missing, the outlines filled. */
 function MaskShape({ finding, size, colour }: { finding: Found; size: Size; colour: string }) {
   const { Poly: outlines = [], Rle: runs } = finding.Msk ?? {};
-  const pixels = useMemo(() => (runs ? drawMask(runs.counts, runs.size, colour) : undefined), [runs, colour]);
+  const pixels = useMemo(() => (runs ? drawMask(runs, colour) : undefined), [runs, colour]);
   return (
     <>
       {pixels && <image class="mask" href={pixels} {...size} preserveAspectRatio="none" />}
@@ -149,26 +152,20 @@ function MaskShape({ finding, size, colour }: { finding: Found; size: Size; colo
   );
 }
 
-/** The mask as a picture; undefined where it is damaged. */
-function drawMask(counts: string, [height, width]: [number, number], colour: string): string | undefined {
-  try {
-    const mask = decodeRunLengths(counts, height, width);
-    const canvas = document.createElement("canvas");
-    canvas.width = width;
-    canvas.height = height;
-    const context = canvas.getContext("2d")!;
-    const image = context.createImageData(width, height);
-    const [red, green, blue] = [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16));
-    for (let x = 0; x < width; x++) {
-      for (let y = 0; y < height; y++) {
-        if (mask[x * height + y]) image.data.set([red!, green!, blue!, 255], 4 * (y * width + x));
-      }
-    }
-    context.putImageData(image, 0, 0);
-    return canvas.toDataURL();
-  } catch {
-    return undefined;
-  }
+/** The mask as a picture. */
+function drawMask(runs: Mask["Rle"], colour: string): string {
+  const { width, height, data } = decodeRunLengths(runs);
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d")!;
+  const image = context.createImageData(width, height);
+  const [red, green, blue] = [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16));
+  data.forEach((isInside, at) => {
+    if (isInside) image.data.set([red!, green!, blue!, 255], 4 * at);
+  });
+  context.putImageData(image, 0, 0);
+  return canvas.toDataURL();
 }
 
 function KeyPoints({ finding: { Kp }, size, colour }: { finding: Found; size: Size; colour: string }) {
@@ -209,11 +206,12 @@ function Tags({
   hovered: number | undefined;
 }) {
   const texts = boxed.map(textOf);
+  const font = size.width < NARROW ? 10 : 12;
   const rects = placeTags(
     boxed.map((finding, at) => ({
       box: rectOf(finding, size),
-      width: widthOf(texts[at]!) + 8,
-      height: TAG_HEIGHT,
+      width: widthOf(texts[at]!, font) + 8,
+      height: font + 5,
     })),
     size.width,
     size.height,
@@ -225,7 +223,7 @@ function Tags({
         return (
           <g key={finding.index} class={finding.index === hovered ? "is-hovered" : ""}>
             <rect x={x} y={y} width={width} height={height} rx={3} fill={labelColour(finding.Lb)} />
-            <text x={x + 4} y={y + FONT} font-size={FONT}>
+            <text x={x + 4} y={y + font} font-size={font}>
               {texts[at]}
             </text>
           </g>
@@ -237,10 +235,10 @@ function Tags({
 
 let ruler: CanvasRenderingContext2D | null = null;
 
-function widthOf(text: string): number {
+function widthOf(text: string, font: number): number {
   ruler ??= document.createElement("canvas").getContext("2d");
-  if (!ruler) return text.length * FONT * 0.6;
-  ruler.font = `600 ${FONT}px ${getComputedStyle(document.body).fontFamily}`;
+  if (!ruler) return text.length * font * 0.6;
+  ruler.font = `600 ${font}px ${getComputedStyle(document.body).fontFamily}`;
   return ruler.measureText(text).width;
 }
 

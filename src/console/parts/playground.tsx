@@ -1,7 +1,8 @@
 /** A model to be tried: what goes in, settings, the answer, and the call that was made. */
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { call, pathOf, SERVER, useAction, useEvents } from "../api.ts";
-import type { InputOfModel, Model, Prediction } from "../answers.ts";
+import type { InputOfModel, Model } from "../answers.ts";
+import type { Prediction } from "../../core/prediction.ts";
 import { bodyFormOf, pathOfCall, type Call } from "../call.ts";
 import {
   acceptOf,

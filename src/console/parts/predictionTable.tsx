@@ -1,6 +1,6 @@
 /** Predictions as rows, each with its small picture. */
 import { resolveLink } from "../api.ts";
-import type { PredictionEntry } from "../answers.ts";
+import type { PredictionEntry } from "../../core/prediction.ts";
 import { formatAgo, formatDuration, formatTime } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { StatusMark } from "./states.tsx";

@@ -1,7 +1,7 @@
 /** What a prediction answered, each part as what it is: findings over the picture, scores, vectors, texts, pictures, tensors. */
 import { useMemo, useState } from "preact/hooks";
 import { labelColour } from "../../annotate/labelColour.ts";
-import type { Prediction } from "../answers.ts";
+import type { Prediction } from "../../core/prediction.ts";
 import { resolveLink } from "../api.ts";
 import {
   applyFilter,
@@ -24,6 +24,8 @@ const MAX_LISTED = 200;
 export interface ShownPicture {
   src: string;
   name: string;
+  /** A thumbnail: enlarged, so that what is drawn over it can be read. */
+  isSmall?: boolean;
 }
 
 export function PredictionResult({
@@ -35,17 +37,22 @@ export function PredictionResult({
 }) {
   const { result, error, timings } = prediction;
   const findings = useMemo(() => findingsOf(result), [result]);
-  const hasFindings = Array.isArray(result?.["Fs"]);
+  const tensors = tensorsOf(result);
+  // A model that makes pictures or tensors finds nothing, and that is no news.
+  const isFinder = Array.isArray(result?.["Fs"]) && !hasOutputs(prediction);
+  const hasVector = findings.some(({ Vector }) => Vector !== undefined);
   return (
     <div class="result">
       {error && <ErrorDetail error={error} />}
       {(pictures.length > 0 || findings.length > 0) && (
-        <Findings findings={findings} pictures={pictures} isAnswered={hasFindings} />
+        <Findings findings={findings} pictures={pictures} isAnswered={isFinder || findings.length > 0} />
       )}
       <Outputs prediction={prediction} />
-      {tensorsOf(result).map((tensor) => (
-        <TensorView key={tensor.name} tensor={tensor} />
-      ))}
+      {tensors
+        .filter(({ name }) => !(hasVector && name === "embedding"))
+        .map((tensor) => (
+          <TensorView key={tensor.name} tensor={tensor} />
+        ))}
       {otherKeysOf(result).map(([key, value]) => (
         <OtherKey key={key} name={key} value={value} />
       ))}
@@ -53,6 +60,11 @@ export function PredictionResult({
       {result && <RawJson value={result} />}
     </div>
   );
+}
+
+function hasOutputs({ outputs, result }: Prediction): boolean {
+  const inside = result?.["Obase_64"];
+  return outputs.length > 0 || (Array.isArray(inside) && inside.length > 0);
 }
 
 /** Pictures, and beside them what was found, to be narrowed by label and score. */
@@ -75,11 +87,12 @@ function Findings(props: {
   return (
     <div class={hasPicture ? "findings has-picture" : "findings"}>
       {hasPicture && (
-        <div class="pictures">
-          {pictures.map(({ src, name }, index) => (
+        <div class={pictures.length > 1 ? "pictures are-many" : "pictures"}>
+          {pictures.map(({ src, name, isSmall = false }, index) => (
             <AnnotatedPicture
               key={src}
               src={src}
+              isSmall={isSmall}
               alt={name}
               findings={pictures.length === 1 ? shown : findingsOfPicture(shown, index)}
               hovered={hovered}
@@ -201,11 +214,16 @@ function FindingRow({ finding, onHover }: { finding: Found; onHover: (index: num
     <>
       <Swatch label={Lb} />
       <span class="found-label">{Lb === "" ? <em>no text</em> : Lb}</span>
-      {value !== undefined && <strong class="found-value">{value}</strong>}
-      <svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
-        <rect width={Math.max(0, Math.min(1, Cs)) * 100} height="10" fill={labelColour(Lb)} />
-      </svg>
-      <span class="found-score">{Cs.toFixed(2)}</span>
+      {value === undefined ? (
+        <>
+          <svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+            <rect width={Math.max(0, Math.min(1, Cs)) * 100} height="10" fill={labelColour(Lb)} />
+          </svg>
+          <span class="found-score">{Cs.toFixed(2)}</span>
+        </>
+      ) : (
+        <strong class="found-value">{shortened(value)}</strong>
+      )}
     </>
   );
   const title = Info !== undefined && Info !== "" ? `picture ${Number(Info) + 1}` : undefined;
@@ -333,11 +351,18 @@ function TensorView({ tensor }: { tensor: ResultTensor }) {
   );
 }
 
+/** As many digits as a float32 holds. */
+function shortened(value: number): number {
+  return Number(value.toPrecision(7));
+}
+
 const MAX_PREVIEWED = 200;
 
 function previewOf(data: readonly unknown[]): string {
   const flat = data.flat(Infinity);
-  const shown = flat.slice(0, MAX_PREVIEWED).map((value) => JSON.stringify(value));
+  const shown = flat
+    .slice(0, MAX_PREVIEWED)
+    .map((value) => (typeof value === "number" ? shortened(value) : JSON.stringify(value)));
   return `[${shown.join(", ")}${flat.length > MAX_PREVIEWED ? `, … ${flat.length} in all` : ""}]`;
 }
 

@@ -1,5 +1,5 @@
 /** What came out of a bulk run, as lists and charts. */
-import type { BulkSummary } from "../answers.ts";
+import type { BulkSummary } from "../../core/bulkSummary.ts";
 import { formatCount, formatDuration, formatRate, plural } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { BarList, Columns, PartsBar } from "./charts.tsx";

@@ -1,5 +1,5 @@
 /** Bulk runs as rows. */
-import type { BulkRun } from "../answers.ts";
+import type { BulkRun } from "../../core/bulkRun.ts";
 import { formatAgo, formatCount, formatDuration, formatRate, formatTime } from "../format.ts";
 import { hasEnded } from "../../core/bulkRun.ts";
 import { routeTo } from "../route.ts";

@@ -1,5 +1,5 @@
 /** A prediction's way: queued, in a batch, in the model. */
-import type { Prediction } from "../answers.ts";
+import type { Prediction } from "../../core/prediction.ts";
 import { formatDuration, formatTime } from "../format.ts";
 
 interface Step {

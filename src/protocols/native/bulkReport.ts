@@ -15,7 +15,7 @@ import { parseWith } from "../../core/faults.ts";
 import { PICTURE_FORMATS } from "../../core/pictureFormats.ts";
 import { NotFoundError } from "../../errors.ts";
 import { entryOf, findResult, readEntryPage } from "../../report/entries.ts";
-import { readEntryPicture, type EntryPicture } from "../../report/entryPicture.ts";
+import { forBrowsers, readEntryPicture } from "../../report/entryPicture.ts";
 import { makeReport } from "../../report/report.ts";
 import { REPORT_POLICY } from "../../report/reportPage.ts";
 import { readThumbnail } from "../../report/thumbnails.ts";
@@ -266,13 +266,6 @@ async function getEntryPicture(api: Api, req: Request, res: Response): Promise<v
     .set({ ...CACHED, "Content-Security-Policy": "default-src 'none'; sandbox" })
     .type(PICTURE_FORMATS[format].mediaTypes[0]!)
     .send(bytes);
-}
-
-/** TIFF and HEIC, which most browsers can't show, as a JPEG; all else as it is. */
-async function forBrowsers(picture: EntryPicture, maxPixels: number): Promise<EntryPicture> {
-  if (picture.format !== "TIFF" && picture.format !== "HEIC") return picture;
-  const { uprightJpeg } = await import("../../annotate/annotate.ts");
-  return { format: "JPEG", bytes: await uprightJpeg(picture.bytes, maxPixels) };
 }
 
 async function readEntry({ bulk }: Api, req: Request, place: number | undefined) {

@@ -1,7 +1,7 @@
 /** `/v1/bulk`: start a bulk run over a folder or a manifest, list the runs, read one, cancel, resume or delete it. */
 import type { Request, Response } from "express";
 import { z } from "zod";
-import { acceptedHeaders, jsonAnswer, problemAnswers } from "../../api/operations.ts";
+import { acceptedHeaders, bulkRunLinks, jsonAnswer, problemAnswers } from "../../api/operations.ts";
 import { streamRoutes } from "./bulkStreams.ts";
 import { bulkRunSchema, runParameter } from "./bulkRunSchema.ts";
 import { reportRoutes } from "./bulkReport.ts";
@@ -123,8 +123,8 @@ export const bulkRoutes: readonly Route[] = [
         },
       },
       responses: {
-        202: jsonAnswer("Accepted.", bulkRunSchema, acceptedHeaders),
-        ...problemAnswers([400, 404, 413, 415, 422, 503]),
+        202: { ...jsonAnswer("Accepted.", bulkRunSchema, acceptedHeaders), ...bulkRunLinks },
+        ...problemAnswers([400, 404, 408, 413, 415, 422, 503, 507]),
       },
     },
   },

@@ -1,5 +1,6 @@
 /** `GET /v1/models`, `GET /v1/models/{model}` and `…/ready`: what is served, and how it stands. */
 import { inputsOfDescription } from "../../core/description.ts";
+import type { ModelStatus } from "../../core/modelStatus.ts";
 import { modelLinks } from "../../core/links.ts";
 import type { Request, Response } from "express";
 import { z } from "zod";
@@ -143,6 +144,8 @@ const modelsSchema = z
   .meta({ id: "Models" });
 
 type ModelDescription = z.output<typeof modelSchema>;
+// Fails to compile when the document and what clients read no longer mean the same.
+modelSchema satisfies z.ZodType<ModelStatus>;
 
 async function listModels(api: Api, _req: Request, res: Response): Promise<void> {
   const reports = await api.predictions.workers();
@@ -169,8 +172,8 @@ async function loadModel(api: Api, req: Request, res: Response): Promise<void> {
 }
 
 /** A model's settings, and what the live workers report of it. */
-async function describeModel(
-  { predictions }: Api,
+export async function describeModel(
+  { predictions }: Pick<Api, "predictions">,
   name: string,
   reports: readonly WorkerReport[],
 ): Promise<ModelDescription> {

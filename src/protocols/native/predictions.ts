@@ -9,6 +9,7 @@ import {
   jsonAnswer,
   lastEventIdHeader,
   modelParameter,
+  predictionLinks,
   problemAnswers,
 } from "../../api/operations.ts";
 import { streamState } from "../../api/streamState.ts";
@@ -173,8 +174,11 @@ export const predictionRoutes: readonly Route[] = [
       requestBody,
       responses: {
         200: jsonAnswer("The prediction has ended.", predictionSchema),
-        202: jsonAnswer("Accepted.", z.union([predictionSchema, manyPredictionsSchema]), acceptedHeaders),
-        ...problemAnswers([400, 404, 413, 415, 422, 429, 503]),
+        202: {
+          ...jsonAnswer("Accepted.", z.union([predictionSchema, manyPredictionsSchema]), acceptedHeaders),
+          ...predictionLinks,
+        },
+        ...problemAnswers([400, 404, 408, 413, 415, 422, 429, 503, 507]),
       },
     },
   },
@@ -210,8 +214,8 @@ export const predictionRoutes: readonly Route[] = [
       requestBody,
       responses: {
         200: jsonAnswer("The prediction has ended.", predictionSchema),
-        202: jsonAnswer("Accepted.", predictionSchema, acceptedHeaders),
-        ...problemAnswers([400, 404, 413, 415, 422, 429, 503]),
+        202: { ...jsonAnswer("Accepted.", predictionSchema, acceptedHeaders), ...predictionLinks },
+        ...problemAnswers([400, 404, 408, 413, 415, 422, 429, 503, 507]),
       },
     },
   },

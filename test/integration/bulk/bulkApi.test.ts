@@ -78,6 +78,36 @@ describe.skipIf(whyNoRedis)("bulk runs by HTTP", () => {
       expect((await send("GET", `${api.url}/v1/bulk/${id}${path}`)).body.code).toBe("bulk_run_not_found");
   });
 
+  test("a run that ended with another Redis is found by its folder, and a resumed one does not count its rest", async () => {
+    const { id } = (await start({ model: "Echo", folder: "photos" })).body;
+    await send("POST", `${api.url}/v1/bulk/${id}/cancel`);
+    writeFileSync(
+      join(api.config.data_dir, "bulk", id, "results.ndjson"),
+      '{"index":0,"status":"failed","line":1,"path":"a.jpg","error":{"code":"bad_input","title":"","detail":"x"}}\n',
+    );
+    const client = openRedis(redis.url);
+    const key = createNames(api.config.redis_prefix).bulkRun(id);
+    // It was begun 100 s before it ended, and ended 40 s ago.
+    const finished = Date.now() - 40_000;
+    await client.hset(key, { started: finished - 100_000, finished });
+    expect((await send("GET", `${api.url}/v1/bulk/${id}/summary`)).body).toMatchObject({
+      verdict: "0 of 1, 1 failed, cancelled, 2 min, 0.0/s",
+      seconds: 100,
+    });
+    await send("POST", `${api.url}/v1/bulk/${id}/resume`);
+    const rest = Number(await client.hget(key, "idle"));
+    expect(Math.abs(rest - 40_000)).toBeLessThan(5000);
+    const before = (await send("POST", `${api.url}/v1/bulk/${id}/cancel`)).body;
+
+    await client.del(key);
+    client.disconnect();
+    expect((await listed()).map((run) => run.id)).toEqual([id]);
+    expect((await send("GET", `${api.url}/v1/bulk/${id}`)).body).toEqual(before);
+    expect((await send("GET", `${api.url}/v1/bulk/${id}/entries`)).body.entries).toHaveLength(1);
+    expect((await send("DELETE", `${api.url}/v1/bulk/${id}`)).status).toBe(204);
+    expect(await listed()).toEqual([]);
+  });
+
   test("events begin with how the run stands, and not again for who knows it", async () => {
     const { id } = (await start({ model: "Echo", folder: "photos" })).body;
     await send("DELETE", `${api.url}/v1/bulk/${id}`);

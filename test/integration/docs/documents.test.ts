@@ -12,6 +12,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
+import * as apiConnections from "../../../src/api/connections.ts";
 import * as apiProblems from "../../../src/api/problems.ts";
 import { requestSchema } from "../../../src/imil/requestSchema.ts";
 import { routes } from "../../support/routes.ts";
@@ -379,7 +380,9 @@ describe("the tables of the documents", () => {
       "expired",
     ]);
     const all = new Map<string, number>();
-    for (const exported of [...Object.values(errors), ...Object.values(apiProblems)] as unknown[]) {
+    for (const exported of [errors, apiProblems, apiConnections].flatMap((module) =>
+      Object.values(module),
+    ) as unknown[]) {
       if (typeof exported !== "function" || !isErrorClass(exported)) continue;
       const { code, status } = new exported([], 1);
       all.set(code, status);

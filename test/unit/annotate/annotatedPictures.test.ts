@@ -11,7 +11,7 @@ import { drawOverlay } from "../../../src/annotate/overlay.ts";
 import { cocoLabels } from "../../../src/loaders/labels/coco.ts";
 import type { Finding } from "../../../src/imil/dictionaries.ts";
 import { YoloModelLoader } from "../../../src/index.ts";
-import { decodeRunLengths } from "../../../src/loaders/vision/masks.ts";
+import { decodeRunLengths } from "../../../src/imil/runLengths.ts";
 import { openLoader, predictOne } from "../../support/loaders.ts";
 import { plainPicture } from "../../support/pictures.ts";
 import { sharedModels, sharedPhotos } from "../../support/sharedModels.ts";

@@ -6,7 +6,8 @@ import { expect, test } from "vitest";
 
 const SRC = fileURLToPath(new URL("../../../src/", import.meta.url));
 /** Types, constants and pure functions: what runs in a browser as it is. */
-const ALLOWED = /^(console\/.*|core\/.*|imil\/dictionaries\.ts|annotate\/labelColour\.ts|errors\.ts)$/;
+const ALLOWED =
+  /^(console\/.*|core\/.*|imil\/(dictionaries|runLengths)\.ts|annotate\/labelColour\.ts|errors\.ts)$/;
 const PACKAGES = /^preact(\/hooks)?$/;
 
 const files = readdirSync(path.join(SRC, "console"), { recursive: true, encoding: "utf8" }).filter((file) =>

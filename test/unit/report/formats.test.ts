@@ -7,7 +7,7 @@ import { openRunFolder } from "../../../src/bulk/runFolder.ts";
 import type { BulkRun } from "../../../src/core/bulkRun.ts";
 import { writeCoco } from "../../../src/report/coco.ts";
 import { writeCsv } from "../../../src/report/csv.ts";
-import { compressRuns } from "../../../src/loaders/vision/masks.ts";
+import { compressRuns } from "../../../src/imil/runLengths.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "infermill-formats-"));
 const pictures = join(folder, "pictures");

@@ -5,13 +5,8 @@ import { ImageClassificationModelLoader, YoloModelLoader, type Finding } from ".
 import { DATA_TYPE, node, tensor, valueInfo, type OnnxModel } from "../../../../src/models/onnxProto.ts";
 import { rotatedOverlap } from "../../../../src/loaders/vision/rotated.ts";
 import { hullOf, type RotatedBox } from "../../../../src/loaders/vision/heads/head.ts";
-import {
-  compressRuns,
-  decodeRunLengths,
-  encodeRunLengths,
-  expandRuns,
-  traceOutlines,
-} from "../../../../src/loaders/vision/masks.ts";
+import { compressRuns, decodeRunLengths, expandRuns } from "../../../../src/imil/runLengths.ts";
+import { encodeRunLengths, traceOutlines } from "../../../../src/loaders/vision/masks.ts";
 import { modelFile, openLoader, predictBatch } from "../../../support/loaders.ts";
 
 const plain = (side = 64) =>

@@ -8,7 +8,7 @@ import {
   TextDetectionModelLoader,
   type BaseModelLoader,
 } from "../../../../src/index.ts";
-import { decodeRunLengths } from "../../../../src/loaders/vision/masks.ts";
+import { decodeRunLengths } from "../../../../src/imil/runLengths.ts";
 import { smallestBox } from "../../../../src/loaders/vision/TextDetectionModelLoader.ts";
 import { node, tensor, valueInfo, type OnnxModel } from "../../../../src/models/onnxProto.ts";
 import { modelFile, noTime, openLoader } from "../../../support/loaders.ts";
