@@ -32,7 +32,13 @@ export interface RedisTarget {
   family: number;
 }
 
-const SCHEMES = ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"];
+const SCHEMES: ReadonlySet<string> = new Set([
+  "redis",
+  "rediss",
+  "redis+sentinel",
+  "rediss+sentinel",
+  "unix",
+]);
 const SCHEME_NAMES = "redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://";
 const SENTINEL_FORM = "redis+sentinel://host:26379,host:26379/master";
 
@@ -92,7 +98,7 @@ export function parseRedisUrl(url: string): RedisTarget {
 /** What a URL says, or what is wrong with it, in words without any of its parts: each may be a piece of a password. */
 export function readRedisUrl(url: string): RedisTarget | string {
   const scheme = /^([a-z+-]+):\/\//i.exec(url)?.[1]?.toLowerCase();
-  if (scheme === undefined || !SCHEMES.includes(scheme)) return unknownScheme(scheme ?? "");
+  if (scheme === undefined || !SCHEMES.has(scheme)) return unknownScheme(scheme ?? "");
   const isSentinel = scheme.endsWith("+sentinel");
   const isSocket = scheme === "unix";
   // The last @ ends the password, as in all clients of Redis: in many a URL it isn't percent-encoded.

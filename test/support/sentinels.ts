@@ -67,11 +67,11 @@ export async function startWatchedRedis(
       const ports = (await say("GET-MASTER-ADDR-BY-NAME", MASTER)).map((answer) =>
         Number((answer as string[] | undefined)?.[1]),
       );
-      const [port] = ports.filter((each, index) => ports.indexOf(each) !== index);
+      const port = ports.find((each, index) => ports.indexOf(each) !== index);
       return servers.find((server) => server.port === port)!;
     },
     async close() {
-      for (const { close } of [...sentinels, ...servers]) await close();
+      for (const each of [...sentinels, ...servers]) await each.close();
     },
   };
 }
