@@ -3,9 +3,16 @@
  * api can say 503; workers and subscribers wait for it to come back. Both look
  * for the master anew when theirs has become a replica.
  */
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
-import { createSecureContext, type ConnectionOptions, type SecureContext } from "node:tls";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  connect as connectTls,
+  createSecureContext,
+  type ConnectionOptions,
+  type SecureContext,
+} from "node:tls";
 import { Redis, type RedisOptions } from "ioredis";
 import { parseRedisUrl, type RedisTarget, type RedisTls } from "../config/redis.ts";
 import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
@@ -21,6 +28,7 @@ const READONLY_RECONNECT_MS = 1000;
 
 /** With Sentinel: a server or Sentinel that doesn't answer within that is taken for dead. */
 const SENTINEL_TIMEOUT_MS = 3000;
+const TLS_PROBE_MS = 1000;
 /**
  * With Sentinel, a connection on which an answer is overdue is cut, and the master looked for anew: a machine that
  * vanished or froze closes none. Longer than the commands with which BullMQ waits for jobs (10 s).
@@ -80,13 +88,18 @@ export async function connectRedis(
   // ioredis reconnects by itself; without a listener it would print every failed try.
   let giveUp = (_reason: "refused") => {};
   const refused = new Promise<"refused">((resolve) => (giveUp = resolve));
-  redis.on("error", (error: Error & { command?: unknown }) => {
+  let hasProbed = false;
+  const note = (seen: Error & { command?: unknown }) => {
     // The arguments of the login: whatever prints the error would print the password.
-    delete error.command;
-    lastError = error;
+    delete seen.command;
+    lastError = seen;
     // Waiting changes no password and no certificate.
-    if (connectionFaultOf(error)) giveUp("refused");
-  });
+    if (connectionFaultOf(seen)) giveUp("refused");
+    if (hasProbed || !target.sentinel || !target.isTls) return;
+    hasProbed = true;
+    void tlsFaultOf(target, tls).then((fault) => fault && note(fault));
+  };
+  redis.on("error", note);
   const reason = () => reasonOf(lastError, target);
   const ready = new Promise<void>((resolve) => redis.once("ready", resolve));
   redis.connect().catch(() => {});
@@ -159,6 +172,20 @@ function tlsOptions(
       return usable;
     },
   };
+}
+
+/** Why the first Sentinel and this client don't agree on TLS: ioredis keeps that to itself. */
+async function tlsFaultOf({ hosts: [sentinel] }: RedisTarget, tls?: RedisTls): Promise<Error | undefined> {
+  const socket = connectTls({ ...sentinel, ...tlsOptions(undefined, tls) });
+  try {
+    // That a certificate is missing is said by the server only after the client counts as connected.
+    await Promise.race([once(socket, "close"), sleep(TLS_PROBE_MS)]);
+    return undefined;
+  } catch (error) {
+    return error as Error;
+  } finally {
+    socket.destroy();
+  }
 }
 
 /**

@@ -76,7 +76,8 @@ export async function startWatchedRedis(
   };
 }
 
-async function startSentinel(masterPort: number, password: string) {
+/** @param settings lines for its file, such as those of TLS; its port is for connections without it */
+export async function startSentinel(masterPort: number, password: string, settings: string[] = []) {
   const program = await findRedisProgram({ env: testRedisEnv });
   const folder = mkdtempSync(join(tmpdir(), "sentinel-"));
   const port = await freePort();
@@ -89,6 +90,7 @@ async function startSentinel(masterPort: number, password: string) {
       `dir ${folder}`,
       `requirepass ${password}`,
       `sentinel sentinel-pass ${password}`,
+      ...settings,
       `sentinel monitor ${MASTER} 127.0.0.1 ${masterPort} 2`,
       `sentinel down-after-milliseconds ${MASTER} 2000`,
       `sentinel failover-timeout ${MASTER} 10000`,

@@ -13,6 +13,7 @@ import { send } from "../../support/api.ts";
 import { makeCertificates, SERVER_NAME, whyNoOpenssl } from "../../support/certificates.ts";
 import { runInfermill, SCRIPTED_LOADER, startInfermill, submit, until } from "../../support/infermill.ts";
 import { freePort, startOwnRedis, type OwnRedis } from "../../support/ownRedis.ts";
+import { startSentinel } from "../../support/sentinels.ts";
 import { whyNoRedis } from "../../support/redis.ts";
 
 const SECRET = "p@ss/w0rd+%";
@@ -30,21 +31,21 @@ describe.skipIf(whyNoRedis ?? whyNoOpenssl)("a Redis that speaks TLS and wants a
     key: file("client.key"),
     servername: SERVER_NAME,
   };
+  const serverTls = {
+    "tls-cert-file": file("server.crt"),
+    "tls-key-file": file("server.key"),
+    "tls-ca-cert-file": file("ca.crt"),
+    "tls-auth-clients": "yes",
+  };
   let redis: OwnRedis;
+  let tlsPort: number;
   let url: string;
 
   beforeAll(async () => {
     makeCertificates(folder);
-    const port = await freePort();
-    redis = await startOwnRedis({
-      ...USER,
-      "tls-port": String(port),
-      "tls-cert-file": file("server.crt"),
-      "tls-key-file": file("server.key"),
-      "tls-ca-cert-file": file("ca.crt"),
-      "tls-auth-clients": "yes",
-    });
-    url = `rediss://${LOGIN}@127.0.0.1:${port}/1`;
+    tlsPort = await freePort();
+    redis = await startOwnRedis({ ...USER, "tls-port": String(tlsPort), ...serverTls });
+    url = `rediss://${LOGIN}@127.0.0.1:${tlsPort}/1`;
   });
   afterAll(async () => {
     await redis?.close();
@@ -78,6 +79,29 @@ describe.skipIf(whyNoRedis ?? whyNoOpenssl)("a Redis that speaks TLS and wants a
       for (const each of [infermill, ...commands]) expect(each.output()).not.toMatch(/p@ss|p%40ss|w0rd/);
     } finally {
       await infermill.stop();
+    }
+  });
+
+  test("is found by a Sentinel that speaks TLS, too", async () => {
+    const port = await freePort();
+    const sentinel = await startSentinel(tlsPort, "watch", [
+      `tls-port ${port}`,
+      ...Object.entries(serverTls).map(([name, value]) => `${name} ${value}`),
+      "tls-replication yes",
+    ]);
+    try {
+      const address = {
+        url: `rediss+sentinel://${LOGIN}@127.0.0.1:${port}/mymaster/1?sentinel_password=watch`,
+        tls,
+      };
+      const connection = await connectRedis(address, "producer");
+      expect(await connection.client("INFO")).toMatch(/ db=1 .* user=app /);
+      connection.disconnect();
+      await expect(
+        connectRedis({ ...address, tls: { ...tls, servername: "elsewhere.test" } }, "producer"),
+      ).rejects.toThrow(/altnames.*redis_tls\.servername/);
+    } finally {
+      await sentinel.close();
     }
   });
 
