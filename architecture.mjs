@@ -21,15 +21,17 @@ const ROOMS = {
   // Queues: everything that touches Redis.
   egress: [],
   config: ["imil", "egress", "core"],
+  // Object storage.
+  storage: ["config", "core"],
   redis: ["config", "core"],
-  queue: ["redis", "config", "core"],
+  queue: ["redis", "storage", "config", "core"],
 
   // Processes: api, worker and coordinator meet in the queue only.
-  worker: ["engines", "queue", "redis", "egress", "config", "core"],
-  bulk: ["annotate", "queue", "redis", "imil", "config", "core"],
+  worker: ["engines", "queue", "redis", "storage", "egress", "config", "core"],
+  bulk: ["annotate", "queue", "redis", "storage", "imil", "config", "core"],
   webhooks: ["queue", "redis", "egress", "config", "core"],
   // What is made of the results of a bulk run.
-  report: ["bulk", "annotate", "loaders", "queue", "imil", "config", "core"],
+  report: ["bulk", "annotate", "loaders", "queue", "storage", "imil", "config", "core"],
   api: ["bulk", "queue", "redis", "egress", "imil", "tensors", "config", "core"],
   protocols: ["annotate", "api", "report", "bulk", "queue", "egress", "imil", "tensors", "config", "core"],
 
@@ -54,6 +56,7 @@ const ROOMS = {
     "queue",
     "redis",
     "report",
+    "storage",
     "tensors",
     "webhooks",
     "worker",

@@ -211,6 +211,14 @@ export class DiskFullError extends InfermillError {
   readonly retryAfterSeconds = 30;
 }
 
+/** Object storage can't be reached, doesn't answer in time, or doesn't know our credentials. */
+export class StorageUnavailableError extends InfermillError {
+  override readonly code = "storage_unavailable";
+  override readonly title = "The object storage can't be reached";
+  override readonly status = 503;
+  override readonly retryable = true;
+}
+
 /** An id or Idempotency-Key was used before with another request. */
 export class IdempotencyConflictError extends InfermillError {
   override readonly code = "idempotency_conflict";

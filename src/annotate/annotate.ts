@@ -33,23 +33,26 @@ export interface NamedPicture {
   read: () => Promise<Buffer>;
 }
 
+export type WriteCopy = (bytes: Buffer, suffix: string, mediaType: string) => Promise<void>;
+
 /**
  * Writes the annotated copy of one picture, whole or not at all; that of a BMP or HEIC as a PNG beside `target`, named
  * `<target>.png`.
  * @param source its path, or what reads it
+ * @param target a path, or what writes the copy, with what its name gets behind the picture's
  * @param maxPixels most pixels that it may decode to
  * @throws BadInputError where it is no picture that can be decoded
  */
 export async function annotatePicture(
   source: string | NamedPicture,
   findings: readonly Finding[],
-  target: string,
+  target: string | WriteCopy,
   maxPixels: number,
 ): Promise<void> {
   const { name, read } =
     typeof source === "string" ? { name: source, read: () => readFile(toFilePath(source)) } : source;
   let part: string | Buffer | undefined;
-  await mkdir(toFilePath(dirname(target)), { recursive: true });
+  if (typeof target === "string") await mkdir(toFilePath(dirname(target)), { recursive: true });
   try {
     const bytes = await read();
     const format = WRITABLE[sniffPicture(bytes) ?? "JPEG"];
@@ -64,7 +67,9 @@ export async function annotatePicture(
       .composite(overlay === undefined ? [] : [{ input: Buffer.from(overlay) }])
       .toFormat(format ?? "png", !format || format === "png" ? {} : { quality: QUALITY })
       .toBuffer();
-    const place = format ? target : `${target}.png`;
+    const suffix = format ? "" : ".png";
+    if (typeof target === "function") return await target(copy, suffix, `image/${format ?? "png"}`);
+    const place = target + suffix;
     part = toFilePath(`${place}.part`);
     await writeFile(part, copy);
     await rename(part, toFilePath(place));

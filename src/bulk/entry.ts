@@ -1,15 +1,19 @@
 /** One entry of a bulk run: from the folder or the manifest, to a prediction, to its line in the results. */
 import { realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { realFolder, type BulkRoots } from "../config/bulkRoots.ts";
+import { placeOfRoot, realFolder, type BulkRoots } from "../config/bulkRoots.ts";
 import type { Config } from "../config/schema.ts";
+import { isStorageUrl } from "../config/storagePlace.ts";
 import { BadInputError } from "../errors.ts";
 import { decodeBase64 } from "../imil/requestPictures.ts";
 import type { BulkOutcome, BulkSubmission } from "../queue/bulkQueue.ts";
 import type { InputRef } from "../queue/inputs.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
+import { openStorage, placeOfUrl, type StorageConfig } from "../storage/storage.ts";
+import { PATIENCE_MS, type StorageFolder, type StorageOptions } from "../storage/storageFolder.ts";
 import { walkFolder, type Skipped } from "./walk.ts";
+import { walkObjects, type Listed } from "./walkObjects.ts";
 
 /** An entry whose prediction is in the bulkQueue. */
 export interface InFlight {
@@ -35,6 +39,7 @@ export function entrySubmission(id: string, entry: BulkEntry, spec: BulkSpec): I
 
 function referTo({ source }: BulkSpec, path: string): InputRef {
   if (source.kind !== "folder") throw new Error("a manifest's entries name their files themselves");
+  if (isStorageUrl(source.folder) && source.root === undefined) return { object: `${source.folder}/${path}` };
   if (source.root === undefined) return { path: join(source.folder, path) };
   return { root: source.root, path: source.folder === "" ? path : `${source.folder}/${path}` };
 }
@@ -49,18 +54,53 @@ export function resultOf(
   return { index, status, ...label, ...outcome };
 }
 
-/** The files of the run's folder, and what is left out, as they are found, until `stop`. */
+/**
+ * The files of the run's folder, and what is left out, as they are found, until `stop`.
+ * @param after the mark behind which an interrupted listing is resumed
+ */
 export async function* listFolder(
   { source }: BulkSpec,
   config: Config,
   stop: AbortSignal,
-): AsyncGenerator<string | Skipped> {
+  after?: string,
+): AsyncGenerator<string | Skipped | Listed> {
   if (source.kind !== "folder") throw new Error("a manifest's entries are written when it arrives");
-  const { folder, within } = await folderOfRun(source, config.bulk_roots);
-  for await (const found of walkFolder(folder, { glob: source.glob, within })) {
+  const { glob } = source;
+  const stored = storageOfRun(source, config, { patienceMs: PATIENCE_MS, signal: stop });
+  const found = stored
+    ? walkObjects(stored.folder, stored.below, { glob, after })
+    : walkFiles(await folderOfRun(source, config.bulk_roots), glob);
+  for await (const each of found) {
     if (stop.aborted) return;
-    yield found;
+    yield each;
   }
+}
+
+function walkFiles({ folder, within }: Awaited<ReturnType<typeof folderOfRun>>, glob: string | undefined) {
+  return walkFolder(folder, { glob, within });
+}
+
+/** The place of object storage that a run goes over, and the path in it; undefined for a folder. */
+export function storageOfRun(
+  { root, folder }: { root?: string | undefined; folder: string },
+  config: StorageConfig,
+  options?: StorageOptions,
+): { folder: StorageFolder; below: string } | undefined {
+  const place = placeOfRoot(root, config.bulk_roots);
+  if (place) return { folder: openStorage(place, { ...options, label: root }), below: folder };
+  if (root !== undefined || !isStorageUrl(folder)) return undefined;
+  return { folder: openStorage(placeOfUrl(folder, config), options), below: "" };
+}
+
+/** @throws BadInputError where there is nothing below the path that a run is to go over, StorageUnavailableError */
+export async function checkFolderOfRun(
+  source: { root?: string | undefined; folder: string },
+  config: StorageConfig,
+): Promise<void> {
+  const stored = storageOfRun(source, config);
+  if (!stored) return void (await folderOfRun(source, config.bulk_roots));
+  if (await stored.folder.hasObjects(stored.below)) return;
+  throw new BadInputError(`there are no objects below ${stored.folder.nameOf(stored.below)}`);
 }
 
 /**

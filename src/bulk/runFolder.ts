@@ -1,5 +1,5 @@
 /** The files of a bulk run: `<data_dir>/bulk/<id>/` with run.json, entries.ndjson and results.ndjson. */
-import { access, mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { access, mkdir, open, readFile, rename, rm, stat, truncate } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Config } from "../config/schema.ts";
 import { BulkRunNotFoundError, InfermillError } from "../errors.ts";
@@ -9,9 +9,12 @@ import type { BulkRun, SkippedCounts, SkippedLine } from "../core/bulkRun.ts";
 import type { CopyCounts, UsedModel } from "../core/bulkSummary.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
 import { Skipped } from "./walk.ts";
+import { Listed } from "./walkObjects.ts";
 
 /** Text that is gathered before it is written, in characters. */
 const WRITE_SIZE = 64 * 1024;
+/** How often it is kept how far a listing came, while it comes; its end, good or bad, always is. */
+const CHECKPOINT_MS = 1000;
 
 export function bulkFolder(config: Pick<Config, "data_dir">): string {
   return join(config.data_dir, "bulk");
@@ -50,10 +53,10 @@ export interface RunFolder {
   readonly skippedFile: string;
   /**
    * Writes all entries, and what is left out, as they come, and only then gives the files their names; answers how
-   * many, or undefined where `stop` was aborted on the way.
+   * many, or undefined where `stop` was aborted on the way. A listing that was interrupted behind a mark continues there.
    */
   writeEntries(
-    entries: AsyncIterable<BulkEntry | Skipped>,
+    list: (after: string | undefined) => AsyncIterable<BulkEntry | Skipped | Listed>,
     options?: { stop?: AbortSignal; onFound?: (found: EntryCounts) => void },
   ): Promise<EntryCounts | undefined>;
   /** The number of entries; undefined while they are not all written. */
@@ -73,6 +76,7 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
   const copiesFile = join(path, "copies.json");
   const endFile = join(path, "end.json");
   const modelFile = join(path, "model.json");
+  const listingFile = join(path, "listing.json");
   return {
     path,
     entriesFile,
@@ -103,14 +107,31 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
         await writeWhole(modelFile, `${JSON.stringify(used, null, 2)}\n`);
     },
 
-    async writeEntries(entries, { stop, onFound } = {}) {
+    async writeEntries(list, { stop, onFound } = {}) {
       await mkdir(path, { recursive: true, mode: 0o700 });
-      const counts: EntryCounts = { total: 0, skipped: { total: 0, by_reason: {} } };
+      const [entryPart, skippedPart] = [`${entriesFile}.part`, `${skippedFile}.part`];
+      const begun = await readCheckpoint(listingFile, entryPart, skippedPart);
+      const counts: EntryCounts = begun?.counts ?? { total: 0, skipped: { total: 0, by_reason: {} } };
       const { skipped } = counts;
-      const entryLines = await openLines(`${entriesFile}.part`);
-      const skippedLines = await openLines(`${skippedFile}.part`);
+      const entryLines = await openLines(entryPart, begun?.entryBytes);
+      const skippedLines = await openLines(skippedPart, begun?.skippedBytes);
+      let reached: Checkpoint | undefined;
+      let keptAt = Date.now();
+      const keepReached = async () => {
+        if (!reached) return;
+        await entryLines.sync();
+        await skippedLines.sync();
+        await writeWhole(listingFile, JSON.stringify(reached));
+        keptAt = Date.now();
+      };
       try {
-        for await (const entry of entries) {
+        for await (const entry of list(begun?.mark)) {
+          if (entry instanceof Listed) {
+            const [entryBytes, skippedBytes] = [entryLines.bytes(), skippedLines.bytes()];
+            reached = { mark: entry.mark, counts: structuredClone(counts), entryBytes, skippedBytes };
+            if (Date.now() - keptAt >= CHECKPOINT_MS) await keepReached();
+            continue;
+          }
           if (entry instanceof Skipped) {
             skipped.total++;
             skipped.by_reason[entry.reason] = (skipped.by_reason[entry.reason] ?? 0) + 1;
@@ -125,16 +146,21 @@ export function openRunFolder(config: Pick<Config, "data_dir">, id: string): Run
         // Before they get their names: a power cut must not leave a part of them under these names.
         await entryLines.sync();
         await skippedLines.sync();
+      } catch (error) {
+        await keepReached();
+        throw error;
       } finally {
+        if (stop?.aborted) await keepReached();
         await entryLines.close();
         await skippedLines.close();
       }
       if (stop?.aborted) return undefined;
-      await rename(`${skippedFile}.part`, skippedFile);
+      await rename(skippedPart, skippedFile);
       // Beside it, so that a resumed run need not read a million lines to know it.
       await writeWhole(skippedCountFile, JSON.stringify(skipped));
       await writeWhole(countFile, String(counts.total));
-      await rename(`${entriesFile}.part`, entriesFile);
+      await rename(entryPart, entriesFile);
+      await rm(listingFile, { force: true });
       return counts;
     },
 
@@ -163,12 +189,45 @@ async function readJson<T>(path: string): Promise<T | null> {
   );
 }
 
-/** Gathers lines of JSON into large writes. */
-async function openLines(path: string) {
-  const file = await open(path, "w", 0o600);
+/** How far a listing came that was interrupted, and what of its files belongs to that. */
+interface Checkpoint {
+  mark: string;
+  counts: EntryCounts;
+  entryBytes: number;
+  skippedBytes: number;
+}
+
+/** Undefined where there is none, or its files are not what it says. */
+async function readCheckpoint(
+  listingFile: string,
+  entryPart: string,
+  skippedPart: string,
+): Promise<Checkpoint | undefined> {
+  const kept = await readJson<Checkpoint>(listingFile);
+  const sizeOf = (file: string) =>
+    stat(file).then(
+      ({ size }) => size,
+      () => -1,
+    );
+  if (!kept || (await sizeOf(entryPart)) < kept.entryBytes || (await sizeOf(skippedPart)) < kept.skippedBytes)
+    return undefined;
+  return kept;
+}
+
+/**
+ * Gathers lines of JSON into large writes.
+ * @param kept so many bytes that the file has already are kept
+ */
+async function openLines(path: string, kept = 0) {
+  await (await open(path, "a", 0o600)).close();
+  await truncate(path, kept);
+  const file = await open(path, "a", 0o600);
   let text = "";
+  let written = kept;
   const flush = async () => {
-    await file.writeFile(text);
+    const bytes = Buffer.from(text);
+    await file.writeFile(bytes);
+    written += bytes.length;
     text = "";
   };
   return {
@@ -176,6 +235,8 @@ async function openLines(path: string) {
       text += `${JSON.stringify(value)}\n`;
       if (text.length >= WRITE_SIZE) await flush();
     },
+    /** Of all lines, also of those that are not written yet. */
+    bytes: () => written + Buffer.byteLength(text),
     async sync(): Promise<void> {
       await flush();
       await file.datasync();

@@ -150,7 +150,7 @@ export class BulkRuns {
     const folder = this.folder(spec.id);
     try {
       await folder.writeSpec(spec);
-      const total = (entries && (await folder.writeEntries(entries))?.total) ?? 0;
+      const total = (entries && (await folder.writeEntries(() => entries))?.total) ?? 0;
       await this.register(spec, total);
     } catch (error) {
       await folder.remove();

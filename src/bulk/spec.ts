@@ -15,7 +15,7 @@ export interface BulkSpec {
         kind: "folder";
         /** A root of `bulk_roots`; undefined for a folder of the command line. */
         root?: string | undefined;
-        /** Below its root, or absolute where there is none. */
+        /** Below its root, or an absolute path or s3:// URL where there is none. */
         folder: string;
         glob?: string | undefined;
       }
@@ -28,7 +28,9 @@ export interface BulkSpec {
   webhook?: Webhook | undefined;
   /** Absolute path of the results, where they are not to lie in the run's own folder. */
   results_file?: string;
-  /** Absolute path of the folder for annotated copies, of a run of the command line. */
+  /** Where the results go at the end, of a run of the command line that writes into object storage. */
+  results_url?: string;
+  /** Absolute path or s3:// URL of the folder for annotated copies, of a run of the command line. */
   annotate_folder?: string;
   /** The folder for annotated copies below one of `annotate_roots`, of a run of a server. */
   annotate?: RootedPath | undefined;

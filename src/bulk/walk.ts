@@ -45,12 +45,22 @@ export async function* walkFolder(
   folder: string,
   { glob, within }: WalkOptions = {},
 ): AsyncGenerator<string | Skipped> {
-  const choose = glob === undefined ? choosePictures : chooseMatching(compileGlob(glob));
-  yield* walk(folder, "", choose, within);
+  yield* walk(folder, "", chooseEntries(glob), within);
 }
 
-/** The path where a file is an entry, or why it is not. */
-type Choose = (path: string, file: string) => string | Skipped | Promise<string | Skipped>;
+/**
+ * The path where a file is an entry, or why it is not.
+ * @param readHead reads its first MAGIC_BYTES, or answers why it can't
+ */
+export type Choose = (
+  path: string,
+  readHead: () => Promise<Buffer | string>,
+) => string | Skipped | Promise<string | Skipped>;
+
+/** @throws BadInputError where `glob` is no pattern */
+export function chooseEntries(glob: string | undefined): Choose {
+  return glob === undefined ? choosePictures : chooseMatching(compileGlob(glob));
+}
 
 const chooseMatching =
   (matches: (path: string) => boolean): Choose =>
@@ -58,16 +68,16 @@ const chooseMatching =
     matches(path) ? path : new Skipped(path, "not_matched");
 
 /** Only what isn't called like a picture is looked into: reading each of a million files would take longer than the walk. */
-const choosePictures: Choose = async (path, file) => {
+const choosePictures: Choose = async (path, readHead) => {
   if (hasPictureExtension(path)) return path;
-  const head = await readHead(file);
+  const head = await readHead();
   if (!Buffer.isBuffer(head)) return new Skipped(path, "unreadable", head);
   if (head.length === 0) return new Skipped(path, "empty");
   return sniffPicture(head) ? path : new Skipped(path, "not_a_picture", describeBytes(head, "bytes that"));
 };
 
 /** The first bytes, or what the system says instead. */
-async function readHead(file: string): Promise<Buffer | string> {
+async function readHeadOf(file: string): Promise<Buffer | string> {
   try {
     const handle = await open(toFilePath(file), constants.O_RDONLY | constants.O_NONBLOCK);
     try {
@@ -103,7 +113,7 @@ async function* walk(
     else if (entry.isDirectory()) yield* walk(folder, path, choose, within);
     else {
       const reason = await whyNoFile(entry, file, within);
-      yield reason ? new Skipped(path, reason) : await choose(path, file);
+      yield reason ? new Skipped(path, reason) : await choose(path, () => readHeadOf(file));
     }
   }
 }

@@ -8,7 +8,7 @@ import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { InfermillError, RedisUnavailableError } from "../errors.ts";
 import type { BulkQueue, BulkOutcome, BulkQueues } from "../queue/bulkQueue.ts";
-import { folderForCopies, startCopies } from "./copies.ts";
+import { placeForCopies, startCopies } from "./copies.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
@@ -106,8 +106,8 @@ export async function workOnRun(
 /** The annotated copies that a server's run is to make; those of the command line are drawn by the command. */
 async function copiesOf(spec: BulkSpec, { config, runs, log }: WorkOptions, signal: AbortSignal) {
   if (!spec.annotate) return undefined;
-  const folder = await folderForCopies(spec.annotate, config);
-  return startCopies({ spec, resultsFile: runs.resultsFile(spec), folder }, { config, log, signal });
+  const place = await placeForCopies(spec.annotate, config);
+  return startCopies({ spec, resultsFile: runs.resultsFile(spec), place }, { config, log, signal });
 }
 
 /** @returns whether all entries stand in the run's folder; not where it was stopped before */
@@ -123,7 +123,7 @@ async function writeEntries(
     heartbeat.tell(state);
     const { stop } = heartbeat;
     const onFound = (found: EntryCounts) => Object.assign(state, found);
-    counts = await folder.writeEntries(listFolder(spec, config, stop), { stop, onFound });
+    counts = await folder.writeEntries((after) => listFolder(spec, config, stop, after), { stop, onFound });
   }
   if (counts === undefined) return false;
   Object.assign(state, counts);

@@ -1,18 +1,21 @@
 /** `infermill bulk`: one model over every file of a folder, here with a stack of its own, or on a server. */
-import { open, realpath, rm, stat } from "node:fs/promises";
-import { resolve } from "node:path";
+import { mkdir, open, realpath, rm, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { openRunFolder } from "../bulk/runFolder.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
-import { realPlace } from "../bulk/copies.ts";
+import { overlap, realPlace } from "../bulk/copies.ts";
+import { checkFolderOfRun } from "../bulk/entry.ts";
 import { compileGlob } from "../bulk/glob.ts";
 import { loadConfig } from "../config/load.ts";
 import { didYouMean } from "../closest.ts";
 import type { Config } from "../config/schema.ts";
-import { InfermillError } from "../errors.ts";
+import { isStorageUrl } from "../config/storagePlace.ts";
+import { BadInputError, InfermillError } from "../errors.ts";
 import type { PredictionRequest } from "../imil/dictionaries.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
 import { checkRequest } from "../imil/requestSchema.ts";
 import { newBulkRunId } from "../queue/names.ts";
+import { objectOfUrl } from "../storage/storage.ts";
 import { readFilesBeside, type FilesBeside } from "./bulkFiles.ts";
 import { workHere } from "./bulkHere.ts";
 import { followOnServer, resumeOnServer, startOnServer } from "./bulkServer.ts";
@@ -94,6 +97,9 @@ async function bulkOnServer(
     throw new UsageError(`--server must be an http:// or https:// URL, got ${server}`);
   if (folder === undefined && options.out === undefined)
     throw new UsageError("with --resume and --server name the results file to resume: --out <file>");
+  for (const key of ["out", "report"] as const)
+    if (options[key] !== undefined && isUrl(options[key]))
+      throw new UsageError(`with --server, --${key} must be a file of this machine, got ${options[key]}`);
   const request = readRequest(options);
   const out = folder === undefined ? resolve(options.out!) : await createResultsFile(options.out);
   const { model, glob, annotate } = options;
@@ -130,22 +136,30 @@ async function writeNewSpec(
       `there is no model "${model}"; configured are: ${known.join(", ")}${didYouMean(model, known)}`,
     );
   }
-  const source = { kind: "folder" as const, folder: await readableFolder(folder), glob: options.glob };
+  const source = {
+    kind: "folder" as const,
+    folder: await readableFolder(folder, config),
+    glob: options.glob,
+  };
   if (options.glob !== undefined) asUsage(() => compileGlob(options.glob!));
   const request = asUsage(() => checkRequest(readRequest(options), model));
-  const annotate = options.annotate === undefined ? undefined : await realPlace(resolve(options.annotate));
-  if (annotate === source.folder)
+  const annotate = options.annotate === undefined ? undefined : await annotateFolder(options.annotate);
+  const isSame = isStorageUrl(source.folder)
+    ? annotate !== undefined && overlap(placeOrPath(annotate), placeOrPath(source.folder))
+    : annotate === source.folder;
+  if (isSame)
     throw new UsageError(
       "--annotate must be another folder than that of the pictures, or it would overwrite them",
     );
+  const id = newBulkRunId();
   const spec: BulkSpec = {
-    id: newBulkRunId(),
+    id,
     model,
     source,
     request,
     priority: "low",
     created: Date.now(),
-    results_file: await createResultsFile(options.out),
+    ...(await placeOfResults(options.out, openRunFolder(config, id).path, config)),
     ...(annotate !== undefined && { annotate_folder: annotate }),
   };
   await openRunFolder(config, spec.id).writeSpec(spec);
@@ -174,12 +188,59 @@ function readRequest({ request }: BulkOptions): PredictionRequest {
   return keys;
 }
 
-async function readableFolder(folder: string): Promise<string> {
+async function readableFolder(folder: string, config: Config): Promise<string> {
+  if (isUrl(folder)) {
+    const url = readStorageUrl(folder, "the folder");
+    await checkFolderOfRun({ folder: url }, config).catch(refuseStorage);
+    return url;
+  }
   const real = await realpath(folder).catch(() => undefined);
   if (real !== undefined && (await stat(real)).isDirectory()) return real;
   throw new UsageError(
     real === undefined ? `there is no folder ${folder}` : `${folder} is a file, not a folder`,
   );
+}
+
+async function annotateFolder(named: string): Promise<string> {
+  return isUrl(named) ? readStorageUrl(named, "--annotate") : realPlace(resolve(named));
+}
+
+function placeOrPath(name: string): string | { url: string } {
+  return isStorageUrl(name) ? { url: name } : name;
+}
+
+function isUrl(text: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:\/\//i.test(text);
+}
+
+function readStorageUrl(text: string, what: string): string {
+  if (isStorageUrl(text)) return text.replace(/\/$/, "");
+  throw new UsageError(
+    `${what} must be a path here or s3://<bucket>/<prefix>, without .. and //, got ${text}`,
+  );
+}
+
+/** What the storage refuses is a matter of usage; that it can't be reached isn't. */
+function refuseStorage(error: unknown): never {
+  if (error instanceof BadInputError) throw new UsageError(error.message, { cause: error });
+  throw error;
+}
+
+/** Results for object storage are gathered in the run's folder, and uploaded once it has ended. */
+async function placeOfResults(
+  named: string | undefined,
+  runFolder: string,
+  config: Config,
+): Promise<Pick<BulkSpec, "results_file" | "results_url">> {
+  if (named === undefined || !isUrl(named)) return { results_file: await createResultsFile(named) };
+  const results_url = readStorageUrl(named, "--out");
+  const { folder, path } = objectOfUrl(results_url, config);
+  if (path === "" || named.endsWith("/"))
+    throw new UsageError(`--out must name an object, such as ${results_url}/results.ndjson`);
+  if (await folder.find(path).catch(refuseStorage))
+    throw new UsageError(`${named} is there already; name another --out, or resume its run by --resume <id>`);
+  await mkdir(runFolder, { recursive: true });
+  return { results_file: await createResultsFile(join(runFolder, "results.ndjson")), results_url };
 }
 
 /** A new, empty file: the one that is named, else the first free one of results.ndjson, results-2.ndjson, … */

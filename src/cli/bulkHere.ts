@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import type { Logger } from "pino";
 import { canWriteLabels } from "../annotate/annotate.ts";
 import { openBulkTools, type BulkTools } from "../bulk/coordinator.ts";
-import { drawCopies } from "../bulk/copies.ts";
+import { drawCopies, placeForOwnCopies } from "../bulk/copies.ts";
 import { readLines } from "../bulk/lines.ts";
 import { followResults } from "../bulk/resultsFile.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
@@ -13,9 +13,10 @@ import { workOnRun } from "../bulk/work.ts";
 import type { Config } from "../config/schema.ts";
 import { resolveModelPaths } from "../loaders/openLoader.ts";
 import { provideRedis } from "../redis/provideRedis.ts";
+import { putFile } from "../storage/storage.ts";
 import { showBulkProgress } from "./bulkProgress.ts";
 import { CountedResults } from "../bulk/countedResults.ts";
-import { convertResults } from "../report/formats.ts";
+import { convertResults, MEDIA_TYPES } from "../report/formats.ts";
 import { writeFilesBeside, type FilesBeside } from "./bulkFiles.ts";
 import { formatSummary, skippedCountsText, skippedText } from "./bulkSummary.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE } from "./exit.ts";
@@ -114,11 +115,17 @@ async function work(
     console.error(`${counts.done} of ${counts.total} done; the results so far: ${resultsFile}`);
     return EXIT_INTERRUPTED;
   }
-  console.log(formatSummary(summary, counts.total, session, resultsFile, skipped));
+  const { results_url: resultsUrl } = spec;
+  const put = (file: string, url: string, mediaType: string) => putFile(file, url, mediaType, config);
+  // Before the summary, which says where they are.
+  if (resultsUrl !== undefined) await put(resultsFile, resultsUrl, MEDIA_TYPES.ndjson);
+  const results = resultsUrl ?? resultsFile;
+  console.log(formatSummary(summary, counts.total, session, results, skipped));
   await printSkipped();
   if (outcome === "cancelled") console.error("infermill: the run was cancelled by another process");
   if (spec.annotate_folder !== undefined) console.log(`annotated      ${spec.annotate_folder}`);
-  const isWhole = await writeFilesBeside(beside, resultsFile, {
+  const isWhole = await writeFilesBeside(beside, results, {
+    upload: { folder: runs.folder(spec.id).path, put },
     report: async () => (await import("../report/report.ts")).makeReport(runs, spec.id, config),
     results: (format) => convertResults(format, runs, spec.id, config),
   });
@@ -135,7 +142,8 @@ async function readAlong(
   signal: AbortSignal,
 ): Promise<void> {
   const { annotate_folder: folder } = spec;
-  if (folder !== undefined && !(await canWriteLabels()))
+  const place = folder === undefined ? undefined : placeForOwnCopies(folder, config);
+  if (place !== undefined && !(await canWriteLabels()))
     console.error(
       "infermill: warning: no font is installed, so that boxes come without labels (on Debian: apt-get install fonts-dejavu-core)",
     );
@@ -145,8 +153,8 @@ async function readAlong(
       .split("\n")
       .map((line) => JSON.parse(line) as BulkResult);
     for (const result of results) summary.add(result);
-    for (let start = 0; folder !== undefined && start < results.length && !signal.aborted; start += 2) {
-      const faults = await drawCopies(results.slice(start, start + 2), { config, spec, folder });
+    for (let start = 0; place !== undefined && start < results.length && !signal.aborted; start += 2) {
+      const faults = await drawCopies(results.slice(start, start + 2), { config, spec, place });
       for (const fault of faults) console.error(`infermill: warning: ${fault}`);
     }
   }

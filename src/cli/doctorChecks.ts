@@ -6,6 +6,8 @@ import { createServer } from "node:net";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
+import { toStoragePlace, type StoragePlace } from "../config/storagePlace.ts";
+import { openStorage } from "../storage/storage.ts";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import { deviceAdvice, devicesOf, executionProvider, usesCores } from "../core/devices.ts";
 import { InfermillError } from "../errors.ts";
@@ -257,9 +259,13 @@ function memoryOf(reply: string): Diagnosis[] {
   return [{ check: "redis memory", status: "warning", found, advice }];
 }
 
-export async function checkRoots({ bulk_roots: roots }: Config): Promise<Diagnosis[]> {
-  return Promise.all(
-    Object.entries(roots).map(async ([name, folder]): Promise<Diagnosis> => {
+export async function checkRoots({ bulk_roots: roots, input_storage, s3 }: Config): Promise<Diagnosis[]> {
+  const inputs =
+    input_storage === undefined ? [] : [checkStorage("input_storage", "", toStoragePlace(input_storage, s3))];
+  return Promise.all([
+    ...inputs,
+    ...Object.entries(roots).map(async ([name, folder]): Promise<Diagnosis> => {
+      if (typeof folder !== "string") return checkStorage("bulk_roots", `${name}: `, folder);
       try {
         await access(folder, constants.R_OK | constants.X_OK);
         return { check: "bulk_roots", status: "ok", found: `${name}: ${folder} can be read` };
@@ -268,7 +274,17 @@ export async function checkRoots({ bulk_roots: roots }: Config): Promise<Diagnos
         return { check: "bulk_roots", status: "warning", found: `${name}: ${firstLine(error)}`, advice };
       }
     }),
-  );
+  ]);
+}
+
+async function checkStorage(check: string, name: string, place: StoragePlace): Promise<Diagnosis> {
+  try {
+    await openStorage(place).hasObjects();
+    return { check, status: "ok", found: `${name}${place.url} can be listed` };
+  } catch (error) {
+    const advice = "check the bucket, the credentials, and region and endpoint (s3)";
+    return { check, status: "warning", found: `${name}${firstLine(error)}`, advice };
+  }
 }
 
 /** Loaders, interpreters and files of each model. */

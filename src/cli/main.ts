@@ -151,9 +151,15 @@ program
 program
   .command("bulk")
   .description("run a model over every picture of a folder, with a line of JSON for each")
-  .argument("[folder]", "folder of pictures; with --server as <root>/<path> below the server's bulk_roots")
+  .argument(
+    "[folder]",
+    "folder of pictures, or s3://<bucket>/<prefix>; with --server as <root>/<path> below the server's bulk_roots",
+  )
   .option("-m, --model <name>", "model of the configuration")
-  .option("-o, --out <file>", "where the results go, a line a file (default: results.ndjson)")
+  .option(
+    "-o, --out <file>",
+    "file or s3://<bucket>/<key> where the results go, a line a picture (default: results.ndjson)",
+  )
   .option(
     "--annotate <folder>",
     "also draw copies of the pictures with what was found, into this folder; with --server as <root>/<path> below the server's annotate_roots",

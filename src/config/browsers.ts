@@ -44,7 +44,7 @@ export function thumbnailSize({
   inputs,
 }: {
   console: z.output<typeof consoleSchema>;
-  inputs: "files" | "redis";
+  inputs: "files" | "redis" | "s3";
 }): number | undefined {
   if (typeof thumbnails === "object") return thumbnails.size;
   return (thumbnails ?? inputs === "files") ? USUAL_SIZE : undefined;

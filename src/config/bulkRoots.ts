@@ -7,9 +7,27 @@ import { open, realpath, stat, type FileHandle } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { decodeFileName, toFilePath } from "../core/filePaths.ts";
 import { BadInputError } from "../errors.ts";
+import type { StoragePlace } from "./storagePlace.ts";
 
-/** Absolute folders by the name of their root. */
-export type BulkRoots = Readonly<Record<string, string>>;
+/** An absolute folder, or a place of object storage. */
+export type BulkRoot = string | StoragePlace;
+
+/** By the name of the root. */
+export type BulkRoots = Readonly<Record<string, BulkRoot>>;
+
+/** Those that are folders: all that an engine reads by itself. */
+export function folderRoots(roots: BulkRoots): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(roots).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+  );
+}
+
+/** The place of object storage that a root is; undefined where it is a folder, or there is none of this name. */
+export function placeOfRoot(root: string | undefined, roots: BulkRoots): StoragePlace | undefined {
+  if (root === undefined || !Object.hasOwn(roots, root)) return undefined;
+  const found = roots[root]!;
+  return typeof found === "string" ? undefined : found;
+}
 
 /** Something below a root; the path is empty for the root itself. */
 export interface RootedPath {
@@ -88,7 +106,9 @@ export async function realFolder(
   const missing = (cause: unknown) => {
     throw new BadInputError(`there is no folder ${name}`, { cause });
   };
-  const within = await realpath(roots[root]!).catch(missing);
+  const base = roots[root]!;
+  if (typeof base !== "string") throw new BadInputError(`${name} is no folder of this machine`);
+  const within = await realpath(base).catch(missing);
   const folder = await realpath(join(within, path)).catch(missing);
   if (folder !== within && !isBelow(folder, within))
     throw new BadInputError(`${name} leads out of its bulk root`);
@@ -109,7 +129,7 @@ export const OPEN_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK;
  */
 export async function openBelowRoot({ root, path }: RootedPath, roots: BulkRoots): Promise<FileHandle> {
   const base = roots[root];
-  if (base === undefined) throw new BadInputError(`there is no bulk root "${root}"`);
+  if (typeof base !== "string") throw new BadInputError(`there is no bulk root "${root}" that is a folder`);
   const file = await open(toFilePath(join(base, path)), OPEN_FLAGS);
   try {
     const [within, real] = await Promise.all([realPathOf(base), realPathOf(join(base, path))]);

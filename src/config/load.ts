@@ -9,6 +9,8 @@ import { didYouMean } from "../closest.ts";
 import { ConfigError, type ConfigFault } from "../errors.ts";
 import { convertMilConfig, isMilConfig, type ConvertedConfig } from "../imil/milConfig.ts";
 import { checkRedisTls, redisTlsSchema, resolveRedisTls } from "./redis.ts";
+import type { BulkRoot, BulkRoots } from "./bulkRoots.ts";
+import { isStorageUrl, toStoragePlace } from "./storagePlace.ts";
 import { configSchema, modelSchema, type Config, type ModelConfig } from "./schema.ts";
 import { decodeText } from "../core/text.ts";
 
@@ -142,16 +144,20 @@ async function readJson(path: string): Promise<Record<string, unknown>> {
 
 function resolvePaths(config: z.output<typeof configSchema>, folder: string): z.output<typeof configSchema> {
   const absolute = (path: string) => resolve(folder, path);
+  const roots = (given: BulkRoots) =>
+    Object.fromEntries(
+      Object.entries(given).map(([name, root]): [string, BulkRoot] => {
+        const isFolder = typeof root === "string" && !isStorageUrl(root);
+        return [name, isFolder ? absolute(root) : toStoragePlace(root, config.s3)];
+      }),
+    );
   return {
     ...config,
     data_dir: absolute(config.data_dir),
     ...(config.redis_tls && { redis_tls: resolveRedisTls(config.redis_tls, folder) }),
-    bulk_roots: Object.fromEntries(
-      Object.entries(config.bulk_roots).map(([name, root]) => [name, absolute(root)]),
-    ),
-    annotate_roots: Object.fromEntries(
-      Object.entries(config.annotate_roots).map(([name, root]) => [name, absolute(root)]),
-    ),
+    bulk_roots: roots(config.bulk_roots),
+    annotate_roots: roots(config.annotate_roots),
+    ...(config.input_storage && { input_storage: toStoragePlace(config.input_storage, config.s3) }),
   };
 }
 

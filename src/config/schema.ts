@@ -6,6 +6,7 @@ import { DEVICE, DEVICE_NAMES } from "../core/devices.ts";
 import { z } from "zod";
 import { allowedHostsSchema, consoleSchema, corsOriginsSchema, trustedProxiesSchema } from "./browsers.ts";
 import { redisTlsSchema, redisUrlSchema, tlsMismatch } from "./redis.ts";
+import { folderOrPlaceSchema, s3Schema, storagePlaceSchema } from "./storagePlace.ts";
 import { MAX_DURATION_MS, urlInputsSchema, webhooksSchema } from "./webhooks.ts";
 
 const wholeNumber = (least: number) =>
@@ -207,10 +208,15 @@ const settings = z.strictObject({
     description:
       "Part of the maxmemory of Redis that submissions may fill; beyond it they get 503 queue_storage_full, so that what was accepted can end. Where Redis has no maxmemory, there is no limit.",
   }),
-  inputs: z.enum(["files", "redis"]).default("files").meta({
+  inputs: z.enum(["files", "redis", "s3"]).default("files").meta({
     description:
-      "Where uploaded pictures wait: files in data_dir (the api and the workers share that disk), or redis.",
+      "Where uploaded pictures wait: files in data_dir (the api and the workers share that disk), redis, or s3, below input_storage.",
   }),
+  input_storage: storagePlaceSchema.optional().meta({
+    description:
+      'Bucket and prefix of `inputs: "s3"`, as s3://bucket/prefix or with region, endpoint and path_style. Nothing else may lie below the prefix: what is old there is removed.',
+  }),
+  s3: s3Schema,
   input_ttl_seconds: wholeNumber(60)
     .default(86_400)
     .meta({ description: "How long an input is kept whose prediction never ended, in seconds." }),
@@ -246,18 +252,18 @@ const settings = z.strictObject({
     .default(1000)
     .meta({ description: "Most request dictionaries in one NDJSON or JSON array body." }),
   bulk_roots: z
-    .record(z.string().regex(/^[\w.-]+$/), path)
+    .record(z.string().regex(/^[\w.-]+$/), folderOrPlaceSchema)
     .default({})
     .meta({
       description:
-        "Folders whose files may be named by reference, by the name that clients use; relative to the configuration.",
+        "Folders or s3://bucket/prefix whose files may be named by reference, by the name that clients use; folders are relative to the configuration.",
     }),
   annotate_roots: z
-    .record(z.string().regex(/^[\w.-]+$/), path)
+    .record(z.string().regex(/^[\w.-]+$/), folderOrPlaceSchema)
     .default({})
     .meta({
       description:
-        "Folders into which bulk runs may write annotated copies, by the name that clients use; apart from those of bulk_roots; relative to the configuration.",
+        "Folders or s3://bucket/prefix into which bulk runs may write annotated copies, by the name that clients use; apart from those of bulk_roots; folders are relative to the configuration.",
     }),
   url_inputs: urlInputsSchema,
   webhooks: webhooksSchema,
@@ -317,6 +323,14 @@ export const configSchema = settings.superRefine((config, context) => {
     context.addIssue({ code: "custom", path: ["redis_tls"], message: mismatch, input: config.redis_tls });
   for (const [route, name] of Object.entries(config.endpoints)) mustBeConfigured(name, ["endpoints", route]);
   if (config.default_model !== undefined) mustBeConfigured(config.default_model, ["default_model"]);
+  const isStored = config.input_storage !== undefined;
+  if (isStored !== (config.inputs === "s3"))
+    context.addIssue({
+      code: "custom",
+      path: ["input_storage"],
+      message: isStored ? 'goes with inputs: "s3" only' : 'must be set for inputs: "s3"',
+      input: config.input_storage,
+    });
 });
 
 /** The configuration as it is used: defaults filled in, paths absolute, frozen. */

@@ -1,19 +1,23 @@
 /**
  * Where the bytes of a request's pictures wait: in files where the api and the
- * workers share a disk, in raw binary Redis keys where they don't. Job data
+ * workers share a disk, in raw binary Redis keys or object storage where they don't. Job data
  * carries references only. Whoever ends a prediction removes its inputs; what
  * is left over all the same goes after a time to live.
  */
 import type { Hash } from "node:crypto";
 import { mkdir, open, readdir, readFile, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import type { Readable } from "node:stream";
+import { Readable } from "node:stream";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
+import { toStoragePlace } from "../config/storagePlace.ts";
 import { reachRedis } from "../redis/connections.ts";
 import type { StorageWatch } from "./storageWatch.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import type { DiskWatch } from "./diskWatch.ts";
+import { MissingObjectError } from "../storage/objectStore.ts";
+import { openStorage } from "../storage/storage.ts";
+import type { StorageFolder } from "../storage/storageFolder.ts";
 import type { Names } from "./names.ts";
 
 /** Pictures are nobody else's on this machine. */
@@ -32,7 +36,11 @@ export interface InputLabel {
 export type InputRef =
   | LocalInputRef
   /** Bytes elsewhere; the worker fetches them into the input store before an engine gets them. */
-  | ({ url: string } & InputLabel);
+  | ({ url: string } & InputLabel)
+  /** An object of the input store, by its path below `input_storage`; the worker reads it for the engine. */
+  | ({ stored: string } & InputLabel)
+  /** A user's own object, by its s3:// URL: of a bulk run of the command line; never removed by infermill. */
+  | ({ object: string } & InputLabel);
 
 /** An input that an engine can read. */
 export type LocalInputRef = LocalPlace & InputLabel;
@@ -44,7 +52,7 @@ type LocalPlace =
   | { file: string }
   /** A key of the input store. */
   | { redis: string }
-  /** A user's own file below one of the configuration's `bulk_roots`; never removed by infermill. */
+  /** A user's own file or object below one of the configuration's `bulk_roots`; never removed by infermill. */
   | { root: string; path: string }
   /** A file by its absolute path: of a bulk run that was started on this machine's command line. */
   | { path: string };
@@ -90,9 +98,14 @@ export function createInputStore(
   redis: Redis,
   guards?: InputGuards,
 ): InputStore {
-  return config.inputs === "files"
-    ? createFileStore(inputFolder(config), config.input_ttl_seconds, guards?.disk)
-    : createRedisStore(redis, names, config.input_ttl_seconds, guards?.storage);
+  const { input_storage: place, input_ttl_seconds: ttlSeconds } = config;
+  if (config.inputs === "files") return createFileStore(inputFolder(config), ttlSeconds, guards?.disk);
+  if (config.inputs === "redis" || place === undefined)
+    return createRedisStore(redis, names, ttlSeconds, guards?.storage);
+  return createObjectInputs(
+    openStorage(toStoragePlace(place, config.s3), { label: "input_storage" }),
+    ttlSeconds,
+  );
 }
 
 export function inputFolder(config: Pick<Config, "data_dir">): string {
@@ -228,6 +241,61 @@ function createRedisStore(
 
     // Redis expires the keys by itself.
     sweep: async () => 0,
+  };
+}
+
+function createObjectInputs(folder: StorageFolder, ttlSeconds: number): InputStore {
+  return {
+    async write(predictionId, index, source, hash) {
+      const path = `${predictionId.slice(-2).toLowerCase()}/${predictionId}-${index}`;
+      let bytes = 0;
+      let fault: unknown;
+      // What breaks off is the client's connection then, and not the storage's.
+      async function* counted() {
+        try {
+          for await (const chunk of Buffer.isBuffer(source) ? [source] : (source as AsyncIterable<Buffer>)) {
+            hash?.update(chunk);
+            bytes += chunk.length;
+            yield chunk;
+          }
+        } catch (error) {
+          fault = error;
+          throw error;
+        }
+      }
+      await folder
+        .putOnce(path, Readable.from(counted(), { objectMode: false }), "application/octet-stream")
+        .catch((error: unknown) => {
+          throw fault ?? error;
+        });
+      return { ref: { stored: path }, bytes, ...(hash && { sha256: hash.digest("hex") }) };
+    },
+
+    async read(ref) {
+      if (!("stored" in ref)) return undefined;
+      return folder.read(ref.stored).catch((error: unknown) => {
+        if (error instanceof MissingObjectError) return undefined;
+        throw error;
+      });
+    },
+
+    async remove(refs) {
+      const paths = refs.flatMap((ref) => ("stored" in ref ? [ref.stored] : []));
+      await Promise.all(paths.map((path) => folder.remove(path)));
+    },
+
+    async sweep() {
+      const oldest = Date.now() - ttlSeconds * 1000;
+      let removed = 0;
+      for await (const page of folder.list()) {
+        for (const { path, modified } of page) {
+          if (modified > oldest) continue;
+          await folder.remove(path);
+          removed++;
+        }
+      }
+      return removed;
+    },
   };
 }
 

@@ -38,7 +38,7 @@ export function createThumbnailStore(config: Config, names: Names, redis: Redis)
   const areMade = thumbnailSize(config) !== undefined;
   const exists = async (model: string, id: string) => {
     const { file = "", redis: key = "" } = place.refOf({ model, id }, NAME);
-    if (config.inputs === "redis") return (await reachRedis(() => redis.exists(key))) === 1;
+    if (config.inputs !== "files") return (await reachRedis(() => redis.exists(key))) === 1;
     return access(join(folder, file)).then(
       () => true,
       () => false,

@@ -6,7 +6,7 @@
 import { readResults } from "../bulk/summary.ts";
 import type { RunFolder } from "../bulk/runFolder.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
-import type { Config } from "../config/schema.ts";
+import type { StorageConfig } from "../storage/storage.ts";
 import type { BulkResult, BulkRun } from "../core/bulkRun.ts";
 import { BadInputError } from "../errors.ts";
 import type { Box, Finding } from "../imil/dictionaries.ts";
@@ -35,7 +35,7 @@ export interface CocoOptions {
   run: BulkRun;
   folder: RunFolder;
   resultsFile: string;
-  config: Pick<Config, "bulk_roots">;
+  config: StorageConfig;
 }
 
 interface Survey {

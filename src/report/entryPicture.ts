@@ -2,7 +2,7 @@
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { openBelowRoot, OPEN_FLAGS, type RootedPath } from "../config/bulkRoots.ts";
-import type { Config } from "../config/schema.ts";
+import { isStorageUrl } from "../config/storagePlace.ts";
 import { readEntries, type RunFolder } from "../bulk/runFolder.ts";
 import type { BulkEntry, BulkSpec } from "../bulk/spec.ts";
 import { toFilePath } from "../core/filePaths.ts";
@@ -11,6 +11,7 @@ import { sniffPicture, type PictureFormat } from "../core/pictureFormats.ts";
 import { BadInputError, NotFoundError } from "../errors.ts";
 import { decodeBase64 } from "../imil/requestPictures.ts";
 import { readUprightSize, type UprightSize } from "../loaders/pictures/pictureHeader.ts";
+import { locateObject, type PlacedObject, type StorageConfig } from "../storage/storage.ts";
 
 /** Larger files are no pictures to show. */
 const MAX_BYTES = 256 * 1024 * 1024;
@@ -22,14 +23,14 @@ export interface EntryPicture {
   format: PictureFormat;
 }
 
-type Place = RootedPath | { path: string } | { bytes: Buffer };
+type Place = RootedPath | { path: string } | { object: string } | { bytes: Buffer };
 
 /** @throws NotFoundError with the reason why it can't be reached from here, or is none */
 export async function readEntryPicture(
   spec: BulkSpec,
   folder: RunFolder,
   result: Pick<BulkResult, "index" | "path">,
-  config: Pick<Config, "bulk_roots">,
+  config: StorageConfig,
 ): Promise<EntryPicture> {
   const bytes = await readPlace(await placeOf(spec, folder, result), config);
   const format = sniffPicture(bytes);
@@ -55,7 +56,7 @@ export async function readEntrySize(
   spec: BulkSpec,
   folder: RunFolder,
   result: Pick<BulkResult, "index" | "path">,
-  config: Pick<Config, "bulk_roots">,
+  config: StorageConfig,
 ): Promise<UprightSize> {
   const place = await placeOf(spec, folder, result);
   const head = await readPlace(place, config, HEADER_BYTES);
@@ -76,7 +77,10 @@ async function placeOf(
   // The results may be a user's own file, and are no reason to read another folder.
   if (path === undefined || path.startsWith("/") || path.split(/[/\\]/).includes(".."))
     throw new NotFoundError(`entry ${index} names no file of its folder`);
-  if (source.root === undefined) return { path: join(source.folder, path) };
+  if (source.root === undefined)
+    return isStorageUrl(source.folder)
+      ? { object: `${source.folder}/${path}` }
+      : { path: join(source.folder, path) };
   return { root: source.root, path: [source.folder, path].filter(Boolean).join("/") };
 }
 
@@ -97,18 +101,15 @@ async function placeInManifest(folder: RunFolder, index: number): Promise<Place>
 }
 
 /** @param first so many bytes only */
-async function readPlace(
-  place: Place,
-  { bulk_roots }: Pick<Config, "bulk_roots">,
-  first?: number,
-): Promise<Buffer> {
+async function readPlace(place: Place, config: StorageConfig, first?: number): Promise<Buffer> {
   if ("bytes" in place) return place.bytes;
-  const name = "root" in place ? `${place.root}/${place.path}` : place.path;
+  const stored = locateObject(place, config);
+  if (stored) return readObject(stored, first);
+  const { bulk_roots } = config;
+  const name = "root" in place ? `${place.root}/${place.path}` : "path" in place ? place.path : place.object;
   try {
     const file =
-      "root" in place
-        ? await openBelowRoot(place, bulk_roots)
-        : await open(toFilePath(place.path), OPEN_FLAGS);
+      "root" in place ? await openBelowRoot(place, bulk_roots) : await open(toFilePath(name), OPEN_FLAGS);
     try {
       const stats = await file.stat();
       if (!stats.isFile()) throw new NotFoundError(`${name} is no file`);
@@ -123,5 +124,19 @@ async function readPlace(
     if (cause instanceof NotFoundError) throw cause;
     const why = cause instanceof BadInputError ? cause.message : (cause as NodeJS.ErrnoException).code;
     throw new NotFoundError(`${name} can't be read from here: ${why}`, { cause });
+  }
+}
+
+async function readObject({ folder, path }: PlacedObject, first: number | undefined): Promise<Buffer> {
+  const name = folder.nameOf(path);
+  const mayHold = (bytes: number) => {
+    if (bytes > MAX_BYTES) throw new NotFoundError(`${name} is larger than ${MAX_BYTES} bytes`);
+    return undefined;
+  };
+  try {
+    return await folder.read(path, first === undefined ? { mayHold } : { first });
+  } catch (cause) {
+    if (cause instanceof NotFoundError) throw cause;
+    throw new NotFoundError(`${name} can't be read from here: ${(cause as Error).message}`, { cause });
   }
 }

@@ -1,6 +1,6 @@
 /** The formats in which results can be had beside the lines of JSON that they are. */
 import type { BulkRuns } from "../bulk/runs.ts";
-import type { Config } from "../config/schema.ts";
+import type { StorageConfig } from "../storage/storage.ts";
 
 export const FORMATS = ["ndjson", "csv", "coco"] as const;
 
@@ -27,7 +27,7 @@ export async function convertResults(
   format: Exclude<ResultsFormat, "ndjson">,
   runs: BulkRuns,
   id: string,
-  config: Pick<Config, "bulk_roots">,
+  config: StorageConfig,
 ): Promise<AsyncIterable<string>> {
   const spec = await runs.readSpec(id);
   const resultsFile = runs.resultsFile(spec);

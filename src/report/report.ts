@@ -1,6 +1,7 @@
 /** The report of a run: what its summary says and pictures of some of its entries, in one HTML file that needs nothing else. */
 import type { BulkRuns } from "../bulk/runs.ts";
 import type { Config } from "../config/schema.ts";
+import type { StorageConfig } from "../storage/storage.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
 import { chooseGallery } from "./gallery.ts";
 import { writeReportPage, type ShownEntry } from "./reportPage.ts";
@@ -13,7 +14,7 @@ import { drawThumbnail } from "./thumbnails.ts";
 export async function makeReport(
   runs: BulkRuns,
   id: string,
-  config: Pick<Config, "bulk_roots" | "max_picture_pixels">,
+  config: StorageConfig & Pick<Config, "max_picture_pixels">,
 ): Promise<string> {
   const [spec, summary] = [await runs.readSpec(id), await runs.summarize(id)];
   const { failed, leastSure, first, sample } = await chooseGallery(id, runs.resultsFile(spec));

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { RunFolder } from "../bulk/runFolder.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
 import type { Config } from "../config/schema.ts";
+import type { StorageConfig } from "../storage/storage.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
 import { findingsOf } from "../imil/response.ts";
 import { readEntryPicture } from "./entryPicture.ts";
@@ -18,7 +19,7 @@ const SLOTS = 4096;
 export interface ThumbnailOptions {
   spec: BulkSpec;
   folder: RunFolder;
-  config: Pick<Config, "bulk_roots" | "max_picture_pixels">;
+  config: StorageConfig & Pick<Config, "max_picture_pixels">;
   /** Whether findings are drawn in. Default: true. */
   annotated?: boolean;
 }

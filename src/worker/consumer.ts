@@ -26,7 +26,7 @@ import type { OutputOwner, OutputStore } from "../queue/outputs.ts";
 import { storeResponse } from "../queue/responses.ts";
 import type { EndOfInputs } from "./endOfInputs.ts";
 import { NotStartedError, type EnginePool } from "./enginePool.ts";
-import type { FetchInputs } from "./urlInputs.ts";
+import type { FetchedInputs, FetchInputs } from "./urlInputs.ts";
 
 /** Losing a worker is never a prediction's fault (only engines run models), so it may happen often. */
 const MAX_STALLS = 20;
@@ -80,13 +80,12 @@ export function startConsumer({
   let fetching = 0;
 
   async function runPrediction(job: PredictionJob, token?: string): Promise<Completion> {
-    let fetched: readonly LocalInputRef[] = [];
+    let pictures: FetchedInputs | undefined;
     let wasRead = false;
     try {
       if (job.data.expires_at && job.data.expires_at < Date.now())
         throw new PredictionExpiredError("it waited for longer than its ttl_ms");
-      const pictures = await fetchUrls(job);
-      fetched = pictures.fetched;
+      pictures = await fetchElsewhere(job);
       const result = await pool.run({
         id: job.id!,
         request: job.data.request,
@@ -122,7 +121,9 @@ export function startConsumer({
       }
       throw jobError(toInfermillError(error, (detail, options) => new RetryableError(detail, options)));
     } finally {
-      if (fetched.length > 0) endFetched(job, fetched, wasRead).catch(warnOfInput(job));
+      pictures?.release();
+      if (pictures && pictures.fetched.length > 0)
+        endFetched(job, pictures.fetched, wasRead).catch(warnOfInput(job));
       // Before BullMQ ends the job, in case that this process dies then.
       if (job.data.webhook) deliveries.soon(job.data.webhook).catch(warnOfWebhook(job));
     }
@@ -155,8 +156,8 @@ export function startConsumer({
     return { bulkRun: run, index };
   }
 
-  async function fetchUrls({ data }: PredictionJob): ReturnType<FetchInputs> {
-    if (!data.inputs.some((ref) => "url" in ref)) return fetchInputs(data.inputs);
+  async function fetchElsewhere({ data }: PredictionJob): Promise<FetchedInputs> {
+    if (!fetchInputs.isNeeded(data.inputs)) return fetchInputs(data.inputs);
     fetching++;
     adjust();
     try {

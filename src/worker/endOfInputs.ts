@@ -11,6 +11,7 @@ import { toFilePath } from "../core/filePaths.ts";
 import { UNKNOWN_MEDIA_TYPE } from "../core/request.ts";
 import type { InputRef, InputStore } from "../queue/inputs.ts";
 import type { ThumbnailStore } from "../queue/thumbnails.ts";
+import { locateObject, type PlacedObject } from "../storage/storage.ts";
 import { createThumbnail } from "./thumbnail.ts";
 
 /** Of one worker. A thumbnail costs some milliseconds of a core, which belong to the models. */
@@ -111,6 +112,8 @@ function mayBePicture({ media_type: type = UNKNOWN_MEDIA_TYPE, ...ref }: InputRe
 async function readInput(ref: InputRef, inputs: InputStore, config: Config): Promise<Buffer | undefined> {
   if ("data" in ref) return Buffer.from(ref.data, "base64");
   if ("path" in ref && !("root" in ref)) return readFile(toFilePath(ref.path));
+  const stored = locateObject(ref, config);
+  if (stored) return readObject(stored, config);
   if (!("root" in ref)) return inputs.read(ref);
   const file = await openBelowRoot(ref, config.bulk_roots);
   try {
@@ -119,4 +122,9 @@ async function readInput(ref: InputRef, inputs: InputStore, config: Config): Pro
   } finally {
     await file.close();
   }
+}
+
+async function readObject({ folder, path }: PlacedObject, config: Config): Promise<Buffer | undefined> {
+  const found = await folder.find(path);
+  return found && found.bytes <= config.max_body_bytes ? folder.read(path) : undefined;
 }

@@ -2,6 +2,7 @@
 import { devicesOf, usesCores } from "../core/devices.ts";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
+import { folderRoots } from "../config/bulkRoots.ts";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import { inputFolder } from "../queue/inputs.ts";
 import type { EngineSpec } from "../engines/protocol.ts";
@@ -44,7 +45,7 @@ export function planEngines(
           maxDecodedBytes: config.max_decoded_bytes,
           inputs: {
             folder: inputFolder(config),
-            roots: config.bulk_roots,
+            roots: folderRoots(config.bulk_roots),
           },
         })),
       );

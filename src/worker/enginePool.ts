@@ -14,12 +14,11 @@ import {
 } from "../errors.ts";
 import type { LoaderDescription } from "../core/description.ts";
 import type { Output, RequestDictionary, ResponseDictionary } from "../core/request.ts";
-import type { LocalInputRef } from "../queue/inputs.ts";
 import { PRIORITIES, type Timings } from "../core/prediction.ts";
 import { IntervalCounter } from "../queue/statistics.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
 import { Batcher } from "./batcher.ts";
-import type { ReadStoredInputs } from "./storedInputs.ts";
+import type { ReachableInput, ReadStoredInputs } from "./storedInputs.ts";
 import { EngineProcess } from "./engineProcess.ts";
 import { fromWire, type EngineSpec, type MemberOutcome } from "../engines/protocol.ts";
 
@@ -38,7 +37,7 @@ const YIELD_MS = 2000;
 export interface EngineTask {
   id: string;
   request: RequestDictionary;
-  inputs: readonly LocalInputRef[];
+  inputs: readonly ReachableInput[];
   /** The lower the sooner, from 1. */
   priority: number;
   /** Longest run in milliseconds, at most the model's. */

@@ -8,11 +8,14 @@ import {
   type MemberInput,
   type MemberOutcome,
 } from "../engines/protocol.ts";
-import type { LocalInputRef } from "../queue/inputs.ts";
+import type { InputLabel, LocalInputRef } from "../queue/inputs.ts";
+
+/** An input that an engine can read, or that this process reads for it. */
+export type ReachableInput = LocalInputRef | ({ bytes: Buffer } & InputLabel);
 
 /** A member as the queue has it. */
 export interface StoredMember extends Omit<Member, "inputs"> {
-  inputs: readonly LocalInputRef[];
+  inputs: readonly ReachableInput[];
 }
 
 /** Reads what an engine can't; at once where there is nothing to read. What can't be read is its member's outcome. */
@@ -46,7 +49,7 @@ async function readFromRedis(
 
 /** @returns undefined where its key is gone */
 function toInput(
-  ref: LocalInputRef,
+  ref: ReachableInput,
   byKey?: ReadonlyMap<string, Buffer | undefined>,
 ): MemberInput | undefined {
   if ("data" in ref) {

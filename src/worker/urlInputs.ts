@@ -1,6 +1,6 @@
 /**
- * Fetches the pictures that requests name by URL into the input store, before
- * an engine sees them. Not the engine's work: a host that is slow would hold up
+ * Fetches what an engine can't reach before one sees it: pictures that requests name by URL into the input store,
+ * objects into memory. Not the engine's work: a host that is slow would hold up
  * the other predictions of its chunk, and have the engine killed for taking too
  * long.
  */
@@ -10,6 +10,8 @@ import { createEgress, parseOutsideUrl, type Resolve } from "../egress/egress.ts
 import type { Config } from "../config/schema.ts";
 import { BadInputError, RetryableError } from "../errors.ts";
 import type { InputLabel, InputRef, InputStore, LocalInputRef } from "../queue/inputs.ts";
+import { createObjectReader } from "./objectInputs.ts";
+import type { ReachableInput } from "./storedInputs.ts";
 import { newPredictionId } from "../queue/names.ts";
 import { version } from "../version.ts";
 
@@ -17,22 +19,36 @@ const MAX_REDIRECTS = 3;
 
 /** The inputs of one prediction, all where an engine can read them. */
 export interface FetchedInputs {
-  refs: readonly LocalInputRef[];
+  refs: readonly ReachableInput[];
   /** Those of them that were fetched; the caller removes them from the input store. */
   fetched: readonly LocalInputRef[];
+  /** Gives back the room of what is held in memory; called once, when the prediction has run. */
+  release: () => void;
   /** How long that took. */
   ms: number;
 }
 
-/** @throws BadInputError where trying again can't help, else RetryableError */
-export type FetchInputs = (refs: readonly InputRef[]) => Promise<FetchedInputs>;
+export interface FetchInputs {
+  /** @throws BadInputError where trying again can't help, else RetryableError or StorageUnavailableError */
+  (refs: readonly InputRef[]): Promise<FetchedInputs>;
+  /** Whether something has to be fetched. */
+  isNeeded(refs: readonly InputRef[]): boolean;
+}
 
-/** @param resolve default: what the operating system says */
+/**
+ * @param resolve default: what the operating system says
+ * @param signal aborted to wait no more
+ */
 export function createInputFetcher(
-  { url_inputs: { allow, timeout_ms: timeoutMs }, max_body_bytes: maxBytes }: Config,
+  config: Config,
   inputs: InputStore,
-  resolve?: Resolve,
+  { resolve, signal }: { resolve?: Resolve | undefined; signal?: AbortSignal | undefined } = {},
 ): FetchInputs {
+  const {
+    url_inputs: { allow, timeout_ms: timeoutMs },
+    max_body_bytes: maxBytes,
+  } = config;
+  const objects = createObjectReader(config, signal);
   const egress = createEgress({ allow, allowKey: "url_inputs.allow", ...(resolve && { resolve }) });
 
   async function openUrl(text: string, deadline: number): Promise<IncomingMessage> {
@@ -71,19 +87,36 @@ export function createInputFetcher(
     throw new BadInputError(`${shown(text)} is empty`);
   }
 
-  return async (refs) => {
-    if (refs.every((ref): ref is LocalInputRef => !("url" in ref))) return { refs, fetched: [], ms: 0 };
+  const isElsewhere = (ref: InputRef) => "url" in ref || objects.isObject(ref);
+
+  async function fetchInputs(refs: readonly InputRef[]): Promise<FetchedInputs> {
+    if (!refs.some(isElsewhere))
+      return { refs: refs as readonly LocalInputRef[], fetched: [], release: () => {}, ms: 0 };
     const startedAt = performance.now();
+    const ofObjects = refs.filter((ref) => objects.isObject(ref));
+    const reading = ofObjects.length > 0 ? objects.read(ofObjects) : undefined;
+    // Its fault is met below.
+    reading?.catch(() => {});
     const outcomes = await Promise.allSettled(
-      refs.map(async (ref) => ("url" in ref ? fetchInput(ref) : ref)),
+      refs.map(async (ref) => {
+        if ("url" in ref) return fetchInput(ref);
+        const at = ofObjects.indexOf(ref);
+        return at < 0 ? (ref as LocalInputRef) : (await reading!).inputs[at]!;
+      }),
     );
     const here = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
-    const fetched = here.filter((ref) => !refs.includes(ref));
+    const fetched = here.filter(
+      (input): input is LocalInputRef => !("bytes" in input) && !(refs as unknown[]).includes(input),
+    );
     const failed = outcomes.find((outcome) => outcome.status === "rejected");
-    if (!failed) return { refs: here, fetched, ms: performance.now() - startedAt };
+    const release = (await reading?.catch(() => undefined))?.release ?? (() => {});
+    if (!failed) return { refs: here, fetched, release, ms: performance.now() - startedAt };
+    release();
     await inputs.remove(fetched);
     throw failed.reason;
-  };
+  }
+
+  return Object.assign(fetchInputs, { isNeeded: (refs: readonly InputRef[]) => refs.some(isElsewhere) });
 }
 
 async function* limited(answer: IncomingMessage, url: string, maxBytes: number): AsyncGenerator<Buffer> {

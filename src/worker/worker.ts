@@ -62,6 +62,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const names = createNames(config.redis_prefix);
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
+  const closing = new AbortController();
   const inputs = createInputStore(config, names, redis);
   const outputs = createOutputStore(config, names, redis);
   const thumbnails = createThumbnailStore(config, names, redis);
@@ -80,7 +81,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     names,
     inputs,
     outputs,
-    fetchInputs: createInputFetcher(config, inputs),
+    fetchInputs: createInputFetcher(config, inputs, { signal: closing.signal }),
     deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
     log,
   };
@@ -162,6 +163,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       clearInterval(heartbeat);
       sweeper.stop();
       storage.close();
+      closing.abort();
       await closeModels(limitMs);
       await endOfInputs.close();
       await removeWorkerReport(redis, names, id).catch(() => {});

@@ -1,7 +1,7 @@
 /** Reads the files that a chunk names by reference. */
 import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { OPEN_FLAGS, openBelowRoot, type BulkRoots } from "../../config/bulkRoots.ts";
+import { OPEN_FLAGS, openBelowRoot } from "../../config/bulkRoots.ts";
 import { toFilePath } from "../../core/filePaths.ts";
 import { BadInputError } from "../../errors.ts";
 import { lostInput, type InputPlace } from "../protocol.ts";
@@ -11,7 +11,7 @@ export interface InputSources {
   /** Folder of the file store. */
   folder: string;
   /** Folders by the name of their bulk root. */
-  roots: BulkRoots;
+  roots: Readonly<Record<string, string>>;
 }
 
 /** The bytes of each input, side by side. What can't be read is an error in its place, so that it fails its own prediction only. */

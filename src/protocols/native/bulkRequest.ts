@@ -2,8 +2,8 @@
 import type { Request } from "express";
 import { z } from "zod";
 import { compileGlob } from "../../bulk/glob.ts";
-import { folderOfRun } from "../../bulk/entry.ts";
-import { folderForCopies } from "../../bulk/copies.ts";
+import { checkFolderOfRun } from "../../bulk/entry.ts";
+import { placeForCopies } from "../../bulk/copies.ts";
 import { parseFolderName, type RootedPath } from "../../config/bulkRoots.ts";
 import type { Config } from "../../config/schema.ts";
 import type { BulkSpec } from "../../bulk/spec.ts";
@@ -33,7 +33,8 @@ export const bulkFolderSchema = z
   .strictObject({
     model: z.string().meta({ description: "Name of a configured model." }),
     folder: z.string().min(1).meta({
-      description: "A folder below one of the configuration's bulk_roots, as <root> or <root>/<path>.",
+      description:
+        "A folder, or a prefix of a bucket, below one of the configuration's bulk_roots, as <root> or <root>/<path>.",
       example: "photos/2024",
     }),
     glob: z.string().max(1000).optional().meta({
@@ -77,7 +78,7 @@ export async function readFolderRequest(api: Api, body: unknown): Promise<BulkSp
   const asked = check(bulkFolderSchema, body);
   const { root, path } = parseFolderName(asked.folder, config.bulk_roots);
   const source = { kind: "folder" as const, root, folder: path, glob: asked.glob };
-  await folderOfRun(source, config.bulk_roots);
+  await checkFolderOfRun(source, config);
   if (asked.glob !== undefined) compileGlob(asked.glob);
   const needs = await descriptionOf(api, asked.model);
   checkRequest(asked.request, asked.model, needs && { ...needs, picture: "optional" });
@@ -93,7 +94,7 @@ async function readAnnotate(text: string | undefined, config: Config): Promise<R
   if (text === undefined) return undefined;
   const setting = { key: "annotate", setting: "annotate_roots" };
   const place = parseFolderName(text, config.annotate_roots, setting);
-  await folderForCopies(place, config);
+  await placeForCopies(place, config);
   return place;
 }
 

@@ -53,7 +53,11 @@ async function coco() {
   const run = { id, folder: pictures, created_at: "2026-01-01T00:00:00Z", counts: {} } as BulkRun;
   const options = { spec, run, folder: openRunFolder({ data_dir: folder }, id), resultsFile: results };
   let text = "";
-  for await (const part of await writeCoco({ ...options, config: { bulk_roots: {} } })) text += part;
+  for await (const part of await writeCoco({
+    ...options,
+    config: { bulk_roots: {}, annotate_roots: {}, s3: {} },
+  }))
+    text += part;
   return JSON.parse(text);
 }
 
