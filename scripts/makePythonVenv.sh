@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=node_modules/.cache/infermill-python
 loaders=(numpy pillow onnxruntime scikit-learn)
 clients=("tritonclient[http,grpc]>=2.50,<3" "openai>=1.60,<4" "httpx>=0.27,<1" tqdm standardwebhooks requests)
-tools=(mypy kubernetes-validate "schemathesis>=4,<5")
+tools=(mypy kubernetes-validate "schemathesis>=4,<5" "moto[s3]>=5,<6" flask flask-cors)
 if [[ -f "$venv/ready" ]]; then exit 0; fi
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'
 rm -rf "$venv"

@@ -167,7 +167,10 @@ program
   .option("--glob <pattern>", "which files, such as '2024/**/*.jpg' (default: whatever is a picture)")
   .option("-r, --request <json>", "further keys of the request dictionary, such as '{\"C_threshold\":0.4}'")
   .option("--report <file>", "also write a report, an HTML page in one file that opens anywhere")
-  .option("--format <names>", "also write the results as csv, coco (of detections) or both: csv,coco")
+  .option(
+    "--format <names>",
+    "also write the results as csv, parquet, coco (of detections), or several: csv,parquet",
+  )
   .option("--list-skipped", "also print what was left out of the folder, a line each: reason, path")
   .option(
     "--server <url>",

@@ -269,7 +269,11 @@ export class InfermillClient {
   }
 
   /** The results of a bulk run that has ended, as CSV or in COCO's format. */
-  async *bulkResultsAs(id: string, format: "csv" | "coco", signal?: AbortSignal): AsyncGenerator<Uint8Array> {
+  async *bulkResultsAs(
+    id: string,
+    format: "csv" | "coco" | "parquet",
+    signal?: AbortSignal,
+  ): AsyncGenerator<Uint8Array> {
     const { body } = await this.#call(pathOf("v1/bulk", id, "results", { format }), { signal });
     const reader = body!.getReader();
     try {

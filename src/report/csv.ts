@@ -1,42 +1,8 @@
-/**
- * Results as CSV: a row for each finding, and one for an entry without any. What failed says so in its row and has no
- * number of findings, so that it can't be taken for an entry in which nothing was found.
- */
+/** Results as CSV, by the rows of `rows.ts`. */
 import { stringify } from "csv-stringify/sync";
-import { durationOf } from "../bulk/countedResults.ts";
 import { readResults } from "../bulk/summary.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
-import { formatJson } from "../core/json.ts";
-import type { Finding } from "../imil/dictionaries.ts";
-import { findingsOf } from "../imil/response.ts";
-
-type Cell = string | number | undefined;
-
-/** In this order; those of boxes are fractions of the upright picture. */
-const COLUMNS = [
-  "index",
-  "path",
-  "custom_id",
-  "status",
-  "findings",
-  "finding",
-  "label",
-  "score",
-  "x",
-  "y",
-  "width",
-  "height",
-  "angle",
-  "value",
-  "picture",
-  "result",
-  "error_code",
-  "error_detail",
-  "duration_ms",
-  "finished_at",
-] as const;
-
-type Row = Partial<Record<(typeof COLUMNS)[number], Cell>>;
+import { COLUMNS, rowsOf, type Row } from "./rows.ts";
 
 /** Rows that are written together. */
 const ROWS_A_BLOCK = 500;
@@ -60,41 +26,4 @@ function format(rows: readonly Row[]): string {
     rows.map((row) => COLUMNS.map((column) => row[column])),
     { escape_formulas: true },
   );
-}
-
-function rowsOf(entry: BulkResult): Row[] {
-  const { index, path, custom_id, status, error, timings, finished_at, result } = entry;
-  const shared: Row = {
-    index,
-    path,
-    custom_id,
-    status,
-    error_code: error?.code,
-    error_detail: error?.detail,
-    duration_ms: timings && durationOf(timings),
-    finished_at,
-  };
-  if (status === "failed") return [shared];
-  // Of a model that has no findings, what it answered.
-  if (!Array.isArray(result?.["Fs"])) return [{ ...shared, result: formatJson(result ?? null) }];
-  const findings = findingsOf(result);
-  if (findings.length === 0) return [{ ...shared, findings: 0 }];
-  return findings.map((finding, at) => ({
-    ...shared,
-    findings: findings.length,
-    finding: at,
-    ...cellsOf(finding),
-  }));
-}
-
-function cellsOf({ Lb, Cs, Dm, Rb, Value, Info, Vector }: Finding): Row {
-  return {
-    label: Lb,
-    score: Cs,
-    ...("W" in Dm && { x: Dm.X, y: Dm.Y, width: Dm.W, height: Dm.H }),
-    angle: Rb?.Angle,
-    value: Value,
-    picture: Info,
-    result: Vector && JSON.stringify(Vector),
-  };
 }

@@ -2,7 +2,7 @@
 import type { BulkRuns } from "../bulk/runs.ts";
 import type { StorageConfig } from "../storage/storage.ts";
 
-export const FORMATS = ["ndjson", "csv", "coco"] as const;
+export const FORMATS = ["ndjson", "csv", "coco", "parquet"] as const;
 
 export type ResultsFormat = (typeof FORMATS)[number];
 
@@ -10,12 +10,14 @@ export const MEDIA_TYPES: Readonly<Record<ResultsFormat, string>> = {
   ndjson: "application/x-ndjson",
   csv: "text/csv; charset=utf-8",
   coco: "application/json",
+  parquet: "application/vnd.apache.parquet",
 };
 
 export const FILE_ENDINGS: Readonly<Record<ResultsFormat, string>> = {
   ndjson: ".ndjson",
   csv: ".csv",
   coco: ".coco.json",
+  parquet: ".parquet",
 };
 
 /**
@@ -28,11 +30,12 @@ export async function convertResults(
   runs: BulkRuns,
   id: string,
   config: StorageConfig,
-): Promise<AsyncIterable<string>> {
+): Promise<AsyncIterable<string | Uint8Array>> {
   const spec = await runs.readSpec(id);
   const resultsFile = runs.resultsFile(spec);
   // Loaded when they are asked for: every command and api starts sooner without them.
   if (format === "csv") return (await import("./csv.ts")).writeCsv(resultsFile);
+  if (format === "parquet") return (await import("./parquet.ts")).writeParquet(resultsFile);
   const { writeCoco } = await import("./coco.ts");
   return writeCoco({ spec, run: await runs.read(id), folder: runs.folder(id), resultsFile, config });
 }

@@ -85,20 +85,32 @@ export function checkTransfer(
   if (Number(req.headers["content-length"]) > maxBytes) throw new BodyTooLargeError(maxBytes, setting);
 }
 
+/** Of the body of a bulk run that names its entries itself. */
+export type ManifestForm = "ndjson" | "csv" | "parquet";
+
+const MANIFEST_FORMS: ReadonlyMap<string, ManifestForm> = new Map([
+  ["application/x-ndjson", "ndjson"],
+  ["application/jsonl", "ndjson"],
+  ["text/csv", "csv"],
+  ["application/vnd.apache.parquet", "parquet"],
+  ["application/x-parquet", "parquet"],
+]);
+
 /**
- * Which of the two forms of a bulk run the body has.
+ * Which form of a bulk run the body has.
  * @throws UnsupportedMediaTypeError, BodyTooLargeError
  */
-export function bulkForm(req: Request, config: Config): "folder" | "manifest" {
+export function bulkForm(req: Request, config: Config): "folder" | ManifestForm {
   const header = req.headers["content-type"] ?? "";
   const type = mediaType(header);
-  if (FORMS.get(type) === "ndjson") {
+  const form = MANIFEST_FORMS.get(type);
+  if (form) {
     checkTransfer(req, config.max_manifest_bytes, "max_manifest_bytes");
-    return "manifest";
+    return form;
   }
   if (type === "application/json") return "folder";
   throw new UnsupportedMediaTypeError(
-    `Content-Type must be application/json for a folder or application/x-ndjson for a manifest, got ${JSON.stringify(header)}`,
+    `Content-Type must be application/json for a folder or application/x-ndjson, text/csv or application/vnd.apache.parquet for a manifest, got ${JSON.stringify(header)}`,
   );
 }
 

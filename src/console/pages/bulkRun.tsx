@@ -148,14 +148,14 @@ function Downloads({ run: { id, status } }: { run: BulkRun }) {
     new URL(pathOf(["bulk", id, "results"], { format, follow: false }), SERVER).href;
   return (
     <span class="downloads" role="group" aria-label="Download the results">
-      {["ndjson", "csv", "coco"].map((format) => (
+      {["ndjson", "csv", "parquet", "coco"].map((format) => (
         <a
           key={format}
           class="button"
           href={linkTo(format)}
           download={`${id}.${format === "coco" ? "json" : format}`}
         >
-          {format === "coco" ? "COCO" : format.toUpperCase()}
+          {format === "coco" ? "COCO" : format === "parquet" ? "Parquet" : format.toUpperCase()}
         </a>
       ))}
       {hasEnded(status) && (

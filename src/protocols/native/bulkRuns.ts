@@ -42,7 +42,8 @@ async function createBulkRun(api: Api, req: Request, res: Response): Promise<voi
     await bulk.create(spec);
   } else {
     const body = limitBody(req, config.max_manifest_bytes, "max_manifest_bytes");
-    await bulk.create(spec, readManifest(body, config, spec.model, await descriptionOf(api, spec.model)));
+    const needs = await descriptionOf(api, spec.model);
+    await bulk.create(spec, readManifest(form, body, config, spec.model, needs));
   }
   await bulk.enqueue(spec);
   const run = await bulk.read(spec.id);
@@ -112,7 +113,7 @@ export const bulkRoutes: readonly Route[] = [
       operationId: "createBulkRun",
       summary: "Start a bulk run",
       description:
-        "Over a folder below `bulk_roots` (a JSON body), or over the lines of a manifest (NDJSON, the rest as query parameters), which are all checked before anything runs.",
+        "Over a folder below `bulk_roots` (a JSON body), or over the entries of a manifest (NDJSON, CSV or Parquet with the columns image, custom_id and request; the rest as query parameters), which are all checked before anything runs.",
       tags: ["bulk runs"],
       requestParams: { query: manifestQuerySchema.partial() },
       requestBody: {
@@ -120,6 +121,10 @@ export const bulkRoutes: readonly Route[] = [
         content: {
           "application/json": { schema: bulkFolderSchema },
           "application/x-ndjson": { schema: manifestLineSchema },
+          "text/csv": { schema: z.string() },
+          "application/vnd.apache.parquet": {
+            schema: z.string().meta({ override: { type: "string", format: "binary" } }),
+          },
         },
       },
       responses: {

@@ -45,7 +45,7 @@ const resultsQuerySchema = z.object({
     .default("ndjson")
     .meta({
       description:
-        "csv: a row for each finding, and one for an entry without any; coco: COCO's format, for findings with boxes. Both take `follow` alone beside it, and are answered at once: of a run that continues with `follow=false` only.",
+        "csv and parquet: a row for each finding, and one for an entry without any; coco: COCO's format, for findings with boxes. They take `follow` alone beside it, and are answered at once: of a run that continues with `follow=false` only.",
     }),
 });
 

@@ -1,9 +1,5 @@
-/**
- * A manifest as it arrives: one JSON object a line, each checked as a prediction
- * of its own would be. Nothing runs while a line has a fault.
- */
+/** The entries of a manifest, each checked as a prediction of its own would be. Nothing runs while one has a fault. */
 import { z } from "zod";
-import { splitLines } from "../../bulk/lines.ts";
 import type { BulkEntry } from "../../bulk/spec.ts";
 import { namesRoot, rootNames } from "../../config/bulkRoots.ts";
 import type { Config } from "../../config/schema.ts";
@@ -12,9 +8,9 @@ import { decodeBase64 } from "../../imil/requestPictures.ts";
 import type { Needs } from "../../imil/requestSchema.ts";
 import { PICTURE_FORMAT_NAMES, sniffPicture } from "../../core/pictureFormats.ts";
 import { parseWith } from "../../core/faults.ts";
-import { parseJson } from "../../api/body/read.ts";
 import { readDictionary } from "../../api/requestDictionary.ts";
-import { toUtf8 } from "../../core/text.ts";
+import type { ManifestForm } from "../../api/body/read.ts";
+import { readRows } from "./manifestRows.ts";
 
 /** With more faulty lines than this the rest is not read. */
 const MAX_FAULTS = 100;
@@ -41,6 +37,7 @@ export const manifestLineSchema = z
  * @throws InvalidRequestError at its end with the faults of all lines, as `line 3: image`
  */
 export async function* readManifest(
+  form: ManifestForm,
   body: AsyncIterable<Buffer>,
   config: Config,
   model: string,
@@ -48,23 +45,22 @@ export async function* readManifest(
 ): AsyncGenerator<BulkEntry> {
   const faults: Fault[] = [];
   let count = 0;
-  for await (const { text, number } of splitLines(toUtf8(body), config.max_body_bytes)) {
-    if (text.trim() === "") continue;
+  for await (const { place, read } of readRows(form, body, config)) {
     count++;
     try {
-      const entry = readLine(text, config, model, needs);
+      const entry = readEntry(read(), config, model, needs);
       if (faults.length === 0) yield entry;
     } catch (error) {
-      faults.push(...faultsOfLine(error, number));
+      faults.push(...faultsOfRow(error, place));
       if (faults.length >= MAX_FAULTS) break;
     }
   }
   if (faults.length > 0) throw new InvalidRequestError(faults);
-  if (count === 0) throw new BadInputError("the manifest must hold at least one line, got none");
+  if (count === 0) throw new BadInputError("the manifest must hold at least one entry, got none");
 }
 
-function readLine(text: string, config: Config, model: string, needs: Needs | undefined): BulkEntry {
-  const checked = parseWith(manifestLineSchema, parseJson(text, "it"));
+function readEntry(row: unknown, config: Config, model: string, needs: Needs | undefined): BulkEntry {
+  const checked = parseWith(manifestLineSchema, row);
   const { custom_id, image, request } = checked;
   if (image !== undefined && ("image" in request || "Base_64" in request))
     throw new BadInputError("a line's pictures stand either in image or inside request, not in both");
@@ -114,12 +110,12 @@ function isPicture(base64: string): boolean {
   }
 }
 
-function faultsOfLine(error: unknown, number: number): Fault[] {
+function faultsOfRow(error: unknown, place: string): Fault[] {
   if (!(error instanceof InfermillError) || error.status >= 500) throw error;
   if (!(error instanceof InvalidRequestError))
-    return [{ key: `line ${number}`, problem: error.message.replace(/^it /, "") }];
+    return [{ key: place, problem: error.message.replace(/^it /, "") }];
   return error.faults.map(({ key, problem }) => ({
-    key: key === "" ? `line ${number}` : `line ${number}: ${key}`,
+    key: key === "" ? place : `${place}: ${key}`,
     problem,
   }));
 }

@@ -60,6 +60,8 @@ const NOT_RUN: Readonly<Record<string, string>> = {
   "npx infermill coordinator": "as the line before",
   "npx infermill bulk --resume bulk_01a2045acb0b743dbcced28f5d7e5370":
     "resumes a run that was interrupted, and there is none of this id",
+  "npx infermill bulk s3://camera-archive/2024 --model CocoObjectDetection --out s3://camera-archive/found/results.ndjson --annotate s3://camera-archive/marked --format parquet --report s3://camera-archive/found/report.html":
+    "needs a bucket; objectStorage.test.ts runs the same",
   "docker compose up --build": "needs a container engine",
   "docker compose up --build --scale worker=3": "needs a container engine",
   "rm -rf ~/.cache/infermill/redis": "removes what other processes run",

@@ -2,10 +2,12 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
+import { parquetReadObjects } from "hyparquet";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openRunFolder } from "../../../src/bulk/runFolder.ts";
 import type { BulkRun } from "../../../src/core/bulkRun.ts";
 import { writeCoco } from "../../../src/report/coco.ts";
+import { writeParquet } from "../../../src/report/parquet.ts";
 import { writeCsv } from "../../../src/report/csv.ts";
 import { compressRuns } from "../../../src/imil/runLengths.ts";
 
@@ -59,6 +61,14 @@ async function coco() {
   }))
     text += part;
   return JSON.parse(text);
+}
+
+async function parquet(): Promise<Record<string, unknown>[]> {
+  const parts: Uint8Array[] = [];
+  for await (const part of writeParquet(results)) parts.push(part);
+  const { buffer, byteOffset, byteLength } = Buffer.concat(parts);
+  const file = buffer.slice(byteOffset, byteOffset + byteLength);
+  return parquetReadObjects({ file });
 }
 
 const HEADINGS =
@@ -186,4 +196,43 @@ test("what COCO's format can't say is refused with the reason", async () => {
   await expect(coco()).rejects.toThrow(/the size of gone\.jpg can't be found out: .*ENOENT/);
   write([{ path: "../flat.jpg", result: { Fs: [{ Cs: 0.9, Lb: "cat", Dm: box }] } }]);
   await expect(coco()).rejects.toThrow(/names no file of its folder/);
+});
+
+test("Parquet has the rows of CSV with types of its own, in row groups, and is whole without a row", async () => {
+  const finished_at = "2026-01-01T00:00:00.000Z";
+  write([
+    {
+      path: "a.jpg",
+      result: {
+        Fs: [
+          { Cs: 0.5, Lb: "cat", Dm: box },
+          { Cs: 0.25, Lb: "=dog", Dm: {}, Value: -3 },
+        ],
+      },
+      finished_at,
+    },
+    { path: "c.jpg", status: "failed", error: { code: "bad_input", title: "", detail: "no picture" } },
+    ...Array.from({ length: 25_000 }, (_, index) => ({ path: `${index}.jpg`, result: { Fs: [] } })),
+  ]);
+  const rows = await parquet();
+  expect(rows.length).toBe(25_003);
+  const named = (row: Record<string, unknown>) =>
+    Object.fromEntries(Object.entries(row).filter(([, cell]) => cell !== null));
+  const shared = {
+    index: 0,
+    path: "a.jpg",
+    status: "succeeded",
+    findings: 2,
+    finished_at: new Date(finished_at),
+  };
+  expect(rows.slice(0, 3).map(named)).toEqual([
+    { ...shared, finding: 0, label: "cat", score: 0.5, x: 0.1, y: 0.2, width: 0.3, height: 0.4 },
+    { ...shared, finding: 1, label: "=dog", score: 0.25, value: -3 },
+    { index: 1, path: "c.jpg", status: "failed", error_code: "bad_input", error_detail: "no picture" },
+  ]);
+  expect(named(rows.at(-1)!)).toEqual({ index: 25_001, path: "24999.jpg", status: "succeeded", findings: 0 });
+  expect(Object.keys(rows[0]!).join(",")).toBe(HEADINGS);
+
+  writeFileSync(results, "");
+  expect(await parquet()).toEqual([]);
 });
