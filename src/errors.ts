@@ -217,6 +217,7 @@ export class StorageUnavailableError extends InfermillError {
   override readonly title = "The object storage can't be reached";
   override readonly status = 503;
   override readonly retryable = true;
+  readonly retryAfterSeconds = 5;
 }
 
 /** An id or Idempotency-Key was used before with another request. */

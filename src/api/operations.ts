@@ -29,7 +29,7 @@ const PROBLEMS: Readonly<Record<number, string>> = {
   422: "The request can't be used, or its key or id was used with another request.",
   429: "The model's queue is full; see Retry-After.",
   500: "The loader failed, or its engine died.",
-  503: "Redis can't be reached, refuses or is full; see Retry-After.",
+  503: "Redis or the object storage can't be reached, Redis refuses or is full; see Retry-After.",
   507: "The disk is full, or nearly.",
   504: "The prediction ran or waited too long.",
 };

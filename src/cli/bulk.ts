@@ -15,6 +15,7 @@ import type { PredictionRequest } from "../imil/dictionaries.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
 import { checkRequest } from "../imil/requestSchema.ts";
 import { newBulkRunId } from "../queue/names.ts";
+import { MissingBucketError } from "../storage/objectStore.ts";
 import { objectOfUrl } from "../storage/storage.ts";
 import { readFilesBeside, type FilesBeside } from "./bulkFiles.ts";
 import { workHere } from "./bulkHere.ts";
@@ -143,7 +144,8 @@ async function writeNewSpec(
   };
   if (options.glob !== undefined) asUsage(() => compileGlob(options.glob!));
   const request = asUsage(() => checkRequest(readRequest(options), model));
-  const annotate = options.annotate === undefined ? undefined : await annotateFolder(options.annotate);
+  const annotate =
+    options.annotate === undefined ? undefined : await annotateFolder(options.annotate, config);
   const isSame = isStorageUrl(source.folder)
     ? annotate !== undefined && overlap(placeOrPath(annotate), placeOrPath(source.folder))
     : annotate === source.folder;
@@ -201,8 +203,11 @@ async function readableFolder(folder: string, config: Config): Promise<string> {
   );
 }
 
-async function annotateFolder(named: string): Promise<string> {
-  return isUrl(named) ? readStorageUrl(named, "--annotate") : realPlace(resolve(named));
+async function annotateFolder(named: string, config: Config): Promise<string> {
+  if (!isUrl(named)) return realPlace(resolve(named));
+  const url = readStorageUrl(named, "--annotate");
+  await refuseMissingBucket(url, config);
+  return url;
 }
 
 function placeOrPath(name: string): string | { url: string } {
@@ -226,6 +231,15 @@ function refuseStorage(error: unknown): never {
   throw error;
 }
 
+/** Now, and not when hours of work are to be uploaded. Whether it may be written to is seen only then. */
+async function refuseMissingBucket(url: string, config: Config): Promise<void> {
+  await objectOfUrl(url, config)
+    .folder.hasObjects()
+    .catch((error: unknown) => {
+      if (error instanceof MissingBucketError) refuseStorage(error);
+    });
+}
+
 /** Results for object storage are gathered in the run's folder, and uploaded once it has ended. */
 async function placeOfResults(
   named: string | undefined,
@@ -237,6 +251,7 @@ async function placeOfResults(
   const { folder, path } = objectOfUrl(results_url, config);
   if (path === "" || named.endsWith("/"))
     throw new UsageError(`--out must name an object, such as ${results_url}/results.ndjson`);
+  await refuseMissingBucket(results_url, config);
   if (await folder.find(path).catch(refuseStorage))
     throw new UsageError(`${named} is there already; name another --out, or resume its run by --resume <id>`);
   await mkdir(runFolder, { recursive: true });

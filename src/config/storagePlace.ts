@@ -61,7 +61,8 @@ export function isStorageUrl(text: string): boolean {
 /** Whether a key stays below its prefix however a server reads it: no empty part, none that leads upwards. */
 export function isSafeKey(key: string, mayBeEmpty = false): boolean {
   if (key === "") return mayBeEmpty;
-  return !key.includes("\0") && !key.split("/").includes("") && !/(^|[/\\])\.{1,2}([/\\]|$)/.test(key);
+  if (/[\0\p{Surrogate}]/u.test(key) || key.split("/").includes("")) return false;
+  return !/(^|[/\\])\.{1,2}([/\\]|$)/.test(key);
 }
 
 /** The settings of a place, with those that hold for all where it has none of its own. */

@@ -15,7 +15,8 @@ import { reachRedis } from "../redis/connections.ts";
 import type { StorageWatch } from "./storageWatch.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import type { DiskWatch } from "./diskWatch.ts";
-import { MissingObjectError } from "../storage/objectStore.ts";
+import { StorageUnavailableError } from "../errors.ts";
+import { MissingObjectError, RefusedObjectError } from "../storage/objectStore.ts";
 import { openStorage } from "../storage/storage.ts";
 import type { StorageFolder } from "../storage/storageFolder.ts";
 import type { Names } from "./names.ts";
@@ -266,7 +267,11 @@ function createObjectInputs(folder: StorageFolder, ttlSeconds: number): InputSto
       await folder
         .putOnce(path, Readable.from(counted(), { objectMode: false }), "application/octet-stream")
         .catch((error: unknown) => {
-          throw fault ?? error;
+          if (fault) throw fault;
+          // That we may not write there is none of the client's faults.
+          throw error instanceof RefusedObjectError
+            ? new StorageUnavailableError(error.message, { cause: error })
+            : error;
         });
       return { ref: { stored: path }, bytes, ...(hash && { sha256: hash.digest("hex") }) };
     },

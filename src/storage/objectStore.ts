@@ -35,5 +35,7 @@ export interface ObjectStore {
 
 export class MissingObjectError extends BadInputError {}
 
-/** The storage refuses this call, and would again: no right, no such bucket. */
+/** The storage refuses this call, and would again. */
 export class RefusedObjectError extends BadInputError {}
+
+export class MissingBucketError extends RefusedObjectError {}

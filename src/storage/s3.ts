@@ -12,6 +12,7 @@ import { Upload } from "@aws-sdk/lib-storage";
 import { splitStorageUrl, type StoragePlace } from "../config/storagePlace.ts";
 import { StorageUnavailableError } from "../errors.ts";
 import {
+  MissingBucketError,
   MissingObjectError,
   RefusedObjectError,
   type ObjectStore,
@@ -125,7 +126,7 @@ function explain(name: string): (thrown: unknown) => never {
     if (CREDENTIALS.test(error.name))
       throw new StorageUnavailableError(`${name} can't be reached: ${why}`, options);
     if (error.name === "NoSuchBucket")
-      throw new RefusedObjectError(`${name}: there is no such bucket`, options);
+      throw new MissingBucketError(`${name}: there is no such bucket`, options);
     if (status === 404) throw new MissingObjectError(`there is no object ${name}`, options);
     if (status >= 300 && status < 500 && !PASSING.has(status))
       throw new RefusedObjectError(`${name} is refused: ${why}`, options);

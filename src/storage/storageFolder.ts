@@ -114,11 +114,11 @@ export class StorageFolder {
 
   /** Puts a stream that can't be read twice: without patience. */
   putOnce(path: string, source: Readable, mediaType: string): Promise<void> {
-    return this.#store.put(this.#keyOf(path), source, mediaType);
+    return this.#named(() => this.#store.put(this.#keyOf(path), source, mediaType));
   }
 
   remove(path: string): Promise<void> {
-    return this.#store.remove(this.#keyOf(path));
+    return this.#named(() => this.#store.remove(this.#keyOf(path)));
   }
 
   /** @throws BadInputError where the path could lead out of the prefix */
@@ -128,17 +128,25 @@ export class StorageFolder {
     return this.#prefix + path;
   }
 
+  /** Clients know a place by the name of its root. */
+  async #named<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof InfermillError)
+        error.message = error.message.replaceAll(this.#url, this.#options.label);
+      throw error;
+    }
+  }
+
   async #patiently<T>(work: () => Promise<T>): Promise<T> {
     const { patienceMs = 0, signal } = this.#options;
     const deadline = Date.now() + patienceMs;
     const backoff = createBackoff({ firstMs: 500, maxMs: 5000, steadyMs: Infinity });
     for (;;) {
       try {
-        return await work();
+        return await this.#named(work);
       } catch (error) {
-        // Clients know a place by the name of its root.
-        if (error instanceof InfermillError)
-          error.message = error.message.replaceAll(this.#url, this.#options.label);
         if (!(error instanceof StorageUnavailableError) || Date.now() >= deadline || signal?.aborted)
           throw error;
         await sleep(backoff.next(0), undefined, signal && { signal }).catch(() => {});

@@ -4,10 +4,10 @@
  */
 import type { Config } from "../config/schema.ts";
 import { toStoragePlace } from "../config/storagePlace.ts";
-import { BadInputError } from "../errors.ts";
+import { BadInputError, StorageUnavailableError } from "../errors.ts";
 import { lostInput } from "../engines/protocol.ts";
 import type { InputLabel, InputRef } from "../queue/inputs.ts";
-import { MissingObjectError } from "../storage/objectStore.ts";
+import { MissingObjectError, RefusedObjectError } from "../storage/objectStore.ts";
 import { locateObject, openStorage, type PlacedObject } from "../storage/storage.ts";
 import { PATIENCE_MS } from "../storage/storageFolder.ts";
 import { NotStartedError } from "./enginePool.ts";
@@ -86,8 +86,12 @@ export function createObjectReader(config: Config, signal?: AbortSignal): Object
       } catch (error) {
         room.leave(held);
         if (signal?.aborted) throw new NotStartedError("the worker is stopping");
-        const isLost = error instanceof MissingObjectError && refs.some((ref) => "stored" in ref);
-        throw isLost ? lostInput(error) : error;
+        if (!refs.some((ref) => "stored" in ref)) throw error;
+        // What was uploaded is ours to find again.
+        if (error instanceof MissingObjectError) throw lostInput(error);
+        if (error instanceof RefusedObjectError)
+          throw new StorageUnavailableError(error.message, { cause: error });
+        throw error;
       }
     },
   };

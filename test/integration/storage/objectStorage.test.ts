@@ -174,11 +174,53 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
       "the middle",
     );
     await s3.kill();
+    const refused = await post(JSON.stringify({ model: "Size", folder: "photos" }));
+    const upload = await fetch(`${infermill.url}/v1/models/Size/predictions`, {
+      method: "POST",
+      headers: { "Content-Type": "image/jpeg" },
+      body: new Uint8Array(await plainPicture(1, 2, 3)),
+    });
+    for (const answer of [refused, upload]) {
+      expect([answer.status, answer.headers.get("retry-after")]).toEqual([503, "5"]);
+      expect(await answer.json()).toMatchObject({
+        code: "storage_unavailable",
+        detail: expect.stringMatching(/^(photos|input_storage)\/.* can't be reached: ECONNREFUSED$/),
+      });
+    }
     await sleep(3000);
     await s3.restart();
     const { counts } = await ended(run);
     expect(counts).toEqual({ total: MANY, done: MANY, succeeded: MANY, failed: 0 });
     expect(new Set((await results(run)).map(({ index }) => index)).size).toBe(MANY);
+  }, 120_000);
+
+  test("results that can't be uploaded leave a run whose upload is resumed", async () => {
+    const config = join(folder, "size.json");
+    const model = { loader: "PictureSizeModelLoader", model_loader_file: SIZE_LOADER };
+    writeFileSync(config, JSON.stringify({ data_dir: join(folder, "data"), models: { Size: model } }));
+    const run = (args: string) =>
+      runInfermill([...`bulk ${args} --config`.split(" "), config], { cwd: folder, env: environment });
+    const gone = join(buckets, "gone");
+    mkdirSync(gone);
+    await s3.kill();
+    await s3.restart();
+    const first = run("s3://pictures/photos -m Size --out s3://gone/results.ndjson");
+    await first.printed(/over s3:\/\/pictures\/photos/);
+    await s3.kill();
+    rmSync(gone, { recursive: true });
+    await s3.restart();
+    expect((await first.exited).code).toBe(1);
+    expect(first.output()).toContain("there is no such bucket");
+    const [, id] = /infermill bulk --resume (bulk_\w+)/.exec(first.output())!;
+    await s3.kill();
+    mkdirSync(gone);
+    await s3.restart();
+    const from = s3.requests.length;
+    const second = run(`--resume ${id}`);
+    expect(await second.exited, second.output()).toEqual({ code: 0, signal: null });
+    expect(linesOf((await inBucket("gone").read("results.ndjson")).toString())).toHaveLength(3);
+    // Nothing is listed or read again.
+    expect(s3.requests.slice(from).filter((line) => line.includes("/pictures"))).toEqual([]);
   }, 120_000);
 
   test("a listing that was interrupted continues behind what it listed", async () => {
@@ -232,6 +274,7 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
       ["s3://pictures/sheep --out s3://work/other.ndjson --annotate s3://pictures/sheep/marked", /overwrite/],
       ["s3://pictures/none --out s3://work/other.ndjson", /there are no objects below s3:\/\/pictures\/none/],
       ["s3://nowhere/none", /there is no such bucket/],
+      ["s3://pictures/sheep --out s3://nowhere/results.ndjson", /there is no such bucket/],
       ["gs://pictures/sheep", /s3:\/\/<bucket>\/<prefix>/],
     ] as const) {
       const refused = runInfermill(["bulk", ...args.split(" "), "-m", "Coco", "-c", config], {
