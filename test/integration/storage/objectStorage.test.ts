@@ -175,12 +175,12 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
     );
     await s3.kill();
     const refused = await post(JSON.stringify({ model: "Size", folder: "photos" }));
-    const upload = await fetch(`${infermill.url}/v1/models/Size/predictions`, {
+    const sent = await fetch(`${infermill.url}/v1/models/Size/predictions`, {
       method: "POST",
       headers: { "Content-Type": "image/jpeg" },
       body: new Uint8Array(await plainPicture(1, 2, 3)),
     });
-    for (const answer of [refused, upload]) {
+    for (const answer of [refused, sent]) {
       expect([answer.status, answer.headers.get("retry-after")]).toEqual([503, "5"]);
       expect(await answer.json()).toMatchObject({
         code: "storage_unavailable",
