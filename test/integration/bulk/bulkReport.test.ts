@@ -219,7 +219,7 @@ describe.skipIf(whyNoRedis)("what came out of a bulk run", () => {
   test("wrong options are told before anything runs", async () => {
     const config = join(infermill.folder, "infermill.json");
     for (const [args, message] of [
-      [["--format", "xml,csv"], /--format must be ndjson, csv, coco or several/],
+      [["--format", "xml,csv"], /--format must be ndjson, csv, coco, parquet or several/],
       [["--report", join(folder, "nowhere/report.html")], /the report can't be written: ENOENT/],
     ] as const) {
       const command = runInfermill(["bulk", photos, "-m", "Coco", "-c", config, ...args], { cwd: folder });
