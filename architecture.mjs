@@ -128,6 +128,14 @@ export default {
       to: { dependencyTypes: ["core"] },
     },
     {
+      name: "object-storage-is-loaded-when-it-is-used",
+      comment:
+        "who has no s3:// URL pays neither its start-up time nor its memory: import() it in storage.ts",
+      severity: "error",
+      from: { pathNot: "^src/storage/s3\\.ts$" },
+      to: { path: "^src/storage/s3\\.ts$|node_modules/(@aws-sdk|@smithy)/", dynamic: false },
+    },
+    {
       name: "no-circle",
       severity: "error",
       from: {},

@@ -27,9 +27,16 @@ export interface ObjectReader {
   read(refs: readonly InputRef[]): Promise<ReadObjects>;
 }
 
-/** @param signal aborted to wait no more */
-export function createObjectReader(config: Config, signal?: AbortSignal): ObjectReader {
-  const room = new Room(MAX_HELD_BYTES);
+/**
+ * @param signal aborted to wait no more
+ * @param maxHeldBytes what may be held at a time
+ */
+export function createObjectReader(
+  config: Config,
+  signal?: AbortSignal,
+  maxHeldBytes = MAX_HELD_BYTES,
+): ObjectReader {
+  const room = new Room(maxHeldBytes);
   const options = { patienceMs: PATIENCE_MS, signal };
 
   /** Where an object lies; undefined for an input of another kind. */
@@ -42,12 +49,12 @@ export function createObjectReader(config: Config, signal?: AbortSignal): Object
   }
 
   const tooLarge = (name: string, bytes: number) =>
-    new BadInputError(`${name} must have at most ${MAX_HELD_BYTES} bytes, got ${bytes}`);
+    new BadInputError(`${name} must have at most ${maxHeldBytes} bytes, got ${bytes}`);
 
   /** Its size is known once it is opened: where there is no room it is closed again, and opened when there is. */
   async function readOne({ folder, path }: PlacedObject, hold: (bytes: number) => Promise<void> | undefined) {
     const mayHold = (bytes: number) => {
-      if (bytes > MAX_HELD_BYTES) throw tooLarge(folder.nameOf(path), bytes);
+      if (bytes > maxHeldBytes) throw tooLarge(folder.nameOf(path), bytes);
       return hold(bytes);
     };
     return [await folder.read(path, { mayHold })];
@@ -62,7 +69,7 @@ export function createObjectReader(config: Config, signal?: AbortSignal): Object
     const missing = places[found.indexOf(undefined)];
     if (missing) throw new MissingObjectError(`there is no object ${missing.folder.nameOf(missing.path)}`);
     const bytes = found.reduce((sum, object) => sum + object!.bytes, 0);
-    if (bytes > MAX_HELD_BYTES) throw tooLarge("the inputs of a prediction", bytes);
+    if (bytes > maxHeldBytes) throw tooLarge("the inputs of a prediction", bytes);
     await hold(bytes);
     return Promise.all(places.map(({ folder, path }) => folder.read(path)));
   }

@@ -8,11 +8,21 @@ import type { BulkResult } from "../../support/answers.ts";
 import { openRunFolder } from "../../../src/bulk/runFolder.ts";
 import { walkObjects } from "../../../src/bulk/walkObjects.ts";
 import type { BulkRun } from "../../../src/core/bulkRun.ts";
+import { loadConfig } from "../../../src/config/load.ts";
 import { findSamplePhoto } from "../../../src/models/samplePhotos.ts";
 import { newBulkRunId } from "../../../src/queue/names.ts";
 import { openStorage } from "../../../src/storage/storage.ts";
-import { runInfermill, startInfermill, until, upload, type TestInfermill } from "../../support/infermill.ts";
+import { createObjectReader } from "../../../src/worker/objectInputs.ts";
+import {
+  runInfermill,
+  startInfermill,
+  submit,
+  until,
+  upload,
+  type TestInfermill,
+} from "../../support/infermill.ts";
 import { plainPicture } from "../../support/pictures.ts";
+import { python } from "../../support/python.ts";
 import { whyNoRedis } from "../../support/redis.ts";
 import { S3_CREDENTIALS, startS3Server, whyNoS3, type S3Server } from "../../support/s3Server.ts";
 
@@ -44,6 +54,16 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
     for (let index = 0; index < MANY; index++) put(`many/in/${String(index).padStart(4, "0")}.jpg`, picture);
     for (let index = 0; index < 2500; index++) put(`names/of/${String(index).padStart(4, "0")}.jpg`, "x");
     mkdirSync(join(buckets, "work"));
+    writeFileSync(
+      join(folder, "sizes.py"),
+      [
+        "from infermill import BaseModelLoader",
+        "class SizesModelLoader(BaseModelLoader):",
+        "    def predict(self, picture, threshold, request):",
+        '        return [{"Cs": 1, "Lb": str(len(picture.bytes)), "Dm": {}}]',
+        "",
+      ].join("\n"),
+    );
     s3 = await startS3Server(buckets);
     const { endpoint } = s3;
     environment = { ...S3_CREDENTIALS, AWS_ENDPOINT_URL_S3: endpoint };
@@ -59,6 +79,12 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
         input_storage: "s3://work/inputs",
         models: {
           Size: { loader: "PictureSizeModelLoader", model_loader_file: SIZE_LOADER, instances: 1 },
+          Python: {
+            loader: "SizesModelLoader",
+            model_loader_file: join(folder, "sizes.py"),
+            python: python,
+            instances: 1,
+          },
           Slow: {
             loader: "PictureSizeModelLoader",
             model_loader_file: SIZE_LOADER,
@@ -165,6 +191,43 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
     const large = Buffer.concat([picture, Buffer.alloc(12 * 1024 * 1024)]);
     expect((await upload(infermill.url, "Size", large)).result?.Fs[0]?.Lb).toBe(String(large.length));
     expect(s3.requests.slice(from).filter((line) => line.includes("partNumber="))).toHaveLength(3);
+  });
+
+  test("a loader in Python gets the same bytes, and several pictures of a request come in their order", async () => {
+    const request = { image: ["photos/2024/broken.jpg", "many/0000.jpg"] };
+    const answers = await Promise.all(
+      ["Size", "Python"].map((model) => submit(infermill.url, model, request)),
+    );
+    const size = (await plainPicture(250, 5, 5)).length;
+    expect(answers.map(({ result }) => result?.Fs.map(({ Lb }) => Lb))).toEqual([
+      ["10", String(size)],
+      ["10", String(size)],
+    ]);
+  });
+
+  test("objects are read side by side in memory that has a limit, and no two predictions wait for each other", async () => {
+    const config = await loadConfig({ file: join(infermill.folder, "infermill.json"), env: {} });
+    const size = (await plainPicture(250, 5, 5)).length;
+    const limit = 5 * size;
+    const reader = createObjectReader(config, undefined, limit);
+    let held = 0;
+    let most = 0;
+    const read = async (count: number, from: number) => {
+      const refs = Array.from({ length: count }, (_, at) => ({
+        root: "many",
+        path: `${String((from + at) % MANY).padStart(4, "0")}.jpg`,
+      }));
+      const { inputs, release } = await reader.read(refs);
+      held += inputs.reduce((sum, { bytes }) => sum + bytes.length, 0);
+      most = Math.max(most, held);
+      await sleep(5);
+      held -= count * size;
+      release();
+    };
+    await Promise.all(Array.from({ length: 40 }, (_, at) => read([1, 3, 1, 5][at % 4]!, at)));
+    expect([held, most > 3 * size, most <= limit]).toEqual([0, true, true]);
+    await expect(read(6, 0)).rejects.toThrow(`must have at most ${limit} bytes, got ${6 * size}`);
+    await read(5, 0);
   });
 
   test("a run continues when the server is killed in its middle and started again: no line fails", async () => {
