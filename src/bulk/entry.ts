@@ -57,16 +57,17 @@ export function resultOf(
 /**
  * The files of the run's folder, and what is left out, as they are found, until `stop`.
  * @param after the mark behind which an interrupted listing is resumed
+ * @param onAway is told whenever object storage is waited for
  */
 export async function* listFolder(
   { source }: BulkSpec,
   config: Config,
   stop: AbortSignal,
-  after?: string,
+  { after, onAway }: { after?: string | undefined; onAway?: StorageOptions["onAway"] } = {},
 ): AsyncGenerator<string | Skipped | Listed> {
   if (source.kind !== "folder") throw new Error("a manifest's entries are written when it arrives");
   const { glob } = source;
-  const stored = storageOfRun(source, config, { patienceMs: PATIENCE_MS, signal: stop });
+  const stored = storageOfRun(source, config, { patienceMs: PATIENCE_MS, signal: stop, onAway });
   const found = stored
     ? walkObjects(stored.folder, stored.below, { glob, after })
     : walkFiles(await folderOfRun(source, config.bulk_roots), glob);

@@ -114,7 +114,7 @@ async function copiesOf(spec: BulkSpec, { config, runs, log }: WorkOptions, sign
 async function writeEntries(
   spec: BulkSpec,
   state: BulkState,
-  { config, runs }: WorkOptions,
+  { config, runs, log }: WorkOptions,
   heartbeat: Heartbeat,
 ): Promise<boolean> {
   const folder = runs.folder(spec.id);
@@ -122,8 +122,13 @@ async function writeEntries(
   if (counts === undefined) {
     heartbeat.tell(state);
     const { stop } = heartbeat;
+    const onAway = ({ message }: Error) =>
+      log.warn({ run: spec.id, reason: message }, "the object storage can't be reached; what needs it waits");
     const onFound = (found: EntryCounts) => Object.assign(state, found);
-    counts = await folder.writeEntries((after) => listFolder(spec, config, stop, after), { stop, onFound });
+    counts = await folder.writeEntries((after) => listFolder(spec, config, stop, { after, onAway }), {
+      stop,
+      onFound,
+    });
   }
   if (counts === undefined) return false;
   Object.assign(state, counts);

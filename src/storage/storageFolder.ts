@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isSafeKey, splitStorageUrl, type StoragePlace } from "../config/storagePlace.ts";
 import { createBackoff } from "../core/backoff.ts";
 import { BadInputError, InfermillError, StorageUnavailableError } from "../errors.ts";
-import type { ObjectStore, OpenedObject, StoredObject } from "./objectStore.ts";
+import { RefusedObjectError, type ObjectStore, type OpenedObject, type StoredObject } from "./objectStore.ts";
 
 /** How long storage that is away is waited for by what works in the background. */
 export const PATIENCE_MS = 60_000;
@@ -20,6 +20,8 @@ export interface StorageOptions {
   patienceMs?: number | undefined;
   /** Aborted to wait no more. */
   signal?: AbortSignal | undefined;
+  /** Is told whenever it is waited for. */
+  onAway?: ((error: StorageUnavailableError) => void) | undefined;
 }
 
 /** An object by its path below the folder. */
@@ -60,6 +62,11 @@ export class StorageFolder {
     for (let mark = after; ;) {
       const objects = await this.#patiently(() => this.#store.list(prefix, mark, limit));
       if (objects.length === 0) return;
+      // A server that doesn't know where to begin would be listed for ever, and one without an order in part.
+      if (mark !== undefined && Buffer.compare(Buffer.from(objects[0]!.key), Buffer.from(mark)) <= 0)
+        throw new RefusedObjectError(
+          `${this.nameOf(below)} can't be listed: its server lists in no order, or doesn't begin where it is asked to`,
+        );
       yield objects.map(({ key, bytes, modified }) => ({
         path: key.slice(prefix.length),
         mark: key,
@@ -140,7 +147,7 @@ export class StorageFolder {
   }
 
   async #patiently<T>(work: () => Promise<T>): Promise<T> {
-    const { patienceMs = 0, signal } = this.#options;
+    const { patienceMs = 0, signal, onAway } = this.#options;
     const deadline = Date.now() + patienceMs;
     const backoff = createBackoff({ firstMs: 500, maxMs: 5000, steadyMs: Infinity });
     for (;;) {
@@ -149,6 +156,7 @@ export class StorageFolder {
       } catch (error) {
         if (!(error instanceof StorageUnavailableError) || Date.now() >= deadline || signal?.aborted)
           throw error;
+        onAway?.(error);
         await sleep(backoff.next(0), undefined, signal && { signal }).catch(() => {});
       }
     }

@@ -9,7 +9,7 @@ import { lostInput } from "../engines/protocol.ts";
 import type { InputLabel, InputRef } from "../queue/inputs.ts";
 import { MissingObjectError, RefusedObjectError } from "../storage/objectStore.ts";
 import { locateObject, openStorage, type PlacedObject } from "../storage/storage.ts";
-import { PATIENCE_MS } from "../storage/storageFolder.ts";
+import { PATIENCE_MS, type StorageOptions } from "../storage/storageFolder.ts";
 import { NotStartedError } from "./enginePool.ts";
 
 /** What a worker holds of objects that no engine has run yet; one may be as large. */
@@ -27,17 +27,14 @@ export interface ObjectReader {
   read(refs: readonly InputRef[]): Promise<ReadObjects>;
 }
 
-/**
- * @param signal aborted to wait no more
- * @param maxHeldBytes what may be held at a time
- */
+/** @param maxHeldBytes what may be held at a time */
 export function createObjectReader(
   config: Config,
-  signal?: AbortSignal,
+  { signal, onAway }: Pick<StorageOptions, "signal" | "onAway"> = {},
   maxHeldBytes = MAX_HELD_BYTES,
 ): ObjectReader {
   const room = new Room(maxHeldBytes);
-  const options = { patienceMs: PATIENCE_MS, signal };
+  const options = { patienceMs: PATIENCE_MS, signal, onAway };
 
   /** Where an object lies; undefined for an input of another kind. */
   function placeOf(ref: InputRef): PlacedObject | undefined {

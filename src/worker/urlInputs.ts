@@ -10,6 +10,7 @@ import { createEgress, parseOutsideUrl, type Resolve } from "../egress/egress.ts
 import type { Config } from "../config/schema.ts";
 import { BadInputError, RetryableError } from "../errors.ts";
 import type { InputLabel, InputRef, InputStore, LocalInputRef } from "../queue/inputs.ts";
+import type { StorageOptions } from "../storage/storageFolder.ts";
 import { createObjectReader } from "./objectInputs.ts";
 import type { ReachableInput } from "./storedInputs.ts";
 import { newPredictionId } from "../queue/names.ts";
@@ -37,18 +38,21 @@ export interface FetchInputs {
 
 /**
  * @param resolve default: what the operating system says
- * @param signal aborted to wait no more
+ * @param storage of object storage that is away: `signal` is aborted to wait no more
  */
 export function createInputFetcher(
   config: Config,
   inputs: InputStore,
-  { resolve, signal }: { resolve?: Resolve | undefined; signal?: AbortSignal | undefined } = {},
+  {
+    resolve,
+    storage,
+  }: { resolve?: Resolve | undefined; storage?: Pick<StorageOptions, "signal" | "onAway"> } = {},
 ): FetchInputs {
   const {
     url_inputs: { allow, timeout_ms: timeoutMs },
     max_body_bytes: maxBytes,
   } = config;
-  const objects = createObjectReader(config, signal);
+  const objects = createObjectReader(config, storage);
   const egress = createEgress({ allow, allowKey: "url_inputs.allow", ...(resolve && { resolve }) });
 
   async function openUrl(text: string, deadline: number): Promise<IncomingMessage> {

@@ -63,6 +63,8 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const closing = new AbortController();
+  const onAway = ({ message }: Error) =>
+    log.warn({ reason: message }, "the object storage can't be reached; what needs it waits");
   const inputs = createInputStore(config, names, redis);
   const outputs = createOutputStore(config, names, redis);
   const thumbnails = createThumbnailStore(config, names, redis);
@@ -81,7 +83,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     names,
     inputs,
     outputs,
-    fetchInputs: createInputFetcher(config, inputs, { signal: closing.signal }),
+    fetchInputs: createInputFetcher(config, inputs, { storage: { signal: closing.signal, onAway } }),
     deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
     log,
   };

@@ -209,7 +209,7 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
     const config = await loadConfig({ file: join(infermill.folder, "infermill.json"), env: {} });
     const size = (await plainPicture(250, 5, 5)).length;
     const limit = 5 * size;
-    const reader = createObjectReader(config, undefined, limit);
+    const reader = createObjectReader(config, {}, limit);
     let held = 0;
     let most = 0;
     const read = async (count: number, from: number) => {
