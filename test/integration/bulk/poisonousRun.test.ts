@@ -49,15 +49,17 @@ describe.skipIf(whyNoRedis)("a run whose coordinator is lost", () => {
     const stuck = await start([{ Fid: "slow", Ms: 300_000 }]);
     const quick = await start(Array.from({ length: 3000 }, (_, index) => ({ Fid: `${index}`, Ms: 20 })));
     let killed = 0;
+    let lastBegun: string | null = null;
     const ended = await until(
       async () => {
         const run = await read(stuck);
         if (run.status === "failed") return run;
-        // Killed whenever it works on the run.
-        const begun = Number(await redis.admin.hget(createNames("infermill").bulkRun(stuck), "begun"));
-        if (begun > killed) {
+        // Killed whenever it works on the run. The first may come as far as to the run's list, which is progress.
+        const begun = await redis.admin.hget(createNames("infermill").bulkRun(stuck), "begun_at");
+        if (begun !== null && begun !== lastBegun) {
           process.kill(coordinator(), "SIGKILL");
-          killed = begun;
+          lastBegun = begun;
+          killed++;
         }
         return false;
       },
