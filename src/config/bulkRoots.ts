@@ -2,7 +2,7 @@
  * Every rule of `bulk_roots`: how clients name what lies below a root, and what must not be reached through one. A name
  * is `<root>/<path>`; it never leads upwards, and no link leads out of its root, whenever it is made.
  */
-import { constants } from "node:fs";
+import { constants, readlinkSync } from "node:fs";
 import { open, realpath, stat, type FileHandle } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { decodeFileName, toFilePath } from "../core/filePaths.ts";
@@ -130,15 +130,29 @@ export const OPEN_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK;
 export async function openBelowRoot({ root, path }: RootedPath, roots: BulkRoots): Promise<FileHandle> {
   const base = roots[root];
   if (typeof base !== "string") throw new BadInputError(`there is no bulk root "${root}" that is a folder`);
-  const file = await open(toFilePath(join(base, path)), OPEN_FLAGS);
+  const name = join(base, path);
+  const within = realPathOf(base);
+  // Side by side with the open; where both fail, the file's own fault is told.
+  within.catch(() => {});
+  const file = await open(toFilePath(name), OPEN_FLAGS);
   try {
-    const [within, real] = await Promise.all([realPathOf(base), realPathOf(join(base, path))]);
-    const [opened, named] = await Promise.all([file.stat(), stat(toFilePath(real))]);
-    if (isBelow(real, within) && opened.dev === named.dev && opened.ino === named.ino) return file;
+    if (isBelow(await realPathOfOpened(file, name), await within)) return file;
     throw new BadInputError(`${root}/${path} leads out of its bulk root`);
   } catch (error) {
     await file.close();
     throw error;
+  }
+}
+
+/** Linux knows where an open file lies; elsewhere its name is resolved once more, and must still lead to the same file. */
+async function realPathOfOpened(file: FileHandle, name: string): Promise<string> {
+  try {
+    return decodeFileName(readlinkSync(`/proc/self/fd/${file.fd}`, { encoding: "buffer" }));
+  } catch {
+    const real = await realPathOf(name);
+    const [opened, named] = await Promise.all([file.stat(), stat(toFilePath(real))]);
+    if (opened.dev === named.dev && opened.ino === named.ino) return real;
+    throw new BadInputError(`${name} was changed while it was opened`);
   }
 }
 
