@@ -14,7 +14,7 @@ import { InfermillError } from "../errors.ts";
 import { loadRuntime, reasonOf } from "../loaders/onnx/session.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
 import { findInterpreter, findPythonLoader } from "../loaders/python/pythonLoader.ts";
-import { formatBytes } from "../models/byteSize.ts";
+import { formatBytes } from "../core/byteSize.ts";
 import { readModelFacts } from "../models/modelFacts.ts";
 import { encodeModel, node, valueInfo } from "../models/onnxProto.ts";
 import { checkRedis, parseInfo } from "../redis/check.ts";

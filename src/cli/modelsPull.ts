@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import { didYouMean } from "../closest.ts";
 import { loadConfig } from "../config/load.ts";
 import { InfermillError, ModelNotFoundError } from "../errors.ts";
-import { formatBytes } from "../models/byteSize.ts";
+import { formatBytes } from "../core/byteSize.ts";
 import { resolveModelPath } from "../models/sources.ts";
 import { EXIT_FAILED } from "./exit.ts";
 import { printWarning } from "./log.ts";

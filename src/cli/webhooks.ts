@@ -1,7 +1,7 @@
 /** `infermill webhooks list | replay | secret`: look after the deliveries from the machine that runs them. */
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
-import type { Deliveries, Delivery } from "../queue/deliveries.ts";
+import type { Deliveries, Delivery, FoundDeliveries } from "../queue/deliveries.ts";
 import { openPredictions } from "../queue/predictions.ts";
 import { provideRedis } from "../redis/provideRedis.ts";
 import { provideSecrets } from "../webhooks/secret.ts";
@@ -15,9 +15,11 @@ export async function listWebhooks(options: {
   json?: boolean;
 }): Promise<void> {
   await withDeliveries(options.config, async (deliveries) => {
-    const listed = await deliveries.list("failed", { limit: PAGE });
-    if (!options.failed)
-      listed.push(...(await deliveries.list("pending")), ...(await deliveries.list("delivered")));
+    const { deliveries: listed } = await deliveries.search({ status: "failed", limit: PAGE });
+    if (!options.failed) {
+      for (const status of ["pending", "delivered"] as const)
+        listed.push(...(await deliveries.search({ status })).deliveries);
+    }
     if (options.json) {
       console.log(JSON.stringify(listed, null, 2));
       return;
@@ -60,11 +62,12 @@ export async function showWebhookSecret(options: { config?: string }): Promise<v
 /** All of them before the first is replayed, which takes it out of the list. */
 async function idsOfFailed(deliveries: Deliveries): Promise<string[]> {
   const ids: string[] = [];
-  for (;;) {
-    const page = await deliveries.list("failed", { offset: ids.length, limit: PAGE });
-    ids.push(...page.map(({ id }) => id));
-    if (page.length < PAGE) return ids;
+  for (let offset: number | null = 0; offset !== null;) {
+    const page: FoundDeliveries = await deliveries.search({ status: "failed", offset, limit: PAGE });
+    ids.push(...page.deliveries.map(({ id }) => id));
+    offset = page.next;
   }
+  return ids;
 }
 
 function describe({ id, status, event, url, attempts, error, prediction }: Delivery): string {

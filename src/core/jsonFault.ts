@@ -91,14 +91,14 @@ function readString(text: string, start: number): Token {
   return ~text.length;
 }
 
-/** A number, or one of the three words. */
+/** A number, or one of the three literals. */
 function readPlain(text: string, start: number, first: string): Token {
   if (first === "-" || isDigit(first.charCodeAt(0))) return readNumber(text, start);
-  for (const word of ["true", "false", "null"]) {
-    if (word[0] !== first) continue;
-    for (let index = 0; index < word.length; index++)
-      if (text[start + index] !== word[index]) return ~Math.min(start + index, text.length);
-    return start + word.length;
+  for (const literal of ["true", "false", "null"]) {
+    if (literal[0] !== first) continue;
+    for (let index = 0; index < literal.length; index++)
+      if (text[start + index] !== literal[index]) return ~Math.min(start + index, text.length);
+    return start + literal.length;
   }
   return ~start;
 }

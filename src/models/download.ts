@@ -7,7 +7,7 @@ import { createReadStream, createWriteStream } from "node:fs";
 import { readFile, rm, stat, writeFile } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { formatBytes } from "./byteSize.ts";
+import { formatBytes } from "../core/byteSize.ts";
 import { describeProgress, showDownload } from "./downloadProgress.ts";
 import { ModelSourceError } from "./modelSourceError.ts";
 import type { RemoteFile } from "./remoteFile.ts";

@@ -1,6 +1,6 @@
 /** Shows how far a download is: a bar on a terminal, a line now and then elsewhere. */
 import cliProgress from "cli-progress";
-import { formatBytes } from "./byteSize.ts";
+import { formatBytes } from "../core/byteSize.ts";
 
 const LINE_EVERY_MS = 10_000;
 

@@ -11,7 +11,7 @@ import type { Redis } from "ioredis";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import type { ErrorSummary } from "../errors.ts";
 import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
-import { connectRedis, reachRedis } from "../redis/connections.ts";
+import { connectRedis, execAll, reachRedis } from "../redis/connections.ts";
 import { watchDisk } from "./diskWatch.ts";
 import { watchStorage, type StorageWatch } from "./storageWatch.ts";
 import { createInputStore, type InputRef, type InputStore } from "./inputs.ts";
@@ -121,13 +121,8 @@ function createBulkQueue(redis: Redis, queue: Queue, model: ModelConfig, storage
       return reachRedis(async () => {
         const pipeline = redis.pipeline();
         for (const id of ids) pipeline.hmget(queue.toKey(id), ...FIELDS);
-        const replies = (await pipeline.exec()) ?? [];
-        return Promise.all(
-          replies.map(([error, fields], index) => {
-            if (error) throw error;
-            return readEnding(queue, ids[index]!, fields as (string | null)[]);
-          }),
-        );
+        const found = (await execAll(pipeline)) as (string | null)[][];
+        return Promise.all(found.map((fields, index) => readEnding(queue, ids[index]!, fields)));
       });
     },
 
@@ -146,8 +141,8 @@ async function readEnding(
 ): Promise<BulkOutcome | "under way" | "missing"> {
   if (!timestamp) return "missing";
   if (!finishedOn) return "under way";
-  // Not by failedReason, which an earlier try leaves behind.
   const finished_at = new Date(Number(finishedOn)).toISOString();
+  // Not by failedReason, which an earlier try leaves behind.
   if (!returnValue) return { status: "failed", error: failureOf(failedReason ?? ""), finished_at };
   const completion = JSON.parse(returnValue) as Completion;
   const result = await readResponse(queue, id, completion);

@@ -3,10 +3,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Queue, Worker, type Job, type Processor, type WorkerOptions } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Logger } from "pino";
-import { createRepeats, kindOf } from "../core/repeats.ts";
+import { createBackoff } from "../core/backoff.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import { QueueStorageFullError, RedisRefusedError } from "../errors.ts";
 import { redisFaultOf } from "../redis/refusals.ts";
+import { createFaultLog } from "./faultLog.ts";
 
 /**
  * A worker that dies keeps its jobs locked for up to `lockDuration`, and a check every `stalledInterval` finds them:
@@ -19,9 +20,8 @@ const RECOVERY = {
   runRetryDelay: 1000,
 } as const;
 
-/** How long a consumer waits after a command that Redis refused, twice as long each time. */
-const FIRST_PAUSE_MS = 250;
-const MAX_PAUSE_MS = 5000;
+/** How long a consumer waits after a command that Redis refused. */
+const PAUSES = { firstMs: 250, maxMs: 5000 };
 
 /** A queue whose faults reach the caller of each command, and whose event stream stays short: nobody reads it. */
 export function openQueue(name: string, redis: Redis, prefix: string): Queue {
@@ -51,13 +51,7 @@ export function consumeQueue<Data, Result>(
     ...RECOVERY,
     ...options,
   });
-  const repeats = createRepeats();
-  worker.on("error", (error) => {
-    const line = `${name}: ${(redisFaultOf(error, "waiting for it") ?? error).message}`;
-    const kind = kindOf(line);
-    if (repeats.allow(kind, (more) => log.warn(`${line} ${more}`))) log.warn(line);
-  });
-  return worker;
+  return worker.on("error", createFaultLog(log, name));
 }
 
 /**
@@ -65,7 +59,7 @@ export function consumeQueue<Data, Result>(
  * ever, and would drop the outcome of a job that can't be finished at this moment.
  */
 class PatientWorker<Data, Result> extends Worker<Data, Result> {
-  #pauses = createPauses();
+  readonly #pauses = createBackoff(PAUSES);
   #isRefused = false;
 
   constructor(queue: string, processor: Processor<Data, Result>, options: WorkerOptions) {
@@ -126,7 +120,7 @@ class PatientWorker<Data, Result> extends Worker<Data, Result> {
 
 /** Runs something that writes to Redis or the disk again and again, as long as those refuse it. */
 export async function untilTaken<T>(work: () => Promise<T>, onFault: (error: Error) => void): Promise<T> {
-  const pauses = createPauses();
+  const pauses = createBackoff(PAUSES);
   for (;;) {
     try {
       return await work();
@@ -136,14 +130,6 @@ export async function untilTaken<T>(work: () => Promise<T>, onFault: (error: Err
       await sleep(pauses.next());
     }
   }
-}
-
-function createPauses() {
-  let count = 0;
-  return {
-    next: () => Math.min(FIRST_PAUSE_MS * 2 ** count++, MAX_PAUSE_MS),
-    reset: () => void (count = 0),
-  };
 }
 
 /** Whether Redis answered, with a refusal. */

@@ -1,7 +1,7 @@
 /** The sign of life of coordinators, and whether what they work on waits in vain. */
 import { QueueKeys } from "bullmq";
 import type { Redis } from "ioredis";
-import { reachRedis } from "../redis/connections.ts";
+import { execAll, reachRedis } from "../redis/connections.ts";
 import { BULK_QUEUE, type Names } from "./names.ts";
 
 const BEAT_MS = 2000;
@@ -16,15 +16,12 @@ export function reportCoordinator(
   onFault: (error: Error) => void,
 ): { stop(): void } {
   const beat = () =>
-    redis
-      .multi()
-      .zadd(names.coordinators, Date.now(), id)
-      .zremrangebyscore(names.coordinators, "-inf", Date.now() - SILENCE_LIMIT_MS)
-      .exec()
-      .then((replies) => {
-        for (const [error] of replies ?? []) if (error) throw error;
-      })
-      .catch(onFault);
+    execAll(
+      redis
+        .multi()
+        .zadd(names.coordinators, Date.now(), id)
+        .zremrangebyscore(names.coordinators, "-inf", Date.now() - SILENCE_LIMIT_MS),
+    ).catch(onFault);
   void beat();
   const timer = setInterval(() => void beat(), BEAT_MS);
   return { stop: () => clearInterval(timer) };
@@ -44,9 +41,7 @@ export async function readCoordination(redis: Redis, names: Names): Promise<Coor
     const pipeline = redis.pipeline().zcount(names.coordinators, Date.now() - SILENCE_LIMIT_MS, "+inf");
     for (const queue of [BULK_QUEUE, names.deliveryQueue])
       for (const state of ["wait", "active"]) pipeline.llen(keys.toKey(queue, state));
-    const found = (await pipeline.exec()) ?? [];
-    for (const [error] of found) if (error) throw error;
-    return found.map(([, count]) => Number(count));
+    return (await execAll(pipeline)) as number[];
   });
   const [live = 0, waiting = 0, active = 0, due = 0, sending = 0] = replies;
   return { live, runs: waiting + active, deliveries: due + sending };

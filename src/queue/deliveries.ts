@@ -107,9 +107,10 @@ export interface DeliverySearch {
   prediction?: string | undefined;
   /** Id of a bulk run. */
   run?: string | undefined;
-  /** How many to leave out, of those that are searched. */
-  offset: number;
-  limit: number;
+  /** How many to leave out, of those that are searched. Default: 0. */
+  offset?: number;
+  /** Default: 100. */
+  limit?: number;
 }
 
 export interface FoundDeliveries {
@@ -184,25 +185,17 @@ export class Deliveries {
     });
   }
 
-  /** Those of one status, the newest first. */
-  async list(status: DeliveryStatus, { offset = 0, limit = 100 } = {}): Promise<Delivery[]> {
-    const found: DeliveryJob[] = [];
-    for (const state of STATES[status]) {
-      // Each state is a list of its own: so many of each are enough whatever the others hold.
-      const jobs = await reachRedis(() => this.queue.getJobs([state], 0, offset + limit - 1));
-      found.push(...(jobs.filter(Boolean) as DeliveryJob[]));
-    }
-    const deliveries = await Promise.all(
-      found.slice(offset, offset + limit).map((job) => this.#describe(job)),
-    );
-    return deliveries.filter((delivery) => delivery.status === status);
-  }
-
   /**
    * A page of those of one status or of all, of one prediction or bulk run or of all; the newest of each state first. At
    * most MAX_SEARCHED are looked at.
    */
-  async search({ status, prediction, run, offset, limit }: DeliverySearch): Promise<FoundDeliveries> {
+  async search({
+    status,
+    prediction,
+    run,
+    offset = 0,
+    limit = 100,
+  }: DeliverySearch): Promise<FoundDeliveries> {
     const states = status === undefined ? ALL_STATES : STATES[status];
     const counts = await reachRedis(() => this.queue.getJobCounts(...states));
     const fits = ({ data, returnvalue }: DeliveryJob) =>

@@ -2,6 +2,7 @@
 import { statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Config } from "../config/schema.ts";
+import { formatMebibytes } from "../core/byteSize.ts";
 import { DiskFullError } from "../errors.ts";
 
 const LOOK_MS = 1000;
@@ -35,7 +36,7 @@ export async function watchDisk({
 
   function problem(): string | undefined {
     if (freeBytes === undefined || freeBytes >= reserve) return undefined;
-    return `the disk of data_dir has ${mebibytes(freeBytes)} left, and ${mebibytes(reserve)} are kept free (min_free_disk_bytes)`;
+    return `the disk of data_dir has ${formatMebibytes(freeBytes)} left, and ${formatMebibytes(reserve)} are kept free (min_free_disk_bytes)`;
   }
 
   await look();
@@ -62,8 +63,4 @@ async function readFree(folder: string): Promise<number> {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT" || parent === folder) throw error;
     return readFree(parent);
   }
-}
-
-function mebibytes(bytes: number): string {
-  return `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
 }

@@ -43,6 +43,11 @@ export type InputRef =
   /** A user's own object, by its s3:// URL: of a bulk run of the command line; never removed by infermill. */
   | ({ object: string } & InputLabel);
 
+/** Whether an input's bytes are in the input store, and go when its prediction has ended. */
+export function isUploaded(ref: InputRef): boolean {
+  return "file" in ref || "redis" in ref || "stored" in ref;
+}
+
 /** An input that an engine can read. */
 export type LocalInputRef = LocalPlace & InputLabel;
 

@@ -4,11 +4,11 @@
  */
 import { InvalidRequestError } from "../errors.ts";
 import { thumbnailLink, predictionLinks } from "../core/links.ts";
-import { PRIORITIES, type PredictionEntry, type Status } from "../core/prediction.ts";
+import type { PredictionEntry, Status } from "../core/prediction.ts";
 import { reachRedis } from "../redis/connections.ts";
 import { toIsoTime, type Completion, type EndMark } from "./jobs.ts";
 import { queueOf, type PredictionStore } from "./predictionStore.ts";
-import { PRIORITY_SCORE, SEARCHED, errorOf, statusOf } from "./read.ts";
+import { SEARCHED, WAITING_SCORES, errorOf, statusOf } from "./read.ts";
 
 export interface ListOptions {
   /** Default: all. */
@@ -40,7 +40,7 @@ const FIRST_ENDED = "ended-999999999999999-~";
 
 /** @throws InvalidRequestError where the cursor is none */
 export async function listEntries(store: PredictionStore, options: ListOptions): Promise<Listed> {
-  const { status, limit } = options;
+  const { limit } = options;
   const cursor = parseCursor(options.cursor);
   const entries: PredictionEntry[] = [];
   if ("skipped" in cursor) {
@@ -51,9 +51,7 @@ export async function listEntries(store: PredictionStore, options: ListOptions):
   }
   const from = "skipped" in cursor ? undefined : cursor;
   const ended = await listEnded(store, { ...options, limit: limit - entries.length }, from);
-  entries.push(...ended.entries);
-  const withStatus = status === "queued" || status === "running";
-  return { entries, nextCursor: withStatus ? null : ended.nextCursor };
+  return { entries: [...entries, ...ended.entries], nextCursor: ended.nextCursor };
 }
 
 const CURSOR = /^(?:open-(\d{1,6})|ended-(\d{1,15})-([\w.-]{0,128})~([\w.-]*))$/;
@@ -106,10 +104,9 @@ async function waitingIds(store: PredictionStore, model: string, last: number): 
     Promise.all([
       redis.lrange(toKey("wait"), 0, last),
       redis.zrange(toKey("delayed"), 0, String(last), "REV"),
-      ...Object.values(PRIORITIES).map((priority) => {
-        const [least, most] = [priority * PRIORITY_SCORE, (priority + 1) * PRIORITY_SCORE - 1];
-        return redis.zrevrangebyscore(toKey("prioritized"), most, least, "LIMIT", 0, last + 1);
-      }),
+      ...WAITING_SCORES.map(([least, most]) =>
+        redis.zrevrangebyscore(toKey("prioritized"), most, least, "LIMIT", 0, last + 1),
+      ),
     ]),
   );
   return ids.flat();

@@ -22,7 +22,11 @@ export const SEARCHED = 1000;
 /** They are read in pages of this many at least. */
 const MIN_PAGE = 20;
 /** A job's score in BullMQ's set of those that wait is its priority times this, and then counts up. */
-export const PRIORITY_SCORE = 2 ** 32;
+const PRIORITY_SCORE = 2 ** 32;
+/** The scores of those that wait, from and to, for each priority. */
+export const WAITING_SCORES = Object.values(PRIORITIES).map(
+  (priority) => [priority * PRIORITY_SCORE, (priority + 1) * PRIORITY_SCORE - 1] as const,
+);
 
 export interface QueueDepth {
   waiting: number;
@@ -153,10 +157,9 @@ async function newestWaiting(store: PredictionStore, model: string, limit: numbe
   const key = queueOf(store, model).toKey("prioritized");
   const ids = await reachRedis(() =>
     Promise.all(
-      Object.values(PRIORITIES).map((priority) => {
-        const [least, most] = [priority * PRIORITY_SCORE, (priority + 1) * PRIORITY_SCORE - 1];
-        return store.redis.zrevrangebyscore(key, most, least, "LIMIT", 0, limit);
-      }),
+      WAITING_SCORES.map(([least, most]) =>
+        store.redis.zrevrangebyscore(key, most, least, "LIMIT", 0, limit),
+      ),
     ),
   );
   const jobs = await Promise.all(ids.flat().map((id) => readJob(store, model, id)));
@@ -214,10 +217,9 @@ export async function longestWait(store: PredictionStore, model: string): Promis
   const firsts = await reachRedis(() =>
     Promise.all([
       store.redis.lrange(queue.toKey("wait"), -1, -1),
-      ...Object.values(PRIORITIES).map((priority) => {
-        const [least, most] = [priority * PRIORITY_SCORE, (priority + 1) * PRIORITY_SCORE - 1];
-        return store.redis.zrangebyscore(queue.toKey("prioritized"), least, most, "LIMIT", 0, 1);
-      }),
+      ...WAITING_SCORES.map(([least, most]) =>
+        store.redis.zrangebyscore(queue.toKey("prioritized"), least, most, "LIMIT", 0, 1),
+      ),
     ]),
   );
   const times = await reachRedis(() =>

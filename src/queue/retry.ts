@@ -2,7 +2,7 @@
 import { InputsGoneError, NotEndedError } from "../errors.ts";
 import { isFinal, PRIORITIES, type Priority } from "../core/prediction.ts";
 import type { RequestDictionary } from "../core/request.ts";
-import type { InputRef } from "./inputs.ts";
+import { isUploaded, type InputRef } from "./inputs.ts";
 import { notFound, readJob, type PredictionStore } from "./predictionStore.ts";
 import { readPrediction } from "./read.ts";
 
@@ -27,7 +27,7 @@ export async function readForRetry(store: PredictionStore, model: string, id: st
     throw new NotEndedError(`the prediction ${id} is ${status}; it can be run again later`);
   const inputs = await Promise.all(
     job.data.inputs.map(async (ref) => {
-      if (!("file" in ref) && !("redis" in ref) && !("stored" in ref)) return { ref, bytes: undefined };
+      if (!isUploaded(ref)) return { ref, bytes: undefined };
       const bytes = await store.inputs.read(ref);
       if (bytes) return { ref, bytes };
       throw new InputsGoneError(

@@ -3,10 +3,11 @@
  * each interval in which something ended, beside their heartbeat; every api reads the same.
  */
 import type { Redis } from "ioredis";
+import { execAll } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 
 export const STATISTICS_INTERVAL_MS = 10_000;
-export const STATISTICS_SPAN_MS = 15 * 60_000;
+const STATISTICS_SPAN_MS = 15 * 60_000;
 
 /** Each bound of the histogram is this many times the one before it: a percentile is at most 5 % off. */
 const GROWTH = 1.1;
@@ -96,12 +97,13 @@ export async function publishStatistics(
   for (const [model, closed] of Object.entries(points)) {
     if (closed.length === 0) continue;
     const key = names.statistics(model);
-    await redis
-      .multi()
-      .zadd(key, ...closed.flatMap((point) => [point.at, JSON.stringify({ ...point, worker })]))
-      .zremrangebyscore(key, "-inf", Date.now() - STATISTICS_SPAN_MS)
-      .pexpire(key, STATISTICS_SPAN_MS)
-      .exec();
+    await execAll(
+      redis
+        .multi()
+        .zadd(key, ...closed.flatMap((point) => [point.at, JSON.stringify({ ...point, worker })]))
+        .zremrangebyscore(key, "-inf", Date.now() - STATISTICS_SPAN_MS)
+        .pexpire(key, STATISTICS_SPAN_MS),
+    );
   }
 }
 

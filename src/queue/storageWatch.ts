@@ -6,8 +6,10 @@
 import { QueueKeys } from "bullmq";
 import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
+import { formatMebibytes } from "../core/byteSize.ts";
 import { QueueStorageFullError } from "../errors.ts";
 import { parseInfo } from "../redis/check.ts";
+import { execAll } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 import { readWorkerReports } from "./workerReports.ts";
 
@@ -98,8 +100,8 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
         for (const type of ["prioritized", "delayed"]) pipeline.zcard(keyOf(type));
       }
     }
-    const [reports, counts] = await Promise.all([readWorkerReports(redis, names), pipeline.exec()]);
-    const perModel = counts!.length / models.length;
+    const [reports, counts] = await Promise.all([readWorkerReports(redis, names), execAll(pipeline)]);
+    const perModel = counts.length / models.length;
     const totals = new Map(models.map((model) => [model, { succeeded: 0, bytes: 0 }]));
     for (const { models: served } of reports) {
       for (const [model, report] of Object.entries(served)) {
@@ -117,8 +119,8 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
     expected = 0;
     for (const [index, model] of models.entries()) {
       const { succeeded, bytes } = totals.get(model)!;
-      const replies = counts!.slice(index * perModel, (index + 1) * perModel);
-      const underWay = replies.reduce((sum, [, count]) => sum + Number(count ?? 0), 0);
+      const ofModel = counts.slice(index * perModel, (index + 1) * perModel) as number[];
+      const underWay = ofModel.reduce((sum, count) => sum + count, 0);
       expected += underWay * (succeeded > 0 ? (bytes / succeeded) * ALLOCATION : expectedEach());
     }
   }
@@ -127,8 +129,8 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
     const limit = limitOf();
     if (max === 0 || used + claimed + expected + bytes * ALLOCATION <= limit) return undefined;
     return (
-      `Redis holds ${mebibytes(used + claimed)} of its maxmemory of ${mebibytes(max)}, the responses of what was accepted need about ${mebibytes(expected)} more, ` +
-      `and all may fill ${mebibytes(limit)} (max_memory_share ${share})`
+      `Redis holds ${formatMebibytes(used + claimed)} of its maxmemory of ${formatMebibytes(max)}, the responses of what was accepted need about ${formatMebibytes(expected)} more, ` +
+      `and all may fill ${formatMebibytes(limit)} (max_memory_share ${share})`
     );
   }
 
@@ -140,7 +142,7 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
     }
     if (bytes * ALLOCATION > limitOf())
       throw new QueueStorageFullError(
-        `${mebibytes(bytes)} never fit: ${problem}; raise the maxmemory of Redis, or let inputs be files`,
+        `${formatMebibytes(bytes)} never fit: ${problem}; raise the maxmemory of Redis, or let inputs be files`,
       );
     refused = Math.max(refused, bytes);
     throw new QueueStorageFullError(
@@ -165,8 +167,4 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
       clearTimeout(timer);
     },
   };
-}
-
-function mebibytes(bytes: number): string {
-  return `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
 }

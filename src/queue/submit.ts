@@ -10,7 +10,7 @@ import {
   RedisUnavailableError,
   type IdempotencyConflictError,
 } from "../errors.ts";
-import { mayHaveRun, reachRedis } from "../redis/connections.ts";
+import { execAll, mayHaveRun, reachRedis } from "../redis/connections.ts";
 import type { Webhook } from "./deliveries.ts";
 import { fingerprintOf, idempotencyConflict } from "./idempotency.ts";
 import type { StoredInput } from "./inputs.ts";
@@ -143,13 +143,13 @@ export async function submitPredictions(
   try {
     await Promise.all(adding);
     store.storage.claim(bytes);
-    await reachRedis(async () => {
-      for (const [error] of (await transaction.exec()) ?? []) if (error) throw error;
-    }, NOTHING_ACCEPTED);
+    await reachRedis(() => execAll(transaction), NOTHING_ACCEPTED).catch(async (error: unknown) => {
+      // Redis may have run out of memory between two of them; what is refused as a whole leaves no part behind.
+      if (error instanceof RedisRefusedError || error instanceof QueueStorageFullError)
+        await removeFresh(added);
+      throw error;
+    });
   } catch (error) {
-    // Redis may have run out of memory between two of them; what is refused as a whole leaves no part behind.
-    if (error instanceof RedisRefusedError || error instanceof QueueStorageFullError)
-      await removeFresh(added);
     freeSlots(store, model, taken);
     // What was accepted after all needs its inputs; else they go when their time to live is over.
     if (error instanceof RedisUnavailableError && mayHaveRun(error)) throw acceptanceUnknown(error);

@@ -6,6 +6,7 @@
 import type { Redis } from "ioredis";
 import type { LoaderDescription } from "../core/description.ts";
 import type { Timings } from "../core/prediction.ts";
+import { execAll } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 
 export const HEARTBEAT_INTERVAL_MS = 2000;
@@ -57,13 +58,13 @@ export interface WorkerReport {
 }
 
 export async function publishWorkerReport(redis: Redis, names: Names, report: WorkerReport): Promise<void> {
-  const replies = await redis
-    .multi()
-    .set(names.worker(report.id), JSON.stringify(report), "PX", HEARTBEAT_LIMIT_MS)
-    .zadd(names.workers, Date.now(), report.id)
-    .zremrangebyscore(names.workers, "-inf", Date.now() - HEARTBEAT_LIMIT_MS)
-    .exec();
-  for (const [error] of replies ?? []) if (error) throw error;
+  await execAll(
+    redis
+      .multi()
+      .set(names.worker(report.id), JSON.stringify(report), "PX", HEARTBEAT_LIMIT_MS)
+      .zadd(names.workers, Date.now(), report.id)
+      .zremrangebyscore(names.workers, "-inf", Date.now() - HEARTBEAT_LIMIT_MS),
+  );
 }
 
 export async function removeWorkerReport(redis: Redis, names: Names, workerId: string): Promise<void> {

@@ -13,7 +13,7 @@ import {
   type ConnectionOptions,
   type SecureContext,
 } from "node:tls";
-import { Redis, type RedisOptions } from "ioredis";
+import { Redis, type ChainableCommander, type RedisOptions } from "ioredis";
 import { parseRedisUrl, type RedisTarget, type RedisTls } from "../config/redis.ts";
 import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
 import { connectionFaultOf, isReadOnly, noteReadOnly, redisFaultOf } from "./refusals.ts";
@@ -218,6 +218,19 @@ function reasonOf(error: Error | undefined, { sentinel, isTls }: RedisTarget): s
   if (isTls && (!error || error.message.includes("ETIMEDOUT")))
     return " (no answer; it may not speak TLS on this port, use redis:// or its tls-port then)";
   return error ? ` (${error.message})` : "";
+}
+
+/**
+ * Sends a pipeline or transaction.
+ * @returns what Redis replied to each of its commands
+ * @throws the first error among the replies
+ */
+export async function execAll(commands: Pick<ChainableCommander, "exec">): Promise<unknown[]> {
+  const replies = (await commands.exec()) ?? [];
+  return replies.map(([error, reply]) => {
+    if (error) throw error;
+    return reply;
+  });
 }
 
 /**

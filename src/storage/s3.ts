@@ -27,11 +27,11 @@ const CONNECT_MS = 5000;
 const SILENCE_MS = 30_000;
 /** Parts that go up side by side, of 5 MiB each: what an upload holds in memory. */
 const PARALLEL_PARTS = 4;
-/** Answers that say something about the call, and not about the state of the storage. */
+/** Refusals that pass: they say nothing about the call. */
 const PASSING = new Set([408, 425, 429]);
 /** Refusals that another key, a right clock or a fresh token ends: no fault of the object that was asked for. */
 const CREDENTIALS =
-  /^(ExpiredToken\w*|InvalidAccessKeyId|SignatureDoesNotMatch|RequestTimeTooSkewed|RequestExpired|TokenRefreshRequired|InvalidToken|CredentialsProviderError|SlowDown)$/;
+  /^(ExpiredToken\w*|InvalidAccessKeyId|SignatureDoesNotMatch|RequestTimeTooSkewed|RequestExpired|TokenRefreshRequired|InvalidToken|CredentialsProviderError)$/;
 
 export function openS3(place: StoragePlace): ObjectStore {
   // What it says of older versions of Node is for who updates the package.

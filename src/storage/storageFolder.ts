@@ -149,7 +149,7 @@ export class StorageFolder {
   async #patiently<T>(work: () => Promise<T>): Promise<T> {
     const { patienceMs = 0, signal, onAway } = this.#options;
     const deadline = Date.now() + patienceMs;
-    const backoff = createBackoff({ firstMs: 500, maxMs: 5000, steadyMs: Infinity });
+    const backoff = createBackoff({ firstMs: 500, maxMs: 5000 });
     for (;;) {
       try {
         return await this.#named(work);
@@ -157,7 +157,7 @@ export class StorageFolder {
         if (!(error instanceof StorageUnavailableError) || Date.now() >= deadline || signal?.aborted)
           throw error;
         onAway?.(error);
-        await sleep(backoff.next(0), undefined, signal && { signal }).catch(() => {});
+        await sleep(backoff.next(), undefined, signal && { signal }).catch(() => {});
       }
     }
   }

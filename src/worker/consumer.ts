@@ -102,10 +102,7 @@ export function startConsumer({
         read_ms: timings.read_ms + pictures.ms,
       };
       pool.addTimings(ownTimings);
-      const stored = await untilTaken(
-        () => store(job, response, outputs),
-        (error) => worker.emit("error", error),
-      );
+      const stored = await untilTaken(() => store(job, response, outputs), onFault);
       // Sent right behind BullMQ's own command, which goes out before the event loop turns: a round trip less than after it.
       notifyCompletion(modelName, job.id!);
       return {
@@ -161,10 +158,7 @@ export function startConsumer({
     fetching++;
     adjust();
     try {
-      return await untilTaken(
-        () => fetchInputs(data.inputs),
-        (error) => worker.emit("error", error),
-      );
+      return await untilTaken(() => fetchInputs(data.inputs), onFault);
     } finally {
       fetching--;
       adjust();
@@ -198,6 +192,7 @@ export function startConsumer({
     removeOnComplete: { age: model.result_ttl_seconds, count: MAX_KEPT },
     removeOnFail: { age: model.result_ttl_seconds, count: MAX_KEPT },
   });
+  const onFault = (error: Error) => void worker.emit("error", error);
   const notifyCompletion = createNotifier(
     redis,
     source === "bulk" ? { completions: names.bulkCompletions } : names,

@@ -9,7 +9,7 @@ import { thumbnailSize } from "../config/browsers.ts";
 import type { Config } from "../config/schema.ts";
 import { toFilePath } from "../core/filePaths.ts";
 import { UNKNOWN_MEDIA_TYPE } from "../core/request.ts";
-import type { InputRef, InputStore } from "../queue/inputs.ts";
+import { isUploaded, type InputRef, type InputStore } from "../queue/inputs.ts";
 import type { ThumbnailStore } from "../queue/thumbnails.ts";
 import { locateObject, type PlacedObject } from "../storage/storage.ts";
 import { createThumbnail } from "./thumbnail.ts";
@@ -81,6 +81,7 @@ export function createEndOfInputs({
   }
 
   async function endLater(refs: readonly InputRef[]): Promise<void> {
+    if (!refs.some(isUploaded)) return;
     kept.push(refs);
     while (kept.length > config.console.keep_inputs) await inputs.remove(kept.shift()!);
   }

@@ -5,10 +5,9 @@ import { hostname } from "node:os";
 import type { Queue } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
-import { createRepeats, kindOf } from "../core/repeats.ts";
 import { connectRedis } from "../redis/connections.ts";
-import { redisFaultOf } from "../redis/refusals.ts";
 import { Deliveries } from "../queue/deliveries.ts";
+import { createFaultLog } from "../queue/faultLog.ts";
 import { createInputStore, type InputStore } from "../queue/inputs.ts";
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { createNames } from "../queue/names.ts";
@@ -109,17 +108,12 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     started_at: startedAt,
     models: Object.fromEntries(served.map((model) => [model.name, model.report()])),
   });
-  const repeats = createRepeats();
-  const beat = () =>
-    publishWorkerReport(redis, names, report()).catch((error: Error) => {
-      const line = `heartbeat: ${redisFaultOf(error, "waiting for it")?.message ?? error.message}`;
-      if (repeats.allow(kindOf(line), (more) => log.warn(`${line} ${more}`))) log.warn(line);
-    });
+  const onBeatFault = createFaultLog(log, "heartbeat");
+  const beat = () => publishWorkerReport(redis, names, report()).catch(onBeatFault);
+  const onStatisticsFault = createFaultLog(log, "statistics");
   const publish = () => {
     const points = Object.fromEntries(served.map((model) => [model.name, model.takeStatistics()]));
-    return publishStatistics(redis, names, id, points).catch((error) =>
-      log.warn(`statistics: ${error.message}`),
-    );
+    return publishStatistics(redis, names, id, points).catch(onStatisticsFault);
   };
   const load = async (model: ServedModel) => {
     await model.load();

@@ -139,10 +139,11 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     let coordinator: BulkCoordinator | undefined;
     try {
       expect(await cutOff.cancel(id)).toMatchObject({ id, status: "cancelled" });
-      expect(await deliveries.list("pending")).toEqual([]);
+      const pending = async () => (await deliveries.search({ status: "pending" })).deliveries;
+      expect(await pending()).toEqual([]);
       coordinator = await startCoordinator();
-      await until(async () => (await deliveries.list("pending")).length > 0, "the delivery");
-      expect(await deliveries.list("pending")).toMatchObject([{ event: "bulk.cancelled" }]);
+      await until(async () => (await pending()).length > 0, "the delivery");
+      expect(await pending()).toMatchObject([{ event: "bulk.cancelled" }]);
     } finally {
       await coordinator?.close();
       await deliveries.close();

@@ -15,6 +15,7 @@ import { z } from "zod";
 import * as apiConnections from "../../../src/api/connections.ts";
 import * as apiProblems from "../../../src/api/problems.ts";
 import { requestSchema } from "../../../src/imil/requestSchema.ts";
+import { failureOf } from "../../../src/queue/jobs.ts";
 import { routes } from "../../support/routes.ts";
 import { configJsonSchema } from "../../../src/config/jsonSchema.ts";
 import { configSchema } from "../../../src/config/schema.ts";
@@ -392,11 +393,14 @@ describe("the tables of the documents", () => {
     const problems = [...all].filter(([code]) => !inner.has(code) && !ofPredictions.has(code));
     const told = tableOf("docs/http-api.md", "Problems").map(([code, status]) => [codeOf(code), status]);
     expect(sorted(told)).toEqual(sorted(problems));
-    expect(
-      tableOf("docs/http-api.md", "Why a prediction did not succeed")
-        .map(([code]) => codeOf(code))
-        .sort(),
-    ).toEqual([...ofPredictions, "bad_input", "internal_error"].sort());
+    const failures = tableOf("docs/http-api.md", "Why a prediction did not succeed").map(([code]) =>
+      codeOf(code),
+    );
+    expect(failures.toSorted()).toEqual(
+      [...ofPredictions, "bad_input", "storage_unavailable", "internal_error"].toSorted(),
+    );
+    for (const code of failures)
+      expect(failureOf(`${code}: its reason`)).toMatchObject({ code, detail: "its reason" });
     expect([...ofPredictions].filter((code) => !all.has(code))).toEqual([]);
   });
 

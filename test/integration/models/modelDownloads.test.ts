@@ -7,7 +7,7 @@ import { PassThrough } from "node:stream";
 import { gzipSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { InfermillError } from "../../../src/errors.ts";
-import { formatBytes } from "../../../src/models/byteSize.ts";
+import { formatBytes } from "../../../src/core/byteSize.ts";
 import { showDownload } from "../../../src/models/downloadProgress.ts";
 import { removeLeftovers } from "../../../src/models/leftovers.ts";
 import {

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { connectRedis } from "../../../src/redis/connections.ts";
+import { provideRedis } from "../../../src/redis/provideRedis.ts";
 import { send, startTestApi } from "../../support/api.ts";
 import {
   runInfermill,
@@ -113,12 +114,18 @@ describe.skipIf(whyNoRedis)("when Redis refuses", () => {
       "-zadd",
       "-mget",
       "-hset",
+      "-zcount",
     );
     const api = await startTestApi(redis.url.replace("//", "//half:secret@"));
     try {
       const { status, body } = await send("POST", api.predictions(), {});
       expect({ status, code: body.code }).toEqual({ status: 503, code: "redis_refused" });
       expect(body.detail).toMatch(/ACL forbids the command to this user .*nothing was accepted/);
+      const ready = await send("GET", `${api.url}/health/ready`);
+      expect([ready.status, ready.body.problems]).toEqual([
+        503,
+        [expect.stringMatching(/^Redis refuses commands: its ACL forbids the command to this user/)],
+      ]);
     } finally {
       await api.close();
     }
@@ -150,18 +157,12 @@ describe.skipIf(whyNoRedis)("a node of a Redis Cluster", () => {
     const redis = await startOwnRedis({ "cluster-enabled": "yes" });
     const folder = mkdtempSync(join(tmpdir(), "cluster-node-"));
     try {
-      await expect(startTestApiOn(redis.url, folder)).resolves.toMatch(/is a node of a Redis Cluster/);
+      await expect(provideRedis({ redisUrl: redis.url, dataDir: folder, env: {} })).rejects.toThrow(
+        /is a node of a Redis Cluster/,
+      );
     } finally {
       rmSync(folder, { recursive: true, force: true });
       await redis.close();
     }
   });
-
-  async function startTestApiOn(url: string, folder: string): Promise<string> {
-    const { provideRedis } = await import("../../../src/redis/provideRedis.ts");
-    return provideRedis({ redisUrl: url, dataDir: folder, env: {} }).then(
-      () => "accepted",
-      (error: Error) => error.message,
-    );
-  }
 });

@@ -53,7 +53,7 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
     put("pictures/sheep/none-of-it.pdf", "%PDF-1.7");
     for (let index = 0; index < MANY; index++) put(`many/in/${String(index).padStart(4, "0")}.jpg`, picture);
     for (let index = 0; index < 2500; index++) put(`names/of/${String(index).padStart(4, "0")}.jpg`, "x");
-    mkdirSync(join(buckets, "work"));
+    mkdirSync(join(buckets, "outbox"));
     writeFileSync(
       join(folder, "sizes.py"),
       [
@@ -76,7 +76,7 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
           many: { url: "s3://many/in", endpoint, path_style: true },
         },
         inputs: "s3",
-        input_storage: "s3://work/inputs",
+        input_storage: "s3://outbox/inputs",
         models: {
           Size: { loader: "PictureSizeModelLoader", model_loader_file: SIZE_LOADER, instances: 1 },
           Python: {
@@ -184,10 +184,10 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
     const { status, result } = await upload(infermill.url, "Size", picture);
     expect([status, result?.Fs[0]?.Lb]).toEqual(["succeeded", String(picture.length)]);
     await until(
-      () => s3.requests.slice(from).some((line) => line.startsWith("DELETE /work/inputs/")),
+      () => s3.requests.slice(from).some((line) => line.startsWith("DELETE /outbox/inputs/")),
       "removal",
     );
-    expect(await pathsIn("work", "inputs")).toEqual([]);
+    expect(await pathsIn("outbox", "inputs")).toEqual([]);
     const large = Buffer.concat([picture, Buffer.alloc(12 * 1024 * 1024)]);
     expect((await upload(infermill.url, "Size", large)).result?.Fs[0]?.Lb).toBe(String(large.length));
     expect(s3.requests.slice(from).filter((line) => line.includes("partNumber="))).toHaveLength(3);
@@ -317,27 +317,33 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
     const model = { loader: "CenterNetModelLoader", model_path: ["demo://centernet"], class_names: ["coco"] };
     writeFileSync(config, JSON.stringify({ data_dir: join(folder, "data"), models: { Coco: model } }));
     const bulk = runInfermill(
-      "bulk s3://pictures/sheep -m Coco --out s3://work/out/results.ndjson --annotate s3://work/marked --format csv --report s3://work/out/report.html"
+      "bulk s3://pictures/sheep -m Coco --out s3://outbox/out/results.ndjson --annotate s3://outbox/marked --format csv --report s3://outbox/out/report.html"
         .split(" ")
         .concat("--config", config),
       { cwd: folder, env: environment },
     );
     expect(await bulk.exited, bulk.output()).toEqual({ code: 0, signal: null });
-    expect(bulk.output()).toContain("results        s3://work/out/results.ndjson");
-    expect(await pathsIn("work", "out")).toEqual(["report.html", "results.csv", "results.ndjson"]);
-    expect(await pathsIn("work", "marked")).toEqual(["march-pastoral.jpg"]);
-    const [line, ...others] = linesOf((await inBucket("work").read("out/results.ndjson")).toString());
+    expect(bulk.output()).toContain("results        s3://outbox/out/results.ndjson");
+    expect(await pathsIn("outbox", "out")).toEqual(["report.html", "results.csv", "results.ndjson"]);
+    expect(await pathsIn("outbox", "marked")).toEqual(["march-pastoral.jpg"]);
+    const [line, ...others] = linesOf((await inBucket("outbox").read("out/results.ndjson")).toString());
     expect([line!.path, line!.result!.Fs.some(({ Lb }) => Lb === "sheep"), others]).toEqual([
       "march-pastoral.jpg",
       true,
       [],
     ]);
-    expect((await inBucket("work").read("out/report.html")).toString()).toContain("data:image/jpeg;base64");
+    expect((await inBucket("outbox").read("out/report.html")).toString()).toContain("data:image/jpeg;base64");
 
     for (const [args, reason] of [
-      ["s3://pictures/sheep --out s3://work/out/results.ndjson", /is there already/],
-      ["s3://pictures/sheep --out s3://work/other.ndjson --annotate s3://pictures/sheep/marked", /overwrite/],
-      ["s3://pictures/none --out s3://work/other.ndjson", /there are no objects below s3:\/\/pictures\/none/],
+      ["s3://pictures/sheep --out s3://outbox/out/results.ndjson", /is there already/],
+      [
+        "s3://pictures/sheep --out s3://outbox/other.ndjson --annotate s3://pictures/sheep/marked",
+        /overwrite/,
+      ],
+      [
+        "s3://pictures/none --out s3://outbox/other.ndjson",
+        /there are no objects below s3:\/\/pictures\/none/,
+      ],
       ["s3://nowhere/none", /there is no such bucket/],
       ["s3://pictures/sheep --out s3://nowhere/results.ndjson", /there is no such bucket/],
       ["gs://pictures/sheep", /s3:\/\/<bucket>\/<prefix>/],

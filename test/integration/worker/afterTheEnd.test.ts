@@ -194,8 +194,12 @@ describe.skipIf(whyNoRedis).each(["files", "redis"])(
         });
         return entries.filter((entry) => entry.isFile()).length;
       };
-      for (let count = 0; count < 4; count++) await upload(infermill.url, "Scripted", picture);
+      for (let count = 0; count < 3; count++) await upload(infermill.url, "Scripted", picture);
+      const { links } = await upload(infermill.url, "Scripted", picture);
       await until(async () => (await uploads()) === 2, "the removal of the others");
+      // What has no upload takes the place of none.
+      for (let count = 0; count < 3; count++) await submit(infermill.url, "Scripted", {});
+      expect((await send("POST", infermill.url + links.retry)).status).toBe(202);
     });
   },
 );

@@ -26,7 +26,7 @@ test("a place is a URL or an object, and takes from s3 what it does not say itse
       other: { url: "s3://other", endpoint: "https://example.org", path_style: false },
     },
     inputs: "s3",
-    input_storage: "s3://work/inputs",
+    input_storage: "s3://outbox/inputs",
   });
   const shared = { region: "eu-central-1", endpoint: "http://127.0.0.1:9000" };
   expect(config.bulk_roots).toEqual({
@@ -34,7 +34,7 @@ test("a place is a URL or an object, and takes from s3 what it does not say itse
     there: { ...shared, url: "s3://bucket/a/b" },
     other: { ...shared, url: "s3://other", endpoint: "https://example.org", path_style: false },
   });
-  expect(config.input_storage).toEqual({ ...shared, url: "s3://work/inputs" });
+  expect(config.input_storage).toEqual({ ...shared, url: "s3://outbox/inputs" });
   // On a command line, a bucket is reached as its root is.
   expect(placeOfUrl("s3://other/c", config)).toMatchObject({ url: "s3://other/c", path_style: false });
   expect(placeOfUrl("s3://new", config)).toEqual({ ...shared, url: "s3://new" });
@@ -47,7 +47,7 @@ test.each([
   [{ bulk_roots: { a: { url: "/srv/photos" } } }, /bulk_roots\.a.* must be/],
   [{ s3: { endpoint: "127.0.0.1:9000" } }, /s3\.endpoint must be an http:\/\/ or https:\/\/ URL/],
   [{ inputs: "s3" }, /input_storage .*must be set for inputs: "s3"/],
-  [{ input_storage: "s3://work" }, /input_storage goes with inputs: "s3" only/],
+  [{ input_storage: "s3://outbox" }, /input_storage goes with inputs: "s3" only/],
 ])("%j is refused with its reason", async (settings, reason) => {
   await expect(load(settings)).rejects.toThrow(reason);
 });
