@@ -19,7 +19,7 @@ export function limitParameter(most: number, usual: number) {
     .meta({ description: `How many to list, at most ${most}. Default: ${usual}.` });
 }
 
-/** A number as a query has it; else what came, for the schema to refuse. */
+/** A number as a query has it, small ones also as clients write them (`1e-7`); else what came, for the schema to refuse. */
 export function numberOfQuery(value: unknown): unknown {
-  return typeof value === "string" && /^-?\d+(\.\d+)?$/.test(value) ? Number(value) : value;
+  return typeof value === "string" && /^-?(\d+(\.\d+)?|\.\d+)(e-\d+)?$/.test(value) ? Number(value) : value;
 }
