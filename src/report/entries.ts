@@ -4,6 +4,7 @@ import { durationOf, nameOf } from "../bulk/countedResults.ts";
 import { readResults } from "../bulk/summary.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
 import type { BulkEntryPage, BulkEntryResult, EntrySort } from "../core/bulkSummary.ts";
+import { parseJson } from "../core/json.ts";
 import { bulkEntryLinks } from "../core/links.ts";
 import { BadInputError } from "../errors.ts";
 import { findingsOf } from "../imil/response.ts";
@@ -60,8 +61,7 @@ async function readInOrder(
   for await (const { text, at, end } of readResults(resultsFile, from)) {
     if (entries.length === query.limit || at - from! > MAX_SCANNED)
       return { entries, next_cursor: writeCursor([at]) };
-    const result = match(text, query);
-    if (result) entries.push(entryOf(run, result, at, query.label));
+    if (match(text, query)) entries.push(entryOf(run, parseResult(text), at, query.label));
     next = end;
     if (++lines % LINES_A_TURN === 0) await yieldToOthers();
   }
@@ -91,9 +91,14 @@ async function readSorted(run: string, resultsFile: string, query: EntryQuery): 
   const page = best.toSorted(order).slice(0, limit);
   const last = page.at(-1);
   return {
-    entries: page.map(({ text, at }) => entryOf(run, JSON.parse(text) as BulkResult, at, label)),
+    entries: page.map(({ text, at }) => entryOf(run, parseResult(text), at, label)),
     next_cursor: last && best.length > limit ? writeCursor([last.value, last.at]) : null,
   };
+}
+
+/** With every number of the response as it was written. */
+function parseResult(text: string): BulkResult {
+  return parseJson(text) as BulkResult;
 }
 
 function match(text: string, { status, label, min_score, max_score }: EntryQuery): BulkResult | undefined {
@@ -151,8 +156,7 @@ export async function findResult(
 ): Promise<{ result: BulkResult; at: number } | undefined> {
   for (const from of at === undefined ? [0] : [at, 0]) {
     for await (const { text, at: place } of readResults(resultsFile, from)) {
-      if (Number(BEGINNING.exec(text)?.[1]) === index)
-        return { result: JSON.parse(text) as BulkResult, at: place };
+      if (Number(BEGINNING.exec(text)?.[1]) === index) return { result: parseResult(text), at: place };
       if (from > 0) break;
     }
   }
