@@ -1,6 +1,6 @@
 /** Results as CSV, by the rows of `rows.ts`. */
 import { stringify } from "csv-stringify/sync";
-import { readResults } from "../bulk/summary.ts";
+import { readResults } from "../bulk/resultsFile.ts";
 import { COLUMNS, rowsOf, type Row } from "./rows.ts";
 
 /** Rows that are written together. */

@@ -1,7 +1,7 @@
 /** The entries of a run that have ended, a page at a time: filtered, sorted, read from its results without an index. */
 import { setImmediate as yieldToOthers } from "node:timers/promises";
 import { durationOf, nameOf } from "../bulk/countedResults.ts";
-import { readResults } from "../bulk/summary.ts";
+import { LINE_BEGINNING, readResults } from "../bulk/resultsFile.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
 import type { BulkEntryPage, BulkEntryResult, EntrySort } from "../core/bulkSummary.ts";
 import { parseJson } from "../core/json.ts";
@@ -13,8 +13,6 @@ import { findingsOf } from "../imil/response.ts";
 const MAX_SCANNED = 64 * 1024 * 1024;
 /** Lines after which others get their turn. */
 const LINES_A_TURN = 500;
-
-const BEGINNING = /^\{"index":(\d+),"status":"(succeeded|failed)"/;
 
 export interface EntryQuery {
   status?: BulkResult["status"] | undefined;
@@ -102,7 +100,7 @@ function parseResult(text: string): BulkResult {
 }
 
 function match(text: string, { status, label, min_score, max_score }: EntryQuery): BulkResult | undefined {
-  if (status !== undefined && BEGINNING.exec(text)?.[2] !== status) return undefined;
+  if (status !== undefined && LINE_BEGINNING.exec(text)?.[2] !== status) return undefined;
   const result = JSON.parse(text) as BulkResult;
   if (label === undefined && min_score === undefined && max_score === undefined) return result;
   const isWanted = findingsOf(result.result).some(
@@ -114,15 +112,18 @@ function match(text: string, { status, label, min_score, max_score }: EntryQuery
   return isWanted ? result : undefined;
 }
 
-function measure({ result, timings }: BulkResult, label: string | undefined) {
+function measure(result: BulkResult, label: string | undefined) {
+  const { timings } = result;
+  return { duration_ms: timings ? durationOf(timings) : null, score: bestScore(result, label) };
+}
+
+/** Of its findings, or of those with a label; null without any. */
+export function bestScore({ result }: BulkResult, label?: string): number | null {
   const scores = findingsOf(result)
     .filter(({ Lb }) => label === undefined || Lb === label)
     .map(({ Cs }) => Cs)
     .filter((score) => typeof score === "number");
-  return {
-    duration_ms: timings ? durationOf(timings) : null,
-    score: scores.length > 0 ? scores.reduce((a, b) => Math.max(a, b)) : null,
-  };
+  return scores.length > 0 ? scores.reduce((a, b) => Math.max(a, b)) : null;
 }
 
 /** @param at where its line begins in the results */
@@ -156,7 +157,7 @@ export async function findResult(
 ): Promise<{ result: BulkResult; at: number } | undefined> {
   for (const from of at === undefined ? [0] : [at, 0]) {
     for await (const { text, at: place } of readResults(resultsFile, from)) {
-      if (Number(BEGINNING.exec(text)?.[1]) === index) return { result: parseResult(text), at: place };
+      if (Number(LINE_BEGINNING.exec(text)?.[1]) === index) return { result: parseResult(text), at: place };
       if (from > 0) break;
     }
   }

@@ -1,6 +1,6 @@
 /** Results as Parquet, by the rows of `rows.ts`: a column has one type, and what a row has not is null. */
 import { ByteWriter, ParquetWriter, schemaFromColumnData, type BasicType } from "hyparquet-writer";
-import { readResults } from "../bulk/summary.ts";
+import { readResults } from "../bulk/resultsFile.ts";
 import { COLUMNS, rowsOf, type Row } from "./rows.ts";
 
 /** Of a row group: what is held in memory. */
