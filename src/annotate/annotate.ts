@@ -1,7 +1,7 @@
 /** Copies of pictures with what was found in them drawn over, upright and in the format that they had. */
 import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
-import sharp, { type Sharp } from "sharp";
+import sharp, { type Sharp, type SharpOptions } from "sharp";
 import { toFilePath } from "../core/filePaths.ts";
 import { sniffPicture, type PictureFormat } from "../core/pictureFormats.ts";
 import { BadInputError } from "../errors.ts";
@@ -55,10 +55,8 @@ export async function annotatePicture(
   if (typeof target === "string") await mkdir(toFilePath(dirname(target)), { recursive: true });
   try {
     const bytes = await read();
-    const format = WRITABLE[sniffPicture(bytes) ?? "JPEG"];
-    const image = format
-      ? sharp(bytes, { limitInputPixels: maxPixels, autoOrient: true })
-      : await openDecoded(bytes, maxPixels);
+    const format = writableFormat(bytes);
+    const image = await openPicture(bytes, maxPixels);
     const { autoOrient } = await image.metadata();
     const size = enlarge(autoOrient);
     const overlay = drawOverlay(findings, size);
@@ -91,9 +89,7 @@ export async function annotatedThumbnail(
   maxPixels: number,
 ): Promise<Buffer> {
   try {
-    const image = WRITABLE[sniffPicture(bytes) ?? "JPEG"]
-      ? sharp(bytes, { limitInputPixels: maxPixels, autoOrient: true, failOn: "none" })
-      : await openDecoded(bytes, maxPixels);
+    const image = await openPicture(bytes, maxPixels, { failOn: "none" });
     const { autoOrient } = await image.metadata();
     const factor = Math.min(MAX_ENLARGED, size / Math.max(autoOrient.width, autoOrient.height));
     const width = Math.max(1, Math.round(autoOrient.width * factor));
@@ -116,17 +112,26 @@ export async function annotatedThumbnail(
  */
 export async function uprightJpeg(bytes: Buffer, maxPixels: number): Promise<Buffer> {
   try {
-    const image = WRITABLE[sniffPicture(bytes) ?? "JPEG"]
-      ? sharp(bytes, { limitInputPixels: maxPixels, autoOrient: true })
-      : await openDecoded(bytes, maxPixels);
+    const image = await openPicture(bytes, maxPixels);
     return await image.flatten({ background: "#fff" }).jpeg({ quality: QUALITY }).toBuffer();
   } catch (cause) {
     throw new BadInputError(`the picture can't be decoded: ${(cause as Error).message}`, { cause });
   }
 }
 
-/** A picture that sharp can't read, as it is. */
-async function openDecoded(bytes: Buffer, maxPixels: number): Promise<Sharp> {
+/** Undefined for what sharp can't write; what is no picture is left to sharp, which says so. */
+function writableFormat(bytes: Buffer) {
+  return WRITABLE[sniffPicture(bytes) ?? "JPEG"];
+}
+
+/** Upright; what sharp can't read is decoded before. */
+async function openPicture(
+  bytes: Buffer,
+  maxPixels: number,
+  options?: Pick<SharpOptions, "failOn">,
+): Promise<Sharp> {
+  if (writableFormat(bytes))
+    return sharp(bytes, { limitInputPixels: maxPixels, autoOrient: true, ...options });
   const whole = { width: Infinity, height: Infinity };
   const { pixels, width, height } = await decodePicture(bytes, { size: whole, fit: "inside", maxPixels });
   return sharp(pixels, { raw: { width, height, channels: 3 } });

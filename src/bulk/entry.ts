@@ -1,13 +1,12 @@
 /** One entry of a bulk run: from the folder or the manifest, to a prediction, to its line in the results. */
 import { realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { placeOfRoot, realFolder, type BulkRoots } from "../config/bulkRoots.ts";
+import { placeOfRoot, realFolder, type BulkRoots, type RootedPath } from "../config/bulkRoots.ts";
 import type { Config } from "../config/schema.ts";
 import { isStorageUrl } from "../config/storagePlace.ts";
 import { BadInputError } from "../errors.ts";
 import { decodeBase64 } from "../imil/requestPictures.ts";
 import type { BulkOutcome, BulkSubmission } from "../queue/bulkQueue.ts";
-import type { InputRef } from "../queue/inputs.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
 import { openStorage, placeOfUrl, type StorageConfig } from "../storage/storage.ts";
@@ -26,7 +25,7 @@ export interface InFlight {
 
 export function entrySubmission(id: string, entry: BulkEntry, spec: BulkSpec): InFlight {
   if (typeof entry === "string") {
-    const submission = { id, request: spec.request, inputs: [referTo(spec, entry)] };
+    const submission = { id, request: spec.request, inputs: [placeOfFile(spec, entry)] };
     return { submission, label: { path: entry }, ownPictures: [] };
   }
   const { custom_id, request, refs = [], base64 = [] } = entry;
@@ -37,7 +36,11 @@ export function entrySubmission(id: string, entry: BulkEntry, spec: BulkSpec): I
   };
 }
 
-function referTo({ source }: BulkSpec, path: string): InputRef {
+/** Where a file of the run's folder is. */
+export function placeOfFile(
+  { source }: BulkSpec,
+  path: string,
+): { object: string } | { path: string } | RootedPath {
   if (source.kind !== "folder") throw new Error("a manifest's entries name their files themselves");
   if (isStorageUrl(source.folder) && source.root === undefined) return { object: `${source.folder}/${path}` };
   if (source.root === undefined) return { path: join(source.folder, path) };

@@ -17,7 +17,7 @@ export type Order = "continue" | "cancel" | "taken" | "release";
 
 export interface Heartbeat {
   order(): Order;
-  /** Aborted when the order is another than to continue. */
+  /** Aborted when the order is another than to continue, and at the end: whatever follows the run stops with it. */
   readonly stop: AbortSignal;
   /**
    * To be called before anything is written down.
@@ -125,6 +125,7 @@ export async function startHeartbeat(
     async end() {
       signal.removeEventListener("abort", release);
       ended.abort();
+      stop.abort();
       await beating;
       await runs.release(id, token).catch(() => {});
     },

@@ -3,10 +3,11 @@
  * they ended, appended only. The file itself says what is done, so that whoever
  * resumes a run neither misses nor doubles a line.
  */
+import { createReadStream } from "node:fs";
 import { open, truncate, type FileHandle } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { InfermillError } from "../errors.ts";
-import { readLines } from "./lines.ts";
+import { readLines, splitLines } from "./lines.ts";
 import type { BulkCounts, BulkResult } from "../core/bulkRun.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import { formatJson } from "../core/json.ts";
@@ -20,7 +21,8 @@ const LOOK_INTERVAL_MS = 250;
 /** How many of the entries that ended last are told at the opening. */
 const LAST_COUNT = 2048;
 
-const LINE_BEGINNING = /^\{"index":(\d+),"status":"(succeeded|failed)","line":(\d+)/;
+/** Of every line: index, status and number of the line, which are read without the rest. */
+export const LINE_BEGINNING = /^\{"index":(\d+),"status":"(succeeded|failed)","line":(\d+)/;
 
 /** Another process appended to the file: this one must let go of the run. */
 export class RunTakenOverError extends InfermillError {
@@ -119,6 +121,25 @@ async function refuseForeignSize(file: FileHandle, expected: number, path: strin
   throw new RunTakenOverError(
     `${path} should be ${expected} bytes long, it is ${nlink === 0 ? "gone" : size}: another process works on it`,
   );
+}
+
+/** A run's results in the order in which they stand, from the byte `from` on, each with its place; whole lines only. */
+export async function* readResults(
+  file: string,
+  from = 0,
+): AsyncGenerator<{ text: string; at: number; end: number }> {
+  let at = from;
+  try {
+    const bytes = createReadStream(file, { start: from, highWaterMark: 256 * 1024 });
+    for await (const { text, end, isWhole } of splitLines(bytes as AsyncIterable<Buffer>)) {
+      if (!isWhole) return;
+      yield { text, at, end: from + end };
+      at = from + end;
+    }
+  } catch (error) {
+    // Of a run that no one has begun.
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
 }
 
 export interface FollowOptions {

@@ -22,6 +22,7 @@ import { connectRedis, reachRedis } from "../redis/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
+import { round } from "./countedResults.ts";
 import { bulkFolder, noSuchRun, openRunFolder, type RunEnd, type RunFolder } from "./runFolder.ts";
 import { folderName, type BulkEntry, type BulkSpec } from "./spec.ts";
 import { BulkSummaries } from "./summary.ts";
@@ -519,9 +520,4 @@ function describeRun(fields: Record<string, string | undefined>): BulkRun {
     error: fields["error"] ? (JSON.parse(fields["error"]) as ErrorSummary) : null,
     links: bulkRunLinks(spec.id),
   };
-}
-
-function round(value: number, places: number): number {
-  const factor = 10 ** places;
-  return Math.round(value * factor) / factor;
 }

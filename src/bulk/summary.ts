@@ -2,14 +2,14 @@
  * The summary of a run, read from its files. That of a run which continues is read on from where the last one ended,
  * that of a run which has ended is kept beside its other files.
  */
-import { createReadStream } from "node:fs";
 import { readFile, rename, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { hasEnded, type BulkResult, type BulkRun, type SkippedLine } from "../core/bulkRun.ts";
 import type { BulkSummary } from "../core/bulkSummary.ts";
 import { formatDuration } from "../core/duration.ts";
-import { CountedResults, type Counted } from "./countedResults.ts";
-import { readLines, splitLines } from "./lines.ts";
+import { CountedResults, round, type Counted } from "./countedResults.ts";
+import { readLines } from "./lines.ts";
+import { readResults } from "./resultsFile.ts";
 import type { RunFolder } from "./runFolder.ts";
 import { folderName, type BulkSpec } from "./spec.ts";
 
@@ -30,25 +30,6 @@ interface Reader {
   /** Bytes that are counted. */
   position: number;
   reading: Promise<unknown>;
-}
-
-/** A run's results in the order in which they stand, from the byte `from` on, each with its place; whole lines only. */
-export async function* readResults(
-  file: string,
-  from = 0,
-): AsyncGenerator<{ text: string; at: number; end: number }> {
-  let at = from;
-  try {
-    const bytes = createReadStream(file, { start: from, highWaterMark: 256 * 1024 });
-    for await (const { text, end, isWhole } of splitLines(bytes as AsyncIterable<Buffer>)) {
-      if (!isWhole) return;
-      yield { text, at, end: from + end };
-      at = from + end;
-    }
-  } catch (error) {
-    // Of a run that no one has begun.
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-  }
 }
 
 export class BulkSummaries {
@@ -126,13 +107,13 @@ async function summaryOf(
   { counts, ...counted }: Counted,
 ): Promise<BulkSummary> {
   const done = counts.succeeded + counts.failed;
-  const perSecond = seconds !== null && seconds > 0 ? round(done / seconds) : null;
+  const perSecond = seconds !== null && seconds > 0 ? round(done / seconds, 2) : null;
   const total = Math.max(run.counts.total, done);
   return {
     run,
     verdict: verdictOf(run, { ...counts, total }, seconds, perSecond),
     counts: { total, done, ...counts, skipped: run.skipped.total },
-    seconds: seconds === null ? null : round(seconds),
+    seconds: seconds === null ? null : round(seconds, 2),
     per_second: perSecond,
     ...counted,
     left_out: await readLeftOut(run, folder),
@@ -199,8 +180,4 @@ async function readLeftOut({ skipped }: BulkRun, folder: RunFolder): Promise<Bul
 function annotateName({ annotate, annotate_folder }: BulkSpec): string | null {
   if (annotate) return [annotate.root, annotate.path].filter(Boolean).join("/");
   return annotate_folder ?? null;
-}
-
-function round(value: number): number {
-  return Math.round(value * 100) / 100;
 }

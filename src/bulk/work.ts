@@ -6,6 +6,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
+import type { CopyCounts } from "../core/bulkSummary.ts";
 import { InfermillError, RedisUnavailableError } from "../errors.ts";
 import type { BulkQueue, BulkOutcome, BulkQueues } from "../queue/bulkQueue.ts";
 import { placeForCopies, startCopies } from "./copies.ts";
@@ -69,6 +70,7 @@ export async function workOnRun(
     rate: 0,
   };
   const heartbeat = await startHeartbeat(spec.id, options);
+  let copies: CopyCounts | undefined;
   try {
     // It may have stopped to wait for the run: its files are another process's then.
     if (heartbeat.order() === "release") return "released";
@@ -78,10 +80,10 @@ export async function workOnRun(
       try {
         Object.assign(state, { status: "running" }, results.counts());
         heartbeat.tell(state);
-        const copies = await copiesOf(spec, options, heartbeat.stop);
+        const drawing = await copiesOf(spec, options, heartbeat.stop);
         await new RunWork(spec, options, state, results, heartbeat).run();
         // Before the end: a run that is completed has its copies.
-        if (copies) await runs.folder(spec.id).writeCopies(await copies.finish());
+        copies = await drawing?.finish();
       } finally {
         await results.close();
       }
@@ -96,6 +98,7 @@ export async function workOnRun(
         `${runs.folder(spec.id).entriesFile} should hold ${total} entries, ${succeeded + failed} were found; start the run anew`,
       );
     }
+    if (copies) await runs.folder(spec.id).writeCopies(copies);
     await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed, skipped }));
     return status;
   } finally {

@@ -3,7 +3,7 @@
  * size the mask says or the picture's own header. An entry that failed is no image of it: it would read as one in which
  * nothing was found. Those stand in `infermill`, beside what COCO knows, with the reason.
  */
-import { readResults } from "../bulk/summary.ts";
+import { readResults } from "../bulk/resultsFile.ts";
 import type { RunFolder } from "../bulk/runFolder.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
 import type { StorageConfig } from "../storage/storage.ts";
@@ -181,16 +181,16 @@ async function* images(options: CocoOptions, survey: Survey) {
     yield { id: imageId(result), file_name: fileName(result), width, height };
 }
 
-async function* annotations(options: CocoOptions, { categories, ...survey }: Survey) {
+async function* annotations(options: CocoOptions, survey: Survey) {
   let id = 1;
-  for await (const { result, width, height } of imagesOf(options, { categories, ...survey }))
+  for await (const { result, width, height } of imagesOf(options, survey))
     for (const finding of findingsOf(result.result)) {
       const { X, Y, W, H } = finding.Dm as Box;
       const bbox = [X * width, Y * height, W * width, H * height].map(hundredth);
       yield {
         id: id++,
         image_id: imageId(result),
-        category_id: categories.get(finding.Lb)!,
+        category_id: survey.categories.get(finding.Lb)!,
         bbox,
         ...outlineOf(finding, { width, height }, bbox),
         iscrowd: 0,

@@ -1,7 +1,6 @@
 /** Results as CSV, by the rows of `rows.ts`. */
 import { stringify } from "csv-stringify/sync";
-import { readResults } from "../bulk/summary.ts";
-import type { BulkResult } from "../core/bulkRun.ts";
+import { readResults } from "../bulk/resultsFile.ts";
 import { COLUMNS, rowsOf, type Row } from "./rows.ts";
 
 /** Rows that are written together. */
@@ -12,7 +11,7 @@ export async function* writeCsv(resultsFile: string): AsyncGenerator<string> {
   yield `${COLUMNS.join(",")}\n`;
   let rows: Row[] = [];
   for await (const { text } of readResults(resultsFile)) {
-    rows.push(...rowsOf(JSON.parse(text) as BulkResult));
+    rows.push(...rowsOf(text));
     if (rows.length < ROWS_A_BLOCK) continue;
     yield format(rows);
     rows = [];

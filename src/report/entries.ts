@@ -1,9 +1,10 @@
 /** The entries of a run that have ended, a page at a time: filtered, sorted, read from its results without an index. */
 import { setImmediate as yieldToOthers } from "node:timers/promises";
 import { durationOf, nameOf } from "../bulk/countedResults.ts";
-import { readResults } from "../bulk/summary.ts";
+import { LINE_BEGINNING, readResults } from "../bulk/resultsFile.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
 import type { BulkEntryPage, BulkEntryResult, EntrySort } from "../core/bulkSummary.ts";
+import { parseJson } from "../core/json.ts";
 import { bulkEntryLinks } from "../core/links.ts";
 import { BadInputError } from "../errors.ts";
 import { findingsOf } from "../imil/response.ts";
@@ -12,8 +13,6 @@ import { findingsOf } from "../imil/response.ts";
 const MAX_SCANNED = 64 * 1024 * 1024;
 /** Lines after which others get their turn. */
 const LINES_A_TURN = 500;
-
-const BEGINNING = /^\{"index":(\d+),"status":"(succeeded|failed)"/;
 
 export interface EntryQuery {
   status?: BulkResult["status"] | undefined;
@@ -60,8 +59,7 @@ async function readInOrder(
   for await (const { text, at, end } of readResults(resultsFile, from)) {
     if (entries.length === query.limit || at - from! > MAX_SCANNED)
       return { entries, next_cursor: writeCursor([at]) };
-    const result = match(text, query);
-    if (result) entries.push(entryOf(run, result, at, query.label));
+    if (match(text, query)) entries.push(entryOf(run, parseResult(text), at, query.label));
     next = end;
     if (++lines % LINES_A_TURN === 0) await yieldToOthers();
   }
@@ -91,13 +89,18 @@ async function readSorted(run: string, resultsFile: string, query: EntryQuery): 
   const page = best.toSorted(order).slice(0, limit);
   const last = page.at(-1);
   return {
-    entries: page.map(({ text, at }) => entryOf(run, JSON.parse(text) as BulkResult, at, label)),
+    entries: page.map(({ text, at }) => entryOf(run, parseResult(text), at, label)),
     next_cursor: last && best.length > limit ? writeCursor([last.value, last.at]) : null,
   };
 }
 
+/** With every number of the response as it was written. */
+function parseResult(text: string): BulkResult {
+  return parseJson(text) as BulkResult;
+}
+
 function match(text: string, { status, label, min_score, max_score }: EntryQuery): BulkResult | undefined {
-  if (status !== undefined && BEGINNING.exec(text)?.[2] !== status) return undefined;
+  if (status !== undefined && LINE_BEGINNING.exec(text)?.[2] !== status) return undefined;
   const result = JSON.parse(text) as BulkResult;
   if (label === undefined && min_score === undefined && max_score === undefined) return result;
   const isWanted = findingsOf(result.result).some(
@@ -109,15 +112,18 @@ function match(text: string, { status, label, min_score, max_score }: EntryQuery
   return isWanted ? result : undefined;
 }
 
-function measure({ result, timings }: BulkResult, label: string | undefined) {
+function measure(result: BulkResult, label: string | undefined) {
+  const { timings } = result;
+  return { duration_ms: timings ? durationOf(timings) : null, score: bestScore(result, label) };
+}
+
+/** Of its findings, or of those with a label; null without any. */
+export function bestScore({ result }: BulkResult, label?: string): number | null {
   const scores = findingsOf(result)
     .filter(({ Lb }) => label === undefined || Lb === label)
     .map(({ Cs }) => Cs)
     .filter((score) => typeof score === "number");
-  return {
-    duration_ms: timings ? durationOf(timings) : null,
-    score: scores.length > 0 ? scores.reduce((a, b) => Math.max(a, b)) : null,
-  };
+  return scores.length > 0 ? scores.reduce((a, b) => Math.max(a, b)) : null;
 }
 
 /** @param at where its line begins in the results */
@@ -151,8 +157,7 @@ export async function findResult(
 ): Promise<{ result: BulkResult; at: number } | undefined> {
   for (const from of at === undefined ? [0] : [at, 0]) {
     for await (const { text, at: place } of readResults(resultsFile, from)) {
-      if (Number(BEGINNING.exec(text)?.[1]) === index)
-        return { result: JSON.parse(text) as BulkResult, at: place };
+      if (Number(LINE_BEGINNING.exec(text)?.[1]) === index) return { result: parseResult(text), at: place };
       if (from > 0) break;
     }
   }

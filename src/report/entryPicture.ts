@@ -1,8 +1,7 @@
 /** The picture of an entry, as far as this process can reach it: below a root, in a folder of the command line, or in a manifest. */
 import { open } from "node:fs/promises";
-import { join } from "node:path";
 import { openBelowRoot, OPEN_FLAGS, type RootedPath } from "../config/bulkRoots.ts";
-import { isStorageUrl } from "../config/storagePlace.ts";
+import { placeOfFile } from "../bulk/entry.ts";
 import { readEntries, type RunFolder } from "../bulk/runFolder.ts";
 import type { BulkEntry, BulkSpec } from "../bulk/spec.ts";
 import { toFilePath } from "../core/filePaths.ts";
@@ -23,7 +22,7 @@ export interface EntryPicture {
   format: PictureFormat;
 }
 
-type Place = RootedPath | { path: string } | { object: string } | { bytes: Buffer };
+type Place = ReturnType<typeof placeOfFile> | { bytes: Buffer };
 
 /** @throws NotFoundError with the reason why it can't be reached from here, or is none */
 export async function readEntryPicture(
@@ -69,19 +68,15 @@ export async function readEntrySize(
 }
 
 async function placeOf(
-  { source }: BulkSpec,
+  spec: BulkSpec,
   folder: RunFolder,
   { index, path }: Pick<BulkResult, "index" | "path">,
 ): Promise<Place> {
-  if (source.kind === "manifest") return placeInManifest(folder, index);
+  if (spec.source.kind === "manifest") return placeInManifest(folder, index);
   // The results may be a user's own file, and are no reason to read another folder.
   if (path === undefined || path.startsWith("/") || path.split(/[/\\]/).includes(".."))
     throw new NotFoundError(`entry ${index} names no file of its folder`);
-  if (source.root === undefined)
-    return isStorageUrl(source.folder)
-      ? { object: `${source.folder}/${path}` }
-      : { path: join(source.folder, path) };
-  return { root: source.root, path: [source.folder, path].filter(Boolean).join("/") };
+  return placeOfFile(spec, path);
 }
 
 async function placeInManifest(folder: RunFolder, index: number): Promise<Place> {

@@ -1,8 +1,8 @@
 /** Which entries of a run a report shows: the first that failed, the least sure, the first, and a random sample. */
 import { createHash } from "node:crypto";
-import { readResults } from "../bulk/summary.ts";
+import { readResults } from "../bulk/resultsFile.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
-import { findingsOf } from "../imil/response.ts";
+import { bestScore } from "./entries.ts";
 
 const MAX_FAILED = 6;
 const MAX_SHOWN = 12;
@@ -30,7 +30,7 @@ export async function chooseGallery(run: string, resultsFile: string): Promise<G
     }
     if (first.length < MAX_SHOWN) first.push(result);
     const score = bestScore(result);
-    if (score !== undefined) leastSure.add(score, result);
+    if (score !== null) leastSure.add(score, result);
     sample.add(random(), text);
   }
   const shown = new Set(first.map(({ index }) => index));
@@ -44,13 +44,6 @@ export async function chooseGallery(run: string, resultsFile: string): Promise<G
       (a, b) => a.index - b.index,
     ),
   };
-}
-
-function bestScore({ result }: BulkResult): number | undefined {
-  const scores = findingsOf(result)
-    .map(({ Cs }) => Cs)
-    .filter((score) => typeof score === "number");
-  return scores.length > 0 ? scores.reduce((a, b) => Math.max(a, b)) : undefined;
 }
 
 /** The values of the least keys. */

@@ -1,7 +1,6 @@
 /** Results as Parquet, by the rows of `rows.ts`: a column has one type, and what a row has not is null. */
 import { ByteWriter, ParquetWriter, schemaFromColumnData, type BasicType } from "hyparquet-writer";
-import { readResults } from "../bulk/summary.ts";
-import type { BulkResult } from "../core/bulkRun.ts";
+import { readResults } from "../bulk/resultsFile.ts";
 import { COLUMNS, rowsOf, type Row } from "./rows.ts";
 
 /** Of a row group: what is held in memory. */
@@ -44,7 +43,7 @@ export async function* writeParquet(resultsFile: string): AsyncGenerator<Uint8Ar
   let rows: Row[] = [];
   let characters = 0;
   for await (const { text } of readResults(resultsFile)) {
-    rows.push(...rowsOf(JSON.parse(text) as BulkResult));
+    rows.push(...rowsOf(text));
     characters += text.length;
     if (rows.length < MAX_ROWS && characters < MAX_CHARACTERS) continue;
     await parquet.write({ columnData: columnsOf(rows), rowGroupSize: rows.length });

@@ -4,7 +4,7 @@
  */
 import { durationOf } from "../bulk/countedResults.ts";
 import type { BulkResult } from "../core/bulkRun.ts";
-import { formatJson } from "../core/json.ts";
+import { formatJson, parseJson } from "../core/json.ts";
 import type { Finding } from "../imil/dictionaries.ts";
 import { findingsOf } from "../imil/response.ts";
 
@@ -36,7 +36,9 @@ export const COLUMNS = [
 
 export type Row = Partial<Record<(typeof COLUMNS)[number], Cell>>;
 
-export function rowsOf(entry: BulkResult): Row[] {
+/** @param line of the results */
+export function rowsOf(line: string): Row[] {
+  const entry = JSON.parse(line) as BulkResult;
   const { index, path, custom_id, status, error, timings, finished_at, result } = entry;
   const shared: Row = {
     index,
@@ -49,8 +51,11 @@ export function rowsOf(entry: BulkResult): Row[] {
     finished_at,
   };
   if (status === "failed") return [shared];
-  // Of a model that has no findings, what it answered.
-  if (!Array.isArray(result?.["Fs"])) return [{ ...shared, result: formatJson(result ?? null) }];
+  if (!Array.isArray(result?.["Fs"])) {
+    // Of a model that has no findings, what it answered, with every number as it was written.
+    const { result: exact = null } = parseJson(line) as BulkResult;
+    return [{ ...shared, result: formatJson(exact) }];
+  }
   const findings = findingsOf(result);
   if (findings.length === 0) return [{ ...shared, findings: 0 }];
   return findings.map((finding, at) => ({

@@ -6,6 +6,7 @@ import type { Request, Response } from "express";
 import { z } from "zod";
 import { jsonAnswer, modelParameter, problemAnswers, problemSchema } from "../../api/operations.ts";
 import type { Config } from "../../config/schema.ts";
+import { formatJson } from "../../core/json.ts";
 import { requestSchema } from "../../imil/requestSchema.ts";
 import { responseSchema } from "../../imil/responseSchema.ts";
 import type { PredictionRequest } from "../../imil/dictionaries.ts";
@@ -37,7 +38,8 @@ async function answerImil(api: Api, modelName: string, req: Request, res: Respon
   const pictures = prediction.outputs.filter(({ media_type }) => media_type.startsWith("image/"));
   const outputs = await predictions.readOutputs({ ...prediction, outputs: pictures });
   const { result } = await withTensorData(api, prediction);
-  res.json(toImilResponse(parts.request, result!, outputs, run));
+  // Not by res.json: what a loader calls url or links is none of the api's links.
+  res.type("json").send(formatJson(toImilResponse(parts.request, result!, outputs, run)));
 }
 
 const imilProblemSchema = z

@@ -4,16 +4,12 @@ import { z } from "zod";
 import type { Api, Route } from "../../api/api.ts";
 import { jsonAnswer, modelParameter, problemAnswers } from "../../api/operations.ts";
 import { parseWith } from "../../core/faults.ts";
-import { STATUSES } from "../../core/prediction.ts";
-import { limitParameter } from "./parameters.ts";
+import { limitParameter, statusParameter } from "./parameters.ts";
 import { predictionEntriesSchema } from "./schemas.ts";
 
 const querySchema = z.object({
   model: modelParameter.optional(),
-  status: z
-    .enum(STATUSES, { error: `must be one of ${STATUSES.join(", ")}` })
-    .optional()
-    .meta({ description: "Only those with this status." }),
+  status: statusParameter,
   limit: limitParameter(100, 20),
   cursor: z.string().optional().meta({ description: "`next_cursor` of the page before." }),
 });

@@ -20,6 +20,7 @@ import { makeReport } from "../../report/report.ts";
 import { REPORT_POLICY } from "../../report/reportPage.ts";
 import { readThumbnail } from "../../report/thumbnails.ts";
 import { bulkRunSchema, runParameter } from "./bulkRunSchema.ts";
+import { limitParameter, numberOfQuery, wholeParameter } from "./parameters.ts";
 import { count, outputSchema } from "./schemas.ts";
 
 const milliseconds = z.number().meta({ description: "Milliseconds." });
@@ -189,11 +190,10 @@ const entryPageSchema = z
   .meta({ id: "BulkEntryPage" });
 entryPageSchema satisfies z.ZodType<BulkEntryPage>;
 
+const error = "must be a number from 0 to 1";
 const score = (description: string) =>
-  z.coerce
-    .number({ error: "must be a number" })
-    .min(0, { error: "must be 0 to 1" })
-    .max(1, { error: "must be 0 to 1" })
+  z
+    .preprocess(numberOfQuery, z.number({ error }).min(0, { error }).max(1, { error }))
     .optional()
     .meta({ description });
 
@@ -209,12 +209,7 @@ const entriesQuerySchema = z.object({
       description:
         "line: as they ended; -duration: the slowest first; score: the least sure first, -score: the surest first, by `score`. Entries without a duration or a score are left out of those orders.",
     }),
-  limit: z.coerce
-    .number({ error: "must be a number" })
-    .int({ error: "must be a whole number" })
-    .min(1, { error: "must be 1 or more" })
-    .max(200, { error: "must be at most 200" })
-    .default(50),
+  limit: limitParameter(200, 50),
   cursor: z.string().optional().meta({ description: "`next_cursor` of the page before." }),
 });
 
@@ -231,10 +226,7 @@ async function listBulkEntries({ bulk }: Api, req: Request, res: Response): Prom
   res.json(await readEntryPage(id, bulk.resultsFile(spec), query, isOver));
 }
 
-const at = z.coerce
-  .number()
-  .int()
-  .min(0)
+const at = wholeParameter(0, Number.MAX_SAFE_INTEGER)
   .optional()
   .catch(undefined)
   .meta({ description: "Where its line begins in the results, as the link of the entry has it." });

@@ -1,5 +1,6 @@
-/** Numbers in queries. An empty one is none: `?offset=` doesn't mean 0. */
+/** Query parameters that several lists have. An empty number is none: `?offset=` doesn't mean 0. */
 import { z } from "zod";
+import { STATUSES } from "../../core/prediction.ts";
 
 /** A whole number. */
 export function wholeParameter(
@@ -19,7 +20,12 @@ export function limitParameter(most: number, usual: number) {
     .meta({ description: `How many to list, at most ${most}. Default: ${usual}.` });
 }
 
-/** A number as a query has it; else what came, for the schema to refuse. */
+export const statusParameter = z
+  .enum(STATUSES, { error: `must be one of ${STATUSES.join(", ")}` })
+  .optional()
+  .meta({ description: "Only those with this status." });
+
+/** A number as a query has it, small ones also as clients write them (`1e-7`); else what came, for the schema to refuse. */
 export function numberOfQuery(value: unknown): unknown {
-  return typeof value === "string" && /^-?\d+(\.\d+)?$/.test(value) ? Number(value) : value;
+  return typeof value === "string" && /^-?(\d+(\.\d+)?|\.\d+)(e-\d+)?$/.test(value) ? Number(value) : value;
 }

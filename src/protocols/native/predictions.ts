@@ -19,8 +19,8 @@ import { parseWith } from "../../core/faults.ts";
 import { thumbnailLink } from "../../core/links.ts";
 import { ThumbnailNotFoundError } from "../../errors.ts";
 import { requestSchema } from "../../imil/requestSchema.ts";
-import { isFinal, STATUSES, type Prediction } from "../../core/prediction.ts";
-import { limitParameter } from "./parameters.ts";
+import { isFinal, type Prediction } from "../../core/prediction.ts";
+import { limitParameter, statusParameter } from "./parameters.ts";
 import { manyPredictionsSchema, predictionListSchema, predictionSchema } from "./schemas.ts";
 import { retryPrediction } from "./retry.ts";
 import { sendPrediction, submitPrediction } from "./submit.ts";
@@ -29,10 +29,7 @@ import { MAX_WAIT_SECONDS, submissionQuerySchema, waitQuerySchema } from "./subm
 const MAX_LISTED = 100;
 
 const predictionListQuerySchema = z.object({
-  status: z
-    .enum(STATUSES, { error: `must be one of ${STATUSES.join(", ")}` })
-    .optional()
-    .meta({ description: "Only those with this status." }),
+  status: statusParameter,
   limit: limitParameter(MAX_LISTED, 20),
 });
 

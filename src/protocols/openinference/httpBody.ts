@@ -144,12 +144,14 @@ export function sendAnswer(
     return { ...head, ...(Object.keys(own).length > 0 && { parameters: own }), data };
   });
   const answer = { model_name: model, model_version: VERSION, ...(id !== undefined && { id }), outputs };
+  // Not by res.json: what a loader calls url in its parameters is none of the api's links.
+  const json = formatJson(answer);
   const isBinary = outputs.some((output) => !("data" in output));
   if (!isBinary) {
-    res.json(answer);
+    res.type("json").send(json);
     return;
   }
-  const json = Buffer.from(formatJson(answer));
-  res.set({ "Content-Type": "application/octet-stream", [HEADER]: String(json.length) });
-  res.send(Buffer.concat([json, ...parts]));
+  const head = Buffer.from(json);
+  res.set({ "Content-Type": "application/octet-stream", [HEADER]: String(head.length) });
+  res.send(Buffer.concat([head, ...parts]));
 }

@@ -79,6 +79,8 @@ describe.skipIf(whyNoRedis).each(Object.entries(WAYS))("below a path, where the 
     expect(submitted.body.status).toBe("succeeded");
     // What the loader said stays what it said.
     expect(submitted.body.result.links).toEqual({ self: "/its own" });
+    const ofImil = await send("POST", `${proxy.url}/Echo`, {});
+    expect([ofImil.status, ofImil.body.links]).toEqual([200, { self: "/its own" }]);
     startsBelow(submitted.body.links);
     expect((await get(origin() + submitted.body.links.self)).id).toBe(submitted.body.id);
     expect(await get(origin() + submitted.body.links.deliveries)).toEqual({ deliveries: [] });

@@ -6,6 +6,7 @@ import type { Redis } from "ioredis";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBulkCoordinator, type BulkCoordinator } from "../../../src/bulk/coordinator.ts";
+import { startHeartbeat } from "../../../src/bulk/heartbeat.ts";
 import { openBulkRuns, type BulkRuns } from "../../../src/bulk/runs.ts";
 import { RedisUnavailableError } from "../../../src/errors.ts";
 import { openBulkQueues } from "../../../src/queue/bulkQueue.ts";
@@ -92,6 +93,19 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     } finally {
       await send("DELETE", `${api.url}/v1/bulk/${id}`);
       await coordinator.close();
+    }
+  });
+
+  test("that lets go of a run stops what follows it, whatever it ended of", async () => {
+    const id = await sendManifest(1);
+    const [log, { signal }] = [pino({ level: "silent" }), new AbortController()];
+    const heartbeat = await startHeartbeat(id, { runs, log, signal });
+    try {
+      expect(heartbeat.stop.aborted).toBe(false);
+      await heartbeat.end();
+      expect([heartbeat.order(), heartbeat.stop.aborted]).toEqual(["continue", true]);
+    } finally {
+      await send("DELETE", `${api.url}/v1/bulk/${id}`);
     }
   });
 

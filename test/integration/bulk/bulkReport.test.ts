@@ -160,6 +160,11 @@ describe.skipIf(whyNoRedis)("what came out of a bulk run", () => {
       `${infermill.url}/v1/bulk/${run.id}/entries?limit=0&sort=name&min_score=2`,
     );
     expect(faulty.body.errors.map(({ key }: Json) => key).toSorted()).toEqual(["limit", "min_score", "sort"]);
+    const all = await send("GET", `${infermill.url}/v1/bulk/${run.id}/entries?min_score=1e-7&max_score=.99`);
+    expect(all.body.entries).toHaveLength(4);
+    // An empty number is none, not 0.
+    const empty = await send("GET", `${infermill.url}/v1/bulk/${run.id}/entries?limit=&max_score=`);
+    expect(empty.body.errors.map(({ key }: Json) => key).toSorted()).toEqual(["limit", "max_score"]);
   });
 
   test("results come as CSV and in COCO's format, of a run that has ended", async () => {

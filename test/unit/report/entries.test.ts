@@ -1,10 +1,12 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import type { BulkResult } from "../../../src/core/bulkRun.ts";
+import { formatJson } from "../../../src/core/json.ts";
 import { chooseGallery } from "../../../src/report/gallery.ts";
 import { findResult, readEntryPage, type EntryQuery } from "../../../src/report/entries.ts";
+import { rowsOf } from "../../../src/report/rows.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "infermill-entries-"));
 const results = join(folder, "results.ndjson");
@@ -94,6 +96,17 @@ test("a page of a run that continues can be continued", async () => {
   );
   const other = { ...all, sort: "score", cursor: next_cursor! } as const;
   await expect(readEntryPage("bulk_1", results, other, true)).rejects.toThrow(/sort=score/);
+});
+
+test("a number that JavaScript can't hold stays what it is in an entry, and in the rows of one without findings", async () => {
+  const file = join(folder, "exact.ndjson");
+  writeFileSync(file, '{"index":0,"status":"succeeded","line":1,"result":{"id":9007199254740993}}\n');
+  const page = await readEntryPage("bulk_1", file, { sort: "line", limit: 1 }, true);
+  const alone = await findResult(file, 0);
+  for (const written of [page, alone].map((value) => formatJson(value)))
+    expect(written).toContain('{"id":9007199254740993}');
+  const [row] = rowsOf(readFileSync(file, "utf8"));
+  expect(row!.result).toBe('{"id":9007199254740993}');
 });
 
 test("an entry is found by its index, with and without the place of its line", async () => {
