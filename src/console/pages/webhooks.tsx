@@ -10,6 +10,8 @@ import { ErrorNote, Loading, Message, Tabs } from "../parts/states.tsx";
 const STATUSES = ["failed", "pending", "delivered", "skipped"] as const;
 type DeliveryStatus = (typeof STATUSES)[number];
 const PAGE_SIZE = 50;
+/** What the API gives at a time. */
+const MAX_LISTED = 1000;
 
 const EMPTY: Record<DeliveryStatus, string> = {
   failed: "No dead delivery",
@@ -53,9 +55,9 @@ export function WebhooksPage({ query }: { query: URLSearchParams }) {
         </Message>
       )}
       {data && <DeliveryList deliveries={data.deliveries} onReplayed={reload} />}
-      {data && data.deliveries.length === limit && (
+      {data && data.next_cursor !== null && limit < MAX_LISTED && (
         <p class="row centred">
-          <button type="button" onClick={() => setLimit(Math.min(1000, limit + PAGE_SIZE))}>
+          <button type="button" onClick={() => setLimit(Math.min(MAX_LISTED, limit + PAGE_SIZE))}>
             Older ones
           </button>
         </p>
