@@ -4,6 +4,7 @@ import type { Model, PredictionEntries } from "../answers.ts";
 import type { PredictionEntry } from "../../core/prediction.ts";
 import { STATUSES } from "../../core/prediction.ts";
 import { routeTo } from "../route.ts";
+import { Select } from "../parts/fields.tsx";
 import { PredictionTable } from "../parts/predictionTable.tsx";
 import { ErrorNote, Loading, Message, MoreButton } from "../parts/states.tsx";
 
@@ -27,28 +28,18 @@ export function PredictionsPage({ query }: { query: URLSearchParams }) {
     <>
       <div class="page-head">
         <h1>Predictions</h1>
-        <label class="choice">
-          <span>Model</span>
-          <select value={model} onChange={(event) => choose("model", event.currentTarget.value)}>
-            <option value="">all</option>
-            {models.map(({ name }) => (
-              <option key={name} value={name}>
-                {name}
-              </option>
-            ))}
-          </select>
-        </label>
-        <label class="choice">
-          <span>Status</span>
-          <select value={status} onChange={(event) => choose("status", event.currentTarget.value)}>
-            <option value="">all</option>
-            {STATUSES.map((each) => (
-              <option key={each} value={each}>
-                {each}
-              </option>
-            ))}
-          </select>
-        </label>
+        <Select
+          label="Model"
+          value={model}
+          options={[["", "all"], ...models.map(({ name }) => name)]}
+          onChoose={(name) => choose("model", name)}
+        />
+        <Select
+          label="Status"
+          value={status}
+          options={[["", "all"], ...STATUSES]}
+          onChoose={(each) => choose("status", each)}
+        />
         {error && data && <span class="badge is-bad">not up to date: {error.title}</span>}
       </div>
       {!data && (error ? <ErrorNote error={error} onRetry={reload} /> : <Loading what="the predictions" />)}

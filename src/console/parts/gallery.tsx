@@ -13,6 +13,7 @@ import { countLabels, findingsOf } from "../findings.ts";
 import { formatDuration } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { partsOfTimings, PartsBar } from "./charts.tsx";
+import { Select } from "./fields.tsx";
 import { AnnotatedPicture } from "./picture.tsx";
 import { RawJson, Swatch } from "./result.tsx";
 import { nameOf } from "./runCharts.tsx";
@@ -119,27 +120,23 @@ function GalleryFilter(props: {
   const { choice, labels, onChange } = props;
   const isListed = choice.label === "" || labels.some(({ label }) => label === choice.label);
   return (
-    <div class="row filter-row">
-      <label class="choice">
-        <span>Status</span>
-        <select value={choice.status} onChange={(event) => onChange({ status: event.currentTarget.value })}>
-          <option value="">all</option>
-          <option value="succeeded">succeeded</option>
-          <option value="failed">failed</option>
-        </select>
-      </label>
-      <label class="choice">
-        <span>Label</span>
-        <select value={choice.label} onChange={(event) => onChange({ label: event.currentTarget.value })}>
-          <option value="">all</option>
-          {!isListed && <option value={choice.label}>{choice.label}</option>}
-          {labels.map(({ label, entries }) => (
-            <option key={label} value={label}>
-              {label} ({entries})
-            </option>
-          ))}
-        </select>
-      </label>
+    <div class="row">
+      <Select
+        label="Status"
+        value={choice.status}
+        options={[["", "all"], "succeeded", "failed"]}
+        onChoose={(status) => onChange({ status })}
+      />
+      <Select
+        label="Label"
+        value={choice.label}
+        options={[
+          ["", "all"],
+          ...(isListed ? [] : [choice.label]),
+          ...labels.map(({ label, entries }) => [label, `${label} (${entries})`] as const),
+        ]}
+        onChoose={(label) => onChange({ label })}
+      />
       <label class="choice">
         <span>Score from</span>
         <ScoreField value={choice.min_score} onChange={(min_score) => onChange({ min_score })} />
@@ -148,19 +145,12 @@ function GalleryFilter(props: {
         <span>to</span>
         <ScoreField value={choice.max_score} onChange={(max_score) => onChange({ max_score })} />
       </label>
-      <label class="choice">
-        <span>Order</span>
-        <select
-          value={choice.sort || "line"}
-          onChange={(event) => onChange({ sort: event.currentTarget.value })}
-        >
-          {SORTS.map(([sort, title]) => (
-            <option key={sort} value={sort}>
-              {title}
-            </option>
-          ))}
-        </select>
-      </label>
+      <Select
+        label="Order"
+        value={choice.sort || "line"}
+        options={SORTS}
+        onChoose={(sort) => onChange({ sort })}
+      />
     </div>
   );
 }

@@ -261,6 +261,11 @@ describe.skipIf(whyNoRedis ?? whyNoBrowser)("the console", () => {
     await page.goto("/#/bulk?new=1");
     await page.getByLabel("Model").selectOption("CocoObjectDetection");
     await page.getByLabel("Threshold").fill("0.4");
+    await page.getByText("Further keys of the request").click();
+    await page.getByLabel("As JSON").fill('["no object"]');
+    await page.getByText("no JSON object yet").waitFor();
+    expect(await page.getByRole("button", { name: "Start", exact: true }).isDisabled()).toBe(true);
+    await page.getByLabel("As JSON").fill('{"Fid": "42"}');
     await page.getByRole("button", { name: "Start", exact: true }).click();
     await page.locator(".page-head .status", { hasText: "completed" }).waitFor();
     await page.getByText("12 of 13, 1 failed").waitFor();
@@ -302,21 +307,19 @@ describe.skipIf(whyNoRedis ?? whyNoBrowser)("the console", () => {
       body: JSON.stringify(slow),
     });
     const { id } = (await answer.json()) as { id: string };
+    const cancel = async () => {
+      await page.getByRole("button", { name: "Cancel the run" }).click();
+      await page
+        .getByRole("group", { name: /Stop after/ })
+        .getByRole("button", { name: "Cancel the run" })
+        .click();
+      await page.locator(".page-head .status", { hasText: "cancelled" }).waitFor();
+    };
     await page.goto(`/#/bulk/${id}`);
-    await page.getByRole("button", { name: "Cancel the run" }).click();
-    await page
-      .getByRole("group", { name: /Stop after/ })
-      .getByRole("button", { name: "Cancel the run" })
-      .click();
-    await page.locator(".page-head .status", { hasText: "cancelled" }).waitFor();
+    await cancel();
     await page.getByRole("button", { name: "Resume" }).click();
     await page.locator(".page-head .status", { hasText: /running|queued|walking/ }).waitFor();
-    await page.getByRole("button", { name: "Cancel the run" }).click();
-    await page
-      .getByRole("group", { name: /Stop after/ })
-      .getByRole("button", { name: "Cancel the run" })
-      .click();
-    await page.locator(".page-head .status", { hasText: "cancelled" }).waitFor();
+    await cancel();
     expect(browser.complaints).toEqual([]);
   });
 
