@@ -1,6 +1,6 @@
 /** All bulk runs, and a form that starts one. */
 import { useState } from "preact/hooks";
-import { call, useAction, useAnswer } from "../api.ts";
+import { call, pathOf, useAction, useAnswer } from "../api.ts";
 import type { BulkRun } from "../../core/bulkRun.ts";
 import type { Model } from "../answers.ts";
 import { PRIORITIES, type Priority } from "../../core/prediction.ts";
@@ -9,13 +9,18 @@ import { routeTo } from "../route.ts";
 import { useSession } from "../session.ts";
 import { InputField, KeysField, Select } from "../parts/fields.tsx";
 import { RunTable } from "../parts/runTable.tsx";
-import { ErrorNote, Loading, Message } from "../parts/states.tsx";
+import { ErrorNote, Loading, Message, MoreButton } from "../parts/states.tsx";
 
+const PAGE_SIZE = 100;
+/** What the API gives at a time. */
+const MAX_LISTED = 1000;
 const PRIORITY_NAMES = (Object.keys(PRIORITIES) as Priority[]).toReversed();
 
 export function BulkRunsPage({ query }: { query: URLSearchParams }) {
   const { read_only: isReadOnly } = useSession();
-  const { data, error, reload } = useAnswer<{ runs: BulkRun[] }>("v1/bulk", { everyMs: 2000 });
+  const [limit, setLimit] = useState(PAGE_SIZE);
+  const path = pathOf(["bulk"], { limit });
+  const { data, error, reload } = useAnswer<{ runs: BulkRun[] }>(path, { everyMs: 2000 });
   const isNew = query.has("new");
   return (
     <>
@@ -39,6 +44,9 @@ export function BulkRunsPage({ query }: { query: URLSearchParams }) {
         </Message>
       )}
       {data && data.runs.length > 0 && <RunTable runs={data.runs} />}
+      {data && data.runs.length === limit && limit < MAX_LISTED && (
+        <MoreButton label="Older ones" more={() => setLimit(MAX_LISTED)} />
+      )}
     </>
   );
 }

@@ -5,7 +5,7 @@ import type { Deliveries } from "../answers.ts";
 import { formatTime } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { DeliveryList } from "../parts/deliveries.tsx";
-import { ErrorNote, Loading, Message, Tabs } from "../parts/states.tsx";
+import { ErrorNote, Loading, Message, MoreButton, Tabs } from "../parts/states.tsx";
 
 const STATUSES = ["failed", "pending", "delivered", "skipped"] as const;
 type DeliveryStatus = (typeof STATUSES)[number];
@@ -56,11 +56,7 @@ export function WebhooksPage({ query }: { query: URLSearchParams }) {
       )}
       {data && <DeliveryList deliveries={data.deliveries} onReplayed={reload} />}
       {data && data.next_cursor !== null && limit < MAX_LISTED && (
-        <p class="row centred">
-          <button type="button" onClick={() => setLimit(Math.min(MAX_LISTED, limit + PAGE_SIZE))}>
-            Older ones
-          </button>
-        </p>
+        <MoreButton label="Older ones" more={() => setLimit(Math.min(MAX_LISTED, limit + PAGE_SIZE))} />
       )}
     </>
   );

@@ -145,10 +145,10 @@ export function Ago({ at }: { at: string }) {
 export function MoreButton(props: {
   label: string;
   more: (() => void) | undefined;
-  isLoadingMore: boolean;
-  moreError: CallError | undefined;
+  isLoadingMore?: boolean;
+  moreError?: CallError | undefined;
 }) {
-  const { label, more, isLoadingMore, moreError } = props;
+  const { label, more, isLoadingMore = false, moreError } = props;
   return (
     <>
       {moreError && <ErrorNote error={moreError} />}
