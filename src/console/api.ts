@@ -5,7 +5,7 @@ import type { Problem } from "../core/problem.ts";
 /** The server's address as the page knows it, ending in "/". */
 export const SERVER = new URL(".", document.baseURI).href;
 
-/** A refusal, or `status` 0 where nobody answered. */
+/** A refusal, or `status` 0 where nobody answered, -1 where nobody was asked. */
 export class CallError extends Error {
   readonly status: number;
   readonly title: string;
@@ -86,6 +86,12 @@ export async function call<T>(
   throw new CallError(answer.status, content ?? {});
 }
 
+/** What was thrown, as a refusal. */
+export function callErrorOf(reason: unknown): CallError {
+  if (reason instanceof CallError) return reason;
+  return new CallError(-1, { title: "Something went wrong on this page", detail: String(reason) });
+}
+
 /** Whether a part of the API is not there on this server. */
 export function isMissing(error: unknown): boolean {
   return error instanceof CallError && (error.status === 404 || error.status === 405);
@@ -127,7 +133,7 @@ export function useAnswer<T>(
         if (everyMs !== undefined && !done.current?.(data)) later(everyMs);
       } catch (error) {
         if (stop.signal.aborted) return;
-        const refusal = error instanceof CallError ? error : new CallError(0, { detail: String(error) });
+        const refusal = callErrorOf(error);
         setState((last) => ({ ...(last.path === path && last), path, error: refusal }));
         if (refusal.status === 0 || (everyMs !== undefined && refusal.status >= 500))
           later(Math.max(2000, everyMs ?? 0));
@@ -172,6 +178,68 @@ export function useEvents<T>(
   }, [path, event]);
 }
 
+/** What a path answers, kept up to date by its events, and read once more when it has ended. */
+export function useFollowed<T extends { status: string }>(
+  path: string,
+  event: string,
+  hasEnded: (status: T["status"]) => boolean,
+): Loaded<T> {
+  const { data, error, reload } = useAnswer<T>(path);
+  const [last, setLast] = useState<{ since: T | undefined; state: T }>();
+  useEvents<T>(
+    data && !hasEnded(data.status) ? `${path}/events` : undefined,
+    event,
+    (state) => {
+      setLast({ since: data, state });
+      // Events lack what only a reading has.
+      if (hasEnded(state.status)) reload();
+    },
+    ({ status }) => hasEnded(status),
+  );
+  // A later reading is newer than the events before it.
+  return { data: last && last.since === data ? last.state : data, error, reload };
+}
+
+interface Pages<P, T> extends Loaded<P> {
+  /** Of all pages that were asked for, each once. */
+  items: T[];
+  /** Asks for the page behind those; undefined where there is none. */
+  more: (() => void) | undefined;
+  isLoadingMore: boolean;
+  moreError: CallError | undefined;
+}
+
+/**
+ * A list that comes in pages: the first is asked for as `useAnswer` does, the others once.
+ * @param pathOfPage must change with what is listed, and only with that
+ */
+export function usePages<P extends { next_cursor: string | null }, T>(
+  pathOfPage: (cursor?: string) => string,
+  itemsOf: (page: P) => readonly T[],
+  keyOf: (item: T) => string | number,
+  { everyMs }: { everyMs?: number } = {},
+): Pages<P, T> {
+  const path = pathOfPage();
+  const first = useAnswer<P>(path, everyMs === undefined ? {} : { everyMs });
+  const [later, setLater] = useState<{ path: string; pages: P[] }>({ path, pages: [] });
+  const pages = [...(first.data ? [first.data] : []), ...(later.path === path ? later.pages : [])];
+  const cursor = pages.at(-1)?.next_cursor;
+  const load = useAction(async () => {
+    const page = await call<P>(pathOfPage(cursor!));
+    setLater((last) => ({ path, pages: [...(last.path === path ? last.pages : []), page] }));
+  });
+  const items = new Map<string | number, T>();
+  // What moved on meanwhile may be on two pages: the first one is the newest.
+  for (const item of pages.flatMap(itemsOf)) if (!items.has(keyOf(item))) items.set(keyOf(item), item);
+  return {
+    ...first,
+    items: [...items.values()],
+    more: cursor ? () => load.run() : undefined,
+    isLoadingMore: load.isBusy,
+    moreError: load.error,
+  };
+}
+
 /** Something that a button does: whether it is under way, and why it failed. */
 export function useAction<A extends unknown[]>(
   act: (...args: A) => Promise<void>,
@@ -185,9 +253,7 @@ export function useAction<A extends unknown[]>(
     setError(undefined);
     latest
       .current(...args)
-      .catch((reason: unknown) =>
-        setError(reason instanceof CallError ? reason : new CallError(-1, { detail: String(reason) })),
-      )
+      .catch((reason: unknown) => setError(callErrorOf(reason)))
       .finally(() => setBusy(false));
   }, []);
   const clear = useCallback(() => setError(undefined), []);

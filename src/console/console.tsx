@@ -1,7 +1,7 @@
 /** The console: the frame of its pages, and which of them is shown. */
 import { render, type ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { whenUnauthorized, useAnswer, CallError } from "./api.ts";
+import { callErrorOf, useAnswer, whenUnauthorized, type CallError } from "./api.ts";
 import type { Model, Session } from "./answers.ts";
 import { parseRoute, routeTo, type Route } from "./route.ts";
 import { readSession, SessionContext, signOut } from "./session.ts";
@@ -33,7 +33,7 @@ function Console() {
         setError(undefined);
         setSession(read);
       },
-      (reason: unknown) => setError(reason instanceof CallError ? reason : new CallError(0, {})),
+      (reason: unknown) => setError(callErrorOf(reason)),
     );
   };
   useEffect(() => {

@@ -15,9 +15,15 @@ export function findingsOf(result: Prediction["result"]): Found[] {
   return (list as Finding[]).map((finding, index) => ({ ...finding, index }));
 }
 
-/** Those of one picture of the request; a response to one picture doesn't say which it is. */
-export function findingsOfPicture(findings: readonly Found[], picture: number): Found[] {
-  return findings.filter(({ Info }) => (/^\d+$/.test(Info ?? "") ? Number(Info) : 0) === picture);
+/** Which picture of the request it is of, from 0; a response to one picture doesn't say. */
+export function pictureOf({ Info = "" }: Found): number | undefined {
+  return /^\d+$/.test(Info) ? Number(Info) : undefined;
+}
+
+/** What else is said of it; undefined where that is nothing. */
+export function noteOf(finding: Found): string | undefined {
+  const picture = pictureOf(finding);
+  return picture === undefined ? finding.Info || undefined : `number ${picture + 1} of the request`;
 }
 
 export function hasBox(finding: Found): finding is BoxedFinding {

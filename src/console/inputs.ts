@@ -1,5 +1,6 @@
 /** What a model can be given, by what its description says, and an example of it. */
-import type { InputOfModel, Model, TensorOfModel } from "./answers.ts";
+import type { TensorDescription } from "../core/description.ts";
+import type { InputOfModel, Model } from "./answers.ts";
 
 /** `files`: pictures, sounds, other bytes; `tensors`: the Open Inference Protocol's JSON; `request`: a whole dictionary. */
 export type InputForm = "files" | "text" | "tensors" | "request";
@@ -61,7 +62,7 @@ function datatypeOf(type: string): string {
 const MAX_EXAMPLE = 4096;
 
 /** A request of one sample with zeros (or empty texts), as the model's tensors are. */
-export function exampleOfTensors(tensors: readonly TensorOfModel[]): string {
+export function exampleOfTensors(tensors: readonly TensorDescription[]): string {
   const entries = tensors.map(({ name, type, shape }) => {
     const sizes = shape.map((size) => (typeof size === "number" && size > 0 ? size : 1));
     const count = sizes.reduce((product, size) => product * size, 1);
@@ -70,4 +71,17 @@ export function exampleOfTensors(tensors: readonly TensorOfModel[]): string {
     return `    ${JSON.stringify({ name, datatype: datatypeOf(type), shape: sizes, data })}`;
   });
   return `{\n  "inputs": [\n${entries.join(",\n")}\n  ]\n}`;
+}
+
+/** Empty text is an empty object; undefined where it is none. */
+export function parseObject(text: string): Record<string, unknown> | undefined {
+  if (text.trim() === "") return {};
+  try {
+    const value = JSON.parse(text) as unknown;
+    return typeof value === "object" && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : undefined;
+  } catch {
+    return undefined;
+  }
 }

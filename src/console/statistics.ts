@@ -1,5 +1,6 @@
 /** What a model did in the last minutes, as a line that can be drawn. */
-import type { Model, StatisticsPoint } from "./answers.ts";
+import type { Model } from "./answers.ts";
+import type { StatisticsPoint } from "../core/modelStatus.ts";
 
 const MINUTES = 15;
 

@@ -15,14 +15,20 @@ export interface ModelStatus {
   /** Of the last 15 minutes; intervals in which nothing ended are left out. */
   statistics: {
     interval_seconds: number;
-    points: {
-      at: string;
-      succeeded: number;
-      failed: number;
-      p50_ms: number | null;
-      p95_ms: number | null;
-    }[];
+    points: StatisticsPoint[];
   };
+}
+
+/** One interval, all workers together. */
+export interface StatisticsPoint {
+  /** When it began, ISO 8601. */
+  at: string;
+  succeeded: number;
+  failed: number;
+  /** Time in an engine of those that succeeded. */
+  p50_ms: number | null;
+  p95_ms: number | null;
+  mean_batch_size: number | null;
 }
 
 /** How many webhook deliveries there are; `failed` ones are tried no more. */

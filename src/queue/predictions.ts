@@ -13,6 +13,7 @@ import { createNotifier, openCompletionEvents, type Watch } from "./completionEv
 import { Deliveries } from "./deliveries.ts";
 import { confirmSame } from "./idempotency.ts";
 import { createInputStore, type InputStore } from "./inputs.ts";
+import type { StatisticsPoint } from "../core/modelStatus.ts";
 import type { Prediction, Status } from "../core/prediction.ts";
 import { listEntries, type Listed, type ListOptions } from "./list.ts";
 import { createNames, type Names } from "./names.ts";
@@ -21,7 +22,7 @@ import { modelOf, queueOf, type PredictionStore } from "./predictionStore.ts";
 import * as reading from "./read.ts";
 import { readForRetry, type Retry } from "./retry.ts";
 import { defineScripts } from "./scripts.ts";
-import { readStatistics, type StatisticsPoint } from "./statistics.ts";
+import { readStatistics } from "./statistics.ts";
 import { predictionExists, reserveSlots, submitPredictions, type Slots, type Submission } from "./submit.ts";
 import { createThumbnailStore, type ThumbnailStore } from "./thumbnails.ts";
 import { waitForPrediction } from "./wait.ts";

@@ -4,6 +4,7 @@
  */
 import type { Redis } from "ioredis";
 import { execAll } from "../redis/connections.ts";
+import type { StatisticsPoint } from "../core/modelStatus.ts";
 import type { Names } from "./names.ts";
 
 export const STATISTICS_INTERVAL_MS = 10_000;
@@ -26,16 +27,6 @@ export interface WorkerPoint {
   batches: number;
   /** Of those that succeeded. */
   run_ms: Histogram;
-}
-
-/** One interval of a model, all workers together. */
-export interface StatisticsPoint {
-  at: string;
-  succeeded: number;
-  failed: number;
-  p50_ms: number | null;
-  p95_ms: number | null;
-  mean_batch_size: number | null;
 }
 
 /** What one worker counts of one model. */

@@ -1,41 +1,28 @@
 /** One bulk run: how far it is, what failed, what was found, where its time went. */
 import { useState } from "preact/hooks";
-import { call, isMissing, pathOf, SERVER, useAction, useAnswer, useEvents } from "../api.ts";
+import { call, isMissing, pathOf, SERVER, useAction, useAnswer, useFollowed } from "../api.ts";
 import type { BulkRun } from "../../core/bulkRun.ts";
 import type { BulkSummary } from "../../core/bulkSummary.ts";
 import { hasEnded } from "../../core/bulkRun.ts";
-import { formatAgo, formatCount, formatRate, formatTime, plural } from "../format.ts";
+import { formatCount, formatRate, plural } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { useSession } from "../session.ts";
 import { Figure } from "../parts/charts.tsx";
 import { Failures, RunCharts } from "../parts/runCharts.tsx";
 import { Gallery } from "../parts/gallery.tsx";
 import { Progress, timeOf } from "../parts/runTable.tsx";
-import { ConfirmButton, ErrorDetail, ErrorNote, Loading, StatusMark } from "../parts/states.tsx";
+import { Ago, ConfirmButton, ErrorDetail, ErrorNote, Loading, StatusMark } from "../parts/states.tsx";
 
 export function BulkRunPage({ id, query }: { id: string; query: URLSearchParams }) {
   const path = pathOf(["bulk", id]);
-  const { data, error, reload } = useAnswer<BulkRun>(path);
-  const [followed, setFollowed] = useState<BulkRun>();
-  const isFollowed = data !== undefined && !hasEnded(data.status);
-  useEvents<BulkRun>(
-    isFollowed ? `${path}/events` : undefined,
-    "progress",
-    (next) => {
-      setFollowed(next);
-      if (hasEnded(next.status)) reload();
-    },
-    ({ status }) => hasEnded(status),
+  const { data: run, error, reload } = useFollowed<BulkRun>(path, "progress", hasEnded);
+  // It is asked for once more when the run has ended, as `everyMs` changes.
+  const summary = useAnswer<BulkSummary>(
+    run && `${path}/summary`,
+    run && hasEnded(run.status) ? {} : { everyMs: 3000 },
   );
-  const run = isFollowed ? (followed ?? data) : data;
-  const ended = run !== undefined && hasEnded(run.status);
-  // Asked for once more when it has ended.
-  const summaryPath = run && pathOf(["bulk", id, "summary"], ended ? { of: run.status } : {});
-  const summary = useAnswer<BulkSummary>(summaryPath, ended ? {} : { everyMs: 3000 });
-  const [lastSummary, setLastSummary] = useState<BulkSummary>();
-  if (summary.data && summary.data !== lastSummary) setLastSummary(summary.data);
   if (!run) return error ? <ErrorNote error={error} onRetry={reload} /> : <Loading what="the run" />;
-  const shown = summary.data ?? lastSummary;
+  const shown = summary.data;
   return (
     <>
       <div class="page-head">
@@ -48,10 +35,7 @@ export function BulkRunPage({ id, query }: { id: string; query: URLSearchParams 
       </div>
       <p class="quiet">
         <code>{run.id}</code> · <a href={routeTo(["models", run.model])}>{run.model}</a> · {run.priority}{" "}
-        priority ·{" "}
-        <time dateTime={run.created_at} title={formatTime(run.created_at)}>
-          {formatAgo(run.created_at)}
-        </time>
+        priority · <Ago at={run.created_at} />
         {shown?.configuration.from_command_line && " · from the command line"}
       </p>
       {run.error && <ErrorDetail error={run.error} />}

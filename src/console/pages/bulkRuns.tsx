@@ -1,17 +1,26 @@
 /** All bulk runs, and a form that starts one. */
 import { useState } from "preact/hooks";
-import { call, useAction, useAnswer } from "../api.ts";
+import { call, pathOf, useAction, useAnswer } from "../api.ts";
 import type { BulkRun } from "../../core/bulkRun.ts";
-import type { Model, NewBulkRun } from "../answers.ts";
+import type { Model } from "../answers.ts";
 import { PRIORITIES, type Priority } from "../../core/prediction.ts";
+import { parseObject } from "../inputs.ts";
 import { routeTo } from "../route.ts";
 import { useSession } from "../session.ts";
+import { InputField, KeysField, Select } from "../parts/fields.tsx";
 import { RunTable } from "../parts/runTable.tsx";
-import { ErrorNote, Loading, Message } from "../parts/states.tsx";
+import { ErrorNote, Loading, Message, MoreButton } from "../parts/states.tsx";
+
+const PAGE_SIZE = 100;
+/** What the API gives at a time. */
+const MAX_LISTED = 1000;
+const PRIORITY_NAMES = (Object.keys(PRIORITIES) as Priority[]).toReversed();
 
 export function BulkRunsPage({ query }: { query: URLSearchParams }) {
   const { read_only: isReadOnly } = useSession();
-  const { data, error, reload } = useAnswer<{ runs: BulkRun[] }>("v1/bulk", { everyMs: 2000 });
+  const [limit, setLimit] = useState(PAGE_SIZE);
+  const path = pathOf(["bulk"], { limit });
+  const { data, error, reload } = useAnswer<{ runs: BulkRun[] }>(path, { everyMs: 2000 });
   const isNew = query.has("new");
   return (
     <>
@@ -35,6 +44,9 @@ export function BulkRunsPage({ query }: { query: URLSearchParams }) {
         </Message>
       )}
       {data && data.runs.length > 0 && <RunTable runs={data.runs} />}
+      {data && data.runs.length === limit && limit < MAX_LISTED && (
+        <MoreButton label="Older ones" more={() => setLimit(MAX_LISTED)} />
+      )}
     </>
   );
 }
@@ -42,27 +54,30 @@ export function BulkRunsPage({ query }: { query: URLSearchParams }) {
 function NewRunForm() {
   const { bulk_roots: roots } = useSession();
   const models = useAnswer<{ models: Model[] }>("v1/models").data?.models ?? [];
-  const [model, setModel] = useState("");
+  const [model, setModel] = useState<string>();
   const [root, setRoot] = useState(roots[0] ?? "");
   const [folder, setFolder] = useState("");
   const [glob, setGlob] = useState("");
   const [threshold, setThreshold] = useState("");
   const [more, setMore] = useState("");
   const [priority, setPriority] = useState<Priority>("low");
+  const name = model ?? models[0]?.name;
+  const keys = parseObject(more);
   const start = useAction(async () => {
-    const name = model === "" ? models[0]!.name : model;
-    const request = requestOf(threshold, more);
-    const spec: NewBulkRun = {
-      model: name,
-      folder: [root, folder]
-        .map((part) => part.replaceAll(/^\/+|\/+$/g, ""))
-        .filter(Boolean)
-        .join("/"),
-      ...(glob.trim() !== "" && { glob: glob.trim() }),
-      ...(Object.keys(request).length > 0 && { request }),
-      priority,
-    };
-    const run = await call<BulkRun>("v1/bulk", { method: "POST", body: spec });
+    const request = { ...(threshold !== "" && { C_threshold: Number(threshold) }), ...keys };
+    const run = await call<BulkRun>("v1/bulk", {
+      method: "POST",
+      body: {
+        model: name,
+        folder: [root, folder]
+          .map((part) => part.replaceAll(/^\/+|\/+$/g, ""))
+          .filter(Boolean)
+          .join("/"),
+        ...(glob.trim() !== "" && { glob: glob.trim() }),
+        ...(Object.keys(request).length > 0 && { request }),
+        priority,
+      },
+    });
     location.hash = routeTo(["bulk", run.id]);
   });
   if (roots.length === 0) {
@@ -77,106 +92,63 @@ function NewRunForm() {
   }
   return (
     <form
-      class="card new-run"
+      class="card"
       onSubmit={(event) => {
         event.preventDefault();
         start.run();
       }}
     >
       <div class="fields">
-        <label class="field">
-          <span>Model</span>
-          <select
-            value={model === "" ? models[0]?.name : model}
-            onChange={(event) => setModel(event.currentTarget.value)}
-          >
-            {models.map(({ name }) => (
-              <option key={name} value={name}>
-                {name}
-              </option>
-            ))}
-          </select>
-        </label>
-        <label class="field">
-          <span>Root</span>
-          <select value={root} onChange={(event) => setRoot(event.currentTarget.value)}>
-            {roots.map((name) => (
-              <option key={name} value={name}>
-                {name}
-              </option>
-            ))}
-          </select>
-        </label>
-        <label class="field">
-          <span>Folder below it</span>
-          <input
-            type="text"
-            placeholder="all of it"
-            value={folder}
-            onInput={(event) => setFolder(event.currentTarget.value)}
-          />
-        </label>
-        <label class="field">
-          <span>Files</span>
-          <input
-            type="text"
-            placeholder="whatever is a picture, or *.jpg"
-            value={glob}
-            onInput={(event) => setGlob(event.currentTarget.value)}
-          />
-        </label>
-        <label class="field">
-          <span>Threshold</span>
-          <input
-            type="number"
-            min="0"
-            max="1"
-            step="any"
-            placeholder="the model's own"
-            value={threshold}
-            onInput={(event) => setThreshold(event.currentTarget.value)}
-          />
-        </label>
-        <label class="field">
-          <span>Priority</span>
-          <select value={priority} onChange={(event) => setPriority(event.currentTarget.value as Priority)}>
-            {Object.keys(PRIORITIES)
-              .toReversed()
-              .map((name) => (
-                <option key={name} value={name}>
-                  {name}
-                </option>
-              ))}
-          </select>
-        </label>
+        <Select
+          isField
+          label="Model"
+          value={name}
+          options={models.map((each) => each.name)}
+          onChoose={setModel}
+        />
+        <Select isField label="Root" value={root} options={roots} onChoose={setRoot} />
+        <InputField
+          label="Folder below it"
+          type="text"
+          placeholder="all of it"
+          value={folder}
+          onValue={setFolder}
+        />
+        <InputField
+          label="Files"
+          type="text"
+          placeholder="whatever is a picture, or *.jpg"
+          value={glob}
+          onValue={setGlob}
+        />
+        <InputField
+          label="Threshold"
+          type="number"
+          min="0"
+          max="1"
+          step="any"
+          placeholder="the model's own"
+          value={threshold}
+          onValue={setThreshold}
+        />
+        <Select isField label="Priority" value={priority} options={PRIORITY_NAMES} onChoose={setPriority} />
       </div>
-      <details>
-        <summary>Further keys of the request</summary>
-        <label class="field">
-          <span>As JSON</span>
-          <textarea
-            class="code"
-            rows={3}
-            spellcheck={false}
-            value={more}
-            onInput={(event) => setMore(event.currentTarget.value)}
-          />
-        </label>
-      </details>
+      <KeysField value={more} onValue={setMore} />
       {start.error && <ErrorNote error={start.error} />}
-      <div class="row actions">
-        <button class="main" type="submit" disabled={start.isBusy || models.length === 0}>
+      <div class="row">
+        <button
+          class="main"
+          type="submit"
+          disabled={start.isBusy || name === undefined || keys === undefined}
+        >
           {start.isBusy ? "Starting …" : "Start"}
         </button>
+        {keys === undefined && (
+          <span class="outcome" role="status">
+            The further keys are no JSON object yet.
+          </span>
+        )}
       </div>
     </form>
   );
-}
-
-/** @throws SyntaxError where the further keys are no JSON */
-function requestOf(threshold: string, more: string): Record<string, unknown> {
-  return {
-    ...(threshold !== "" && { C_threshold: Number(threshold) }),
-    ...(more.trim() !== "" && (JSON.parse(more) as Record<string, unknown>)),
-  };
 }

@@ -5,6 +5,7 @@ import type { BulkRun } from "../../core/bulkRun.ts";
 import type { Model, PredictionEntries } from "../answers.ts";
 import { takesPictures } from "../inputs.ts";
 import { routeTo } from "../route.ts";
+import { Select } from "../parts/fields.tsx";
 import { Playground } from "../parts/playground.tsx";
 import { PredictionTable } from "../parts/predictionTable.tsx";
 import { RunTable } from "../parts/runTable.tsx";
@@ -33,16 +34,12 @@ export function HomePage() {
     <>
       <div class="page-head">
         <h1>{takesPictures(model) ? "Drop a picture, see what is in it" : "Try a model"}</h1>
-        <label class="choice">
-          <span>Model</span>
-          <select value={model.name} onChange={(event) => setChosen(event.currentTarget.value)}>
-            {models.map(({ name, ready }) => (
-              <option key={name} value={name}>
-                {ready ? name : `${name} (not ready)`}
-              </option>
-            ))}
-          </select>
-        </label>
+        <Select
+          label="Model"
+          value={model.name}
+          options={models.map(({ name, ready }) => [name, ready ? name : `${name} (not ready)`] as const)}
+          onChoose={setChosen}
+        />
       </div>
       {stateOf(model) !== "ready" && <ModelState model={model} />}
       <Playground key={model.name} model={model} isStart />

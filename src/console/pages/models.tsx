@@ -1,6 +1,7 @@
 /** All models: state, queue, rate, batch size and latency of the last minutes. */
 import { useAnswer } from "../api.ts";
-import type { Engine, Model, StatisticsPoint } from "../answers.ts";
+import type { Model } from "../answers.ts";
+import type { StatisticsPoint } from "../../core/modelStatus.ts";
 import { formatCount, formatDuration, formatRate, plural } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { fillStatistics } from "../statistics.ts";
@@ -48,7 +49,7 @@ function ModelCard({ model, onLoad }: { model: Model; onLoad: () => void }) {
 }
 
 /** `2 engines on cpu`, or what is wrong with them. */
-export function describeEngines(engines: readonly Engine[]): string {
+export function describeEngines(engines: Model["engines"]): string {
   if (engines.length === 0) return "no engine";
   const devices = [...new Set(engines.map(({ device }) => device))].join(", ");
   const ready = engines.filter(({ state }) => state === "ready").length;
@@ -61,7 +62,6 @@ export function ModelFigures({ model }: { model: Model }) {
   const points = fillStatistics(statistics, Date.now());
   const last = points.findLast((point) => point.succeeded + point.failed > 0);
   const failed = points.reduce((sum, point) => sum + point.failed, 0);
-  const most = batch.in_use ?? Math.min(batch.max_batch_size, batch.batch_limit ?? Infinity);
   return (
     <>
       <div class="figures">
@@ -71,7 +71,8 @@ export function ModelFigures({ model }: { model: Model }) {
           {queue.oldest_wait_seconds ? formatDuration(queue.oldest_wait_seconds * 1000) : "–"}
         </Figure>
         <Figure name="batch size">
-          {last?.mean_batch_size?.toFixed(1) ?? "–"} <span class="quiet">of {most}</span>
+          {last?.mean_batch_size?.toFixed(1) ?? "–"}{" "}
+          <span class="quiet">of {batch.in_use ?? batch.max_batch_size}</span>
         </Figure>
         <Figure name="failed, 15 min">
           <span class={failed > 0 ? "is-bad-text" : ""}>{formatCount(failed)}</span>

@@ -1,34 +1,21 @@
 /** One prediction: its picture, timeline, attempts, answer or error, and its webhook deliveries. */
-import { useState } from "preact/hooks";
-import { call, pathOf, resolveLink, useAction, useAnswer, useEvents } from "../api.ts";
+import { call, pathOf, resolveLink, useAction, useAnswer, useFollowed } from "../api.ts";
 import type { Delivery } from "../answers.ts";
 import type { Prediction } from "../../core/prediction.ts";
 import { isFinal } from "../../core/prediction.ts";
-import { formatAgo, formatTime } from "../format.ts";
+import { plural } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { picturesOfPrediction, rememberPictures } from "../sentPictures.ts";
 import { useSession } from "../session.ts";
 import { DeliveryList } from "../parts/deliveries.tsx";
 import { PredictionResult } from "../parts/result.tsx";
-import { ErrorNote, Loading, StatusMark } from "../parts/states.tsx";
+import { Ago, ErrorNote, Loading, StatusMark } from "../parts/states.tsx";
 import { Timeline } from "../parts/timeline.tsx";
 
 export function PredictionPage({ model, id }: { model: string; id: string }) {
   const path = pathOf(["models", model, "predictions", id]);
-  const { data, error, reload } = useAnswer<Prediction>(path);
-  const [followed, setFollowed] = useState<Prediction>();
-  const isRunning = data !== undefined && !isFinal(data.status);
-  useEvents<Prediction>(
-    isRunning ? `${path}/events` : undefined,
-    "status",
-    (prediction) => {
-      setFollowed(prediction);
-      // Its thumbnail and stack come with a reading only.
-      if (isFinal(prediction.status)) reload();
-    },
-    ({ status }) => isFinal(status),
-  );
-  const prediction = isRunning ? (followed ?? data) : data;
+  // Its thumbnail and stack come with a reading only.
+  const { data: prediction, error, reload } = useFollowed<Prediction>(path, "status", isFinal);
   if (!prediction)
     return error ? <ErrorNote error={error} onRetry={reload} /> : <Loading what="the prediction" />;
   return (
@@ -41,11 +28,8 @@ export function PredictionPage({ model, id }: { model: string; id: string }) {
         <Actions prediction={prediction} onChange={reload} />
       </div>
       <p class="quiet">
-        <a href={routeTo(["models", model])}>{model}</a> · accepted{" "}
-        <time dateTime={prediction.created_at} title={formatTime(prediction.created_at)}>
-          {formatAgo(prediction.created_at)}
-        </time>{" "}
-        · {attemptsOf(prediction)}
+        <a href={routeTo(["models", model])}>{model}</a> · accepted <Ago at={prediction.created_at} /> ·{" "}
+        {attemptsOf(prediction)}
       </p>
       <Timeline prediction={prediction} />
       <PredictionResult prediction={prediction} pictures={picturesFor(prediction)} />
@@ -62,7 +46,7 @@ export function PredictionPage({ model, id }: { model: string; id: string }) {
 
 function attemptsOf({ attempts, status }: Prediction): string {
   if (attempts === 0) return status === "queued" ? "not started yet" : "never started";
-  return attempts === 1 ? "1 attempt" : `${attempts} attempts`;
+  return plural(attempts, "attempt");
 }
 
 function picturesFor({ id, links }: Prediction) {

@@ -1,82 +1,53 @@
 /** All predictions as they come and end, by model and status. */
-import { useEffect, useState } from "preact/hooks";
-import { call, pathOf, useAction, useAnswer } from "../api.ts";
+import { pathOf, useAnswer, usePages } from "../api.ts";
 import type { Model, PredictionEntries } from "../answers.ts";
 import type { PredictionEntry } from "../../core/prediction.ts";
 import { STATUSES } from "../../core/prediction.ts";
 import { routeTo } from "../route.ts";
+import { Select } from "../parts/fields.tsx";
 import { PredictionTable } from "../parts/predictionTable.tsx";
-import { ErrorNote, Loading, Message } from "../parts/states.tsx";
+import { ErrorNote, Loading, Message, MoreButton } from "../parts/states.tsx";
 
 const PAGE_SIZE = 50;
 
 export function PredictionsPage({ query }: { query: URLSearchParams }) {
   const model = query.get("model") ?? "";
   const status = query.get("status") ?? "";
-  const path = pathOf(["predictions"], { model, status, limit: PAGE_SIZE });
-  const { data, error, reload } = useAnswer<PredictionEntries>(path, { everyMs: 2000 });
+  const pages = usePages<PredictionEntries, PredictionEntry>(
+    (cursor) => pathOf(["predictions"], { model, status, limit: PAGE_SIZE, cursor }),
+    (page) => page.predictions,
+    (each) => `${each.model}/${each.id}`,
+    { everyMs: 2000 },
+  );
+  const { data, items: predictions, error, reload } = pages;
   const models = useAnswer<{ models: Model[] }>("v1/models").data?.models ?? [];
-  const [older, setOlder] = useState<PredictionEntries>();
-  useEffect(() => setOlder(undefined), [path]);
-  const more = useAction(async (cursor: string) => {
-    const page = await call<PredictionEntries>(
-      pathOf(["predictions"], { model, status, limit: PAGE_SIZE, cursor }),
-    );
-    setOlder((last) => ({ ...page, predictions: [...(last?.predictions ?? []), ...page.predictions] }));
-  });
   const choose = (key: string, value: string) => {
     location.hash = routeTo(["predictions"], { model, status, [key]: value });
   };
-  const predictions = withoutRepeats([...(data?.predictions ?? []), ...(older?.predictions ?? [])]);
-  const cursor = older ? older.next_cursor : data?.next_cursor;
   return (
     <>
       <div class="page-head">
         <h1>Predictions</h1>
-        <label class="choice">
-          <span>Model</span>
-          <select value={model} onChange={(event) => choose("model", event.currentTarget.value)}>
-            <option value="">all</option>
-            {models.map(({ name }) => (
-              <option key={name} value={name}>
-                {name}
-              </option>
-            ))}
-          </select>
-        </label>
-        <label class="choice">
-          <span>Status</span>
-          <select value={status} onChange={(event) => choose("status", event.currentTarget.value)}>
-            <option value="">all</option>
-            {STATUSES.map((each) => (
-              <option key={each} value={each}>
-                {each}
-              </option>
-            ))}
-          </select>
-        </label>
+        <Select
+          label="Model"
+          value={model}
+          options={[["", "all"], ...models.map(({ name }) => name)]}
+          onChoose={(name) => choose("model", name)}
+        />
+        <Select
+          label="Status"
+          value={status}
+          options={[["", "all"], ...STATUSES]}
+          onChoose={(each) => choose("status", each)}
+        />
         {error && data && <span class="badge is-bad">not up to date: {error.title}</span>}
       </div>
       {!data && (error ? <ErrorNote error={error} onRetry={reload} /> : <Loading what="the predictions" />)}
       {data && predictions.length === 0 && <NoPredictions isFiltered={model !== "" || status !== ""} />}
       {predictions.length > 0 && <PredictionTable predictions={predictions} />}
-      {more.error && <ErrorNote error={more.error} />}
-      {cursor && (
-        <p class="row centred">
-          <button type="button" disabled={more.isBusy} onClick={() => more.run(cursor)}>
-            {more.isBusy ? "Loading …" : "Older ones"}
-          </button>
-        </p>
-      )}
+      <MoreButton label="Older ones" {...pages} />
     </>
   );
-}
-
-/** One that ended meanwhile may be on two pages. */
-function withoutRepeats(predictions: readonly PredictionEntry[]): PredictionEntry[] {
-  return [
-    ...new Map(predictions.toReversed().map((each) => [`${each.model}/${each.id}`, each])).values(),
-  ].toReversed();
 }
 
 function NoPredictions({ isFiltered }: { isFiltered: boolean }) {

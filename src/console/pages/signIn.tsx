@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { useAction } from "../api.ts";
 import { signIn } from "../session.ts";
+import { InputField } from "../parts/fields.tsx";
 import { ErrorNote } from "../parts/states.tsx";
 
 export function SignInPage({ onSignedIn }: { onSignedIn: () => void }) {
@@ -24,18 +25,16 @@ export function SignInPage({ onSignedIn }: { onSignedIn: () => void }) {
       </p>
       {/* Password managers want both. */}
       <input type="text" name="username" autocomplete="username" value="infermill" hidden readOnly />
-      <label class="field">
-        <span>API key</span>
-        <input
-          type="password"
-          name="password"
-          autocomplete="current-password"
-          required
-          autofocus
-          value={key}
-          onInput={(event) => setKey(event.currentTarget.value)}
-        />
-      </label>
+      <InputField
+        label="API key"
+        type="password"
+        name="password"
+        autocomplete="current-password"
+        required
+        autofocus
+        value={key}
+        onValue={setKey}
+      />
       {submission.error && <ErrorNote error={submission.error} />}
       <button class="main" type="submit" disabled={submission.isBusy || key.trim() === ""}>
         Sign in

@@ -5,11 +5,13 @@ import type { Deliveries } from "../answers.ts";
 import { formatTime } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { DeliveryList } from "../parts/deliveries.tsx";
-import { ErrorNote, Loading, Message, Tabs } from "../parts/states.tsx";
+import { ErrorNote, Loading, Message, MoreButton, Tabs } from "../parts/states.tsx";
 
 const STATUSES = ["failed", "pending", "delivered", "skipped"] as const;
 type DeliveryStatus = (typeof STATUSES)[number];
 const PAGE_SIZE = 50;
+/** What the API gives at a time. */
+const MAX_LISTED = 1000;
 
 const EMPTY: Record<DeliveryStatus, string> = {
   failed: "No dead delivery",
@@ -53,12 +55,8 @@ export function WebhooksPage({ query }: { query: URLSearchParams }) {
         </Message>
       )}
       {data && <DeliveryList deliveries={data.deliveries} onReplayed={reload} />}
-      {data && data.deliveries.length === limit && (
-        <p class="row centred">
-          <button type="button" onClick={() => setLimit(Math.min(1000, limit + PAGE_SIZE))}>
-            Older ones
-          </button>
-        </p>
+      {data && data.next_cursor !== null && limit < MAX_LISTED && (
+        <MoreButton label="Older ones" more={() => setLimit(Math.min(MAX_LISTED, limit + PAGE_SIZE))} />
       )}
     </>
   );

@@ -1,10 +1,10 @@
 /** Webhook deliveries with the log of their attempts. */
 import { call, pathOf, useAction } from "../api.ts";
 import type { Delivery } from "../answers.ts";
-import { formatAgo, formatDuration, formatTime, plural } from "../format.ts";
+import { formatDuration, formatTime, plural } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { useSession } from "../session.ts";
-import { ErrorNote, StatusMark } from "./states.tsx";
+import { Ago, ErrorNote, StatusMark } from "./states.tsx";
 
 export function DeliveryList(props: { deliveries: readonly Delivery[]; onReplayed: () => void }) {
   return (
@@ -45,9 +45,7 @@ function DeliveryItem({ delivery, onReplayed }: { delivery: Delivery; onReplayed
           </>
         )}
         {" · "}
-        <time dateTime={created_at} title={formatTime(created_at)}>
-          {formatAgo(created_at)}
-        </time>
+        <Ago at={created_at} />
         {next_attempt_at && ` · tried again ${formatTime(next_attempt_at)}`}
       </p>
       {error && <p class="row-error">{error}</p>}

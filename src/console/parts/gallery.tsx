@@ -1,18 +1,23 @@
 /** The entries of a bulk run as pictures with what was found drawn over, by label, score and status. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import { call, isMissing, pathOf, resolveLink, useAction, useAnswer } from "../api.ts";
-import type { BulkEntryResult as BulkEntry, BulkEntryPage, BulkSummary } from "../../core/bulkSummary.ts";
+import { isMissing, pathOf, resolveLink, useAnswer, usePages } from "../api.ts";
+import type {
+  BulkEntryResult as BulkEntry,
+  BulkEntryPage,
+  BulkSummary,
+  EntrySort,
+} from "../../core/bulkSummary.ts";
 import type { BulkRun } from "../../core/bulkRun.ts";
 import { hasEnded } from "../../core/bulkRun.ts";
-import { labelColour } from "../../annotate/labelColour.ts";
 import { countLabels, findingsOf } from "../findings.ts";
 import { formatDuration } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { partsOfTimings, PartsBar } from "./charts.tsx";
+import { Select } from "./fields.tsx";
 import { AnnotatedPicture } from "./picture.tsx";
-import { RawJson } from "./result.tsx";
+import { RawJson, Swatch } from "./result.tsx";
 import { nameOf } from "./runCharts.tsx";
-import { ErrorDetail, ErrorNote, Loading, Message, StatusMark } from "./states.tsx";
+import { ErrorDetail, ErrorNote, Loading, Message, MoreButton, StatusMark } from "./states.tsx";
 
 const PAGE_SIZE = 24;
 const SORTS = [
@@ -20,7 +25,7 @@ const SORTS = [
   ["-score", "most sure first"],
   ["score", "least sure first"],
   ["-duration", "slowest first"],
-] as const;
+] as const satisfies readonly [EntrySort, string][];
 
 /** What is in the address: which entries, in what order, and which one is open. */
 interface Choice {
@@ -48,35 +53,18 @@ export function Gallery(props: { run: BulkRun; labels: BulkSummary["labels"]; qu
   const { run, labels, query } = props;
   const choice = choiceOf(query);
   const { entry: opened, ...filter } = choice;
-  const listed = { ...filter, limit: PAGE_SIZE };
-  const path = pathOf(["bulk", run.id, "entries"], listed);
-  const { data, error, reload } = useAnswer<BulkEntryPage>(
-    path,
+  const pages = usePages<BulkEntryPage, BulkEntry>(
+    (cursor) => pathOf(["bulk", run.id, "entries"], { ...filter, limit: PAGE_SIZE, cursor }),
+    (page) => page.entries,
+    ({ index }) => index,
     hasEnded(run.status) ? {} : { everyMs: 3000 },
   );
-  const [more, setMore] = useState<BulkEntryPage>();
-  useEffect(() => setMore(undefined), [path]);
-  // Those that ended since it was asked last.
-  const wasRunning = useRef(!hasEnded(run.status));
-  useEffect(() => {
-    if (wasRunning.current && hasEnded(run.status)) reload();
-    wasRunning.current = !hasEnded(run.status);
-  }, [run.status]);
-  const loadMore = useAction(async (cursor: string) => {
-    const page = await call<BulkEntryPage>(pathOf(["bulk", run.id, "entries"], { ...listed, cursor }));
-    setMore((last) => ({ ...page, entries: [...(last?.entries ?? []), ...page.entries] }));
-  });
+  const { data, items: entries, error, reload } = pages;
   const change = (next: Partial<Choice>) => {
     location.hash = routeTo(["bulk", run.id], { ...choice, entry: "", ...next });
   };
   if (error && isMissing(error)) return null;
 
-  const entries = [
-    ...new Map(
-      [...(data?.entries ?? []), ...(more?.entries ?? [])].map((each) => [each.index, each]),
-    ).values(),
-  ];
-  const cursor = more ? more.next_cursor : data?.next_cursor;
   const isFiltered = Object.entries(filter).some(([key, value]) => key !== "sort" && value !== "");
   return (
     <section class="section">
@@ -101,14 +89,7 @@ export function Gallery(props: { run: BulkRun; labels: BulkSummary["labels"]; qu
           <Tile key={entry.index} entry={entry} onOpen={() => change({ entry: String(entry.index) })} />
         ))}
       </ul>
-      {loadMore.error && <ErrorNote error={loadMore.error} />}
-      {cursor && (
-        <p class="row centred">
-          <button type="button" disabled={loadMore.isBusy} onClick={() => loadMore.run(cursor)}>
-            {loadMore.isBusy ? "Loading …" : "More"}
-          </button>
-        </p>
-      )}
+      <MoreButton label="More" {...pages} />
       {opened !== "" && (
         <EntryDialog
           run={run}
@@ -139,27 +120,23 @@ function GalleryFilter(props: {
   const { choice, labels, onChange } = props;
   const isListed = choice.label === "" || labels.some(({ label }) => label === choice.label);
   return (
-    <div class="row filter-row">
-      <label class="choice">
-        <span>Status</span>
-        <select value={choice.status} onChange={(event) => onChange({ status: event.currentTarget.value })}>
-          <option value="">all</option>
-          <option value="succeeded">succeeded</option>
-          <option value="failed">failed</option>
-        </select>
-      </label>
-      <label class="choice">
-        <span>Label</span>
-        <select value={choice.label} onChange={(event) => onChange({ label: event.currentTarget.value })}>
-          <option value="">all</option>
-          {!isListed && <option value={choice.label}>{choice.label}</option>}
-          {labels.map(({ label, entries }) => (
-            <option key={label} value={label}>
-              {label} ({entries})
-            </option>
-          ))}
-        </select>
-      </label>
+    <div class="row">
+      <Select
+        label="Status"
+        value={choice.status}
+        options={[["", "all"], "succeeded", "failed"]}
+        onChoose={(status) => onChange({ status })}
+      />
+      <Select
+        label="Label"
+        value={choice.label}
+        options={[
+          ["", "all"],
+          ...(isListed ? [] : [choice.label]),
+          ...labels.map(({ label, entries }) => [label, `${label} (${entries})`] as const),
+        ]}
+        onChoose={(label) => onChange({ label })}
+      />
       <label class="choice">
         <span>Score from</span>
         <ScoreField value={choice.min_score} onChange={(min_score) => onChange({ min_score })} />
@@ -168,19 +145,12 @@ function GalleryFilter(props: {
         <span>to</span>
         <ScoreField value={choice.max_score} onChange={(max_score) => onChange({ max_score })} />
       </label>
-      <label class="choice">
-        <span>Order</span>
-        <select
-          value={choice.sort || "line"}
-          onChange={(event) => onChange({ sort: event.currentTarget.value })}
-        >
-          {SORTS.map(([sort, title]) => (
-            <option key={sort} value={sort}>
-              {title}
-            </option>
-          ))}
-        </select>
-      </label>
+      <Select
+        label="Order"
+        value={choice.sort || "line"}
+        options={SORTS}
+        onChoose={(sort) => onChange({ sort })}
+      />
     </div>
   );
 }
@@ -297,9 +267,7 @@ function EntryDialog(props: {
           <ul class="chips">
             {countLabels(findings).map(([label, count]) => (
               <li key={label} class="chip">
-                <svg class="swatch" viewBox="0 0 10 10" width="10" height="10" aria-hidden="true">
-                  <rect width="10" height="10" rx="2" fill={labelColour(label)} />
-                </svg>
+                <Swatch label={label} />
                 {label} <span class="count">{count}</span>
               </li>
             ))}

@@ -1,5 +1,5 @@
 /** A model to be tried: what goes in, settings, the answer, and the call that was made. */
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { call, pathOf, SERVER, useAction, useEvents } from "../api.ts";
 import type { InputOfModel, Model } from "../answers.ts";
 import type { Prediction } from "../../core/prediction.ts";
@@ -9,6 +9,7 @@ import {
   exampleOfTensors,
   fileInputsOf,
   inputFormsOf,
+  parseObject,
   takesPictures,
   type InputForm,
 } from "../inputs.ts";
@@ -16,6 +17,7 @@ import { isFinal } from "../../core/prediction.ts";
 import { routeTo } from "../route.ts";
 import { picturesOfPrediction, rememberPictures } from "../sentPictures.ts";
 import { useSession } from "../session.ts";
+import { KeysField } from "./fields.tsx";
 import { PredictionResult, type ShownPicture } from "./result.tsx";
 import { Snippets } from "./snippets.tsx";
 import { ErrorNote, StatusMark, Tabs } from "./states.tsx";
@@ -262,19 +264,6 @@ function linesOf(text: string): string[] {
     .filter((line) => line !== "");
 }
 
-/** Empty text is an empty object; undefined where it is none. */
-function parseObject(text: string): Record<string, unknown> | undefined {
-  if (text.trim() === "") return {};
-  try {
-    const value = JSON.parse(text) as unknown;
-    return typeof value === "object" && value !== null && !Array.isArray(value)
-      ? (value as Record<string, unknown>)
-      : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 function picturesOf(files: readonly Chosen[]): ShownPicture[] {
   return files
     .filter(({ file }) => file.type.startsWith("image/"))
@@ -313,14 +302,12 @@ function FileInputs(props: {
     }));
     if (chosen.length > 0) onChoose([...files.filter(({ field }) => field !== input.name), ...chosen]);
   };
-  const latest = useRef({ files, isDisabled });
-  latest.current = { files, isDisabled };
   const [isOver, setOver] = useState(false);
 
   useEffect(() => {
     const take = (given: readonly File[]) => {
-      if (latest.current.isDisabled) return;
-      const empty = inputs.find(({ name }) => !latest.current.files.some(({ field }) => field === name));
+      if (isDisabled) return;
+      const empty = inputs.find(({ name }) => !files.some(({ field }) => field === name));
       put(empty ?? inputs[0]!, given);
     };
     const paste = (event: ClipboardEvent) => {
@@ -505,20 +492,7 @@ function SettingFields(props: {
         </div>
       )}
       {(form === "files" || form === "text") && (
-        <details>
-          <summary>Further keys of the request</summary>
-          <label class="field">
-            <span>As JSON</span>
-            <textarea
-              class="code"
-              rows={3}
-              spellcheck={false}
-              placeholder='{"Fid": "42"}'
-              value={settings.more}
-              onInput={(event) => onChange({ ...settings, more: event.currentTarget.value })}
-            />
-          </label>
-        </details>
+        <KeysField value={settings.more} onValue={(more) => onChange({ ...settings, more })} />
       )}
     </div>
   );

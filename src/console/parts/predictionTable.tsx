@@ -1,13 +1,13 @@
 /** Predictions as rows, each with its small picture. */
 import { resolveLink } from "../api.ts";
 import type { PredictionEntry } from "../../core/prediction.ts";
-import { formatAgo, formatDuration, formatTime } from "../format.ts";
+import { formatDuration } from "../format.ts";
 import { routeTo } from "../route.ts";
-import { StatusMark } from "./states.tsx";
+import { Ago, StatusMark } from "./states.tsx";
 
 export function PredictionTable({ predictions }: { predictions: readonly PredictionEntry[] }) {
   return (
-    <table class="list predictions">
+    <table class="list">
       <thead>
         <tr>
           <th>
@@ -72,9 +72,7 @@ function Row({ prediction }: { prediction: PredictionEntry }) {
         {batch ?? "–"}
       </td>
       <td data-name="Accepted">
-        <time dateTime={at} title={formatTime(at)}>
-          {formatAgo(at)}
-        </time>
+        <Ago at={at} />
       </td>
     </tr>
   );

@@ -7,9 +7,10 @@ import {
   applyFilter,
   countLabels,
   findingsOf,
-  findingsOfPicture,
   isDrawn,
+  noteOf,
   otherKeysOf,
+  pictureOf,
   tensorsOf,
   type Found,
   type ResultTensor,
@@ -94,7 +95,9 @@ function Findings(props: {
               src={src}
               isSmall={isSmall}
               alt={name}
-              findings={pictures.length === 1 ? shown : findingsOfPicture(shown, index)}
+              findings={
+                pictures.length === 1 ? shown : shown.filter((each) => (pictureOf(each) ?? 0) === index)
+              }
               hovered={hovered}
               onHover={setHovered}
             />
@@ -209,7 +212,7 @@ function FindingList(props: {
 }
 
 function FindingRow({ finding, onHover }: { finding: Found; onHover: (index: number | undefined) => void }) {
-  const { Lb, Cs, Value: value, Info } = finding;
+  const { Lb, Cs, Value: value } = finding;
   const content = (
     <>
       <Swatch label={Lb} />
@@ -226,7 +229,7 @@ function FindingRow({ finding, onHover }: { finding: Found; onHover: (index: num
       )}
     </>
   );
-  const title = Info !== undefined && Info !== "" ? `picture ${Number(Info) + 1}` : undefined;
+  const title = noteOf(finding);
   if (!isDrawn(finding)) {
     return (
       <span class="found-row" title={title}>
@@ -329,9 +332,8 @@ function pictureType(base64: string): string {
 
 function TensorView({ tensor }: { tensor: ResultTensor }) {
   const { name, datatype, shape, data, url } = tensor;
-  const numbers = data?.flat(Infinity).filter((value): value is number => typeof value === "number") ?? [];
-  const isVector =
-    numbers.length > 16 && numbers.length <= 8192 && numbers.length === data?.flat(Infinity).length;
+  const flat: unknown[] = data?.flat(Infinity) ?? [];
+  const isVector = flat.length > 16 && flat.length <= 8192 && isNumbers(flat);
   return (
     <section class="tensor">
       <h3>
@@ -340,8 +342,8 @@ function TensorView({ tensor }: { tensor: ResultTensor }) {
           {datatype} [{shape.join(", ")}]
         </span>
       </h3>
-      {isVector && <VectorView values={numbers} />}
-      {data && !isVector && <pre tabIndex={0}>{previewOf(data)}</pre>}
+      {isVector && <VectorView values={flat} />}
+      {data && !isVector && <pre tabIndex={0}>{previewOf(flat)}</pre>}
       {!data && url && (
         <a href={resolveLink(url)} download={name}>
           download the raw bytes
@@ -351,6 +353,10 @@ function TensorView({ tensor }: { tensor: ResultTensor }) {
   );
 }
 
+function isNumbers(values: unknown[]): values is number[] {
+  return values.every((value) => typeof value === "number");
+}
+
 /** As many digits as a float32 holds. */
 function shortened(value: number): number {
   return Number(value.toPrecision(7));
@@ -358,8 +364,7 @@ function shortened(value: number): number {
 
 const MAX_PREVIEWED = 200;
 
-function previewOf(data: readonly unknown[]): string {
-  const flat = data.flat(Infinity);
+function previewOf(flat: readonly unknown[]): string {
   const shown = flat
     .slice(0, MAX_PREVIEWED)
     .map((value) => (typeof value === "number" ? shortened(value) : JSON.stringify(value)));

@@ -1,13 +1,13 @@
 /** Bulk runs as rows. */
 import type { BulkRun } from "../../core/bulkRun.ts";
-import { formatAgo, formatCount, formatDuration, formatRate, formatTime } from "../format.ts";
+import { formatCount, formatDuration, formatRate } from "../format.ts";
 import { hasEnded } from "../../core/bulkRun.ts";
 import { routeTo } from "../route.ts";
-import { StatusMark } from "./states.tsx";
+import { Ago, StatusMark } from "./states.tsx";
 
 export function RunTable({ runs }: { runs: readonly BulkRun[] }) {
   return (
-    <table class="list runs">
+    <table class="list">
       <thead>
         <tr>
           <th>Run</th>
@@ -35,7 +35,7 @@ function Row({ run }: { run: BulkRun }) {
     <tr>
       <td class="main-cell">
         <a class="row-link" href={routeTo(["bulk", id])}>
-          {folder === null ? "manifest" : folder}
+          {folder ?? "manifest"}
           {glob !== null && <span class="quiet"> {glob}</span>}
         </a>
         <code class="sub">{id}</code>
@@ -60,9 +60,7 @@ function Row({ run }: { run: BulkRun }) {
         {timeOf(run)}
       </td>
       <td data-name="Accepted">
-        <time dateTime={at} title={formatTime(at)}>
-          {formatAgo(at)}
-        </time>
+        <Ago at={at} />
       </td>
     </tr>
   );

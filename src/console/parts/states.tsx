@@ -2,7 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import type { CallError } from "../api.ts";
-import { splitDetail } from "../format.ts";
+import { formatAgo, formatTime, splitDetail } from "../format.ts";
 
 export function Loading({ what }: { what: string }) {
   return (
@@ -132,7 +132,38 @@ export function ConfirmButton(props: {
   );
 }
 
-/** Choices of which one holds; each is a link or does something. */
+/** How long ago a time is. */
+export function Ago({ at }: { at: string }) {
+  return (
+    <time dateTime={at} title={formatTime(at)}>
+      {formatAgo(at)}
+    </time>
+  );
+}
+
+/** Below a list that comes in pages. */
+export function MoreButton(props: {
+  label: string;
+  more: (() => void) | undefined;
+  isLoadingMore?: boolean;
+  moreError?: CallError | undefined;
+}) {
+  const { label, more, isLoadingMore = false, moreError } = props;
+  return (
+    <>
+      {moreError && <ErrorNote error={moreError} />}
+      {more && (
+        <p class="row centred">
+          <button type="button" disabled={isLoadingMore} onClick={more}>
+            {isLoadingMore ? "Loading …" : label}
+          </button>
+        </p>
+      )}
+    </>
+  );
+}
+
+/** Choices of which one holds. */
 export function Tabs<T extends string>(props: {
   label: string;
   tabs: readonly { id: T; title: string; count?: number | undefined }[];

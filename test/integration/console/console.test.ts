@@ -256,11 +256,40 @@ describe.skipIf(whyNoRedis ?? whyNoBrowser)("the console", () => {
     expect(browser.complaints).toEqual([]);
   });
 
+  test("older predictions are added below those that are listed, each once", async () => {
+    const { page } = browser;
+    const answer = await fetch(`${infermill.url}/v1/models/Scripted/predictions`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(Array.from({ length: 120 }, () => ({}))),
+    });
+    const { predictions } = (await answer.json()) as { predictions: { id: string }[] };
+    const last = `${infermill.url}/v1/models/Scripted/predictions/${predictions.at(-1)!.id}`;
+    await expect
+      .poll(async () => (await fetch(`${last}?wait=10`)).json())
+      .toMatchObject({ status: "succeeded" });
+    await page.goto("/#/predictions?model=Scripted");
+    await expect.poll(() => page.locator("tbody tr").count()).toBe(50);
+    for (const count of [100, 120]) {
+      await page.getByRole("button", { name: "Older ones" }).click();
+      await expect.poll(() => page.locator("tbody tr").count()).toBeGreaterThanOrEqual(count);
+    }
+    const listed = await page.locator("tbody .row-link").allInnerTexts();
+    expect(new Set(listed).size).toBe(listed.length);
+    expect(listed).toEqual(expect.arrayContaining(predictions.map(({ id }) => id)));
+    expect(browser.complaints).toEqual([]);
+  });
+
   test("a bulk run is started, followed to its end, and its results are filtered", async () => {
     const { page } = browser;
     await page.goto("/#/bulk?new=1");
     await page.getByLabel("Model").selectOption("CocoObjectDetection");
     await page.getByLabel("Threshold").fill("0.4");
+    await page.getByText("Further keys of the request").click();
+    await page.getByLabel("As JSON").fill('["no object"]');
+    await page.getByText("no JSON object yet").waitFor();
+    expect(await page.getByRole("button", { name: "Start", exact: true }).isDisabled()).toBe(true);
+    await page.getByLabel("As JSON").fill('{"Fid": "42"}');
     await page.getByRole("button", { name: "Start", exact: true }).click();
     await page.locator(".page-head .status", { hasText: "completed" }).waitFor();
     await page.getByText("12 of 13, 1 failed").waitFor();
@@ -302,21 +331,19 @@ describe.skipIf(whyNoRedis ?? whyNoBrowser)("the console", () => {
       body: JSON.stringify(slow),
     });
     const { id } = (await answer.json()) as { id: string };
+    const cancel = async () => {
+      await page.getByRole("button", { name: "Cancel the run" }).click();
+      await page
+        .getByRole("group", { name: /Stop after/ })
+        .getByRole("button", { name: "Cancel the run" })
+        .click();
+      await page.locator(".page-head .status", { hasText: "cancelled" }).waitFor();
+    };
     await page.goto(`/#/bulk/${id}`);
-    await page.getByRole("button", { name: "Cancel the run" }).click();
-    await page
-      .getByRole("group", { name: /Stop after/ })
-      .getByRole("button", { name: "Cancel the run" })
-      .click();
-    await page.locator(".page-head .status", { hasText: "cancelled" }).waitFor();
+    await cancel();
     await page.getByRole("button", { name: "Resume" }).click();
     await page.locator(".page-head .status", { hasText: /running|queued|walking/ }).waitFor();
-    await page.getByRole("button", { name: "Cancel the run" }).click();
-    await page
-      .getByRole("group", { name: /Stop after/ })
-      .getByRole("button", { name: "Cancel the run" })
-      .click();
-    await page.locator(".page-head .status", { hasText: "cancelled" }).waitFor();
+    await cancel();
     expect(browser.complaints).toEqual([]);
   });
 

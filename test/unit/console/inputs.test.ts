@@ -1,7 +1,7 @@
 /** What a model can be given, by its description. */
 import { expect, test } from "vitest";
 import type { Model } from "../../../src/console/answers.ts";
-import { exampleOfTensors, inputFormsOf } from "../../../src/console/inputs.ts";
+import { exampleOfTensors, inputFormsOf, parseObject } from "../../../src/console/inputs.ts";
 
 const nothing = { inputs: [], tensors: null, takes_tensors: false, required_keys: [], embeds: null };
 const input = (name: string, type: string, required = true) => ({
@@ -52,4 +52,14 @@ test("an example has the model's tensors, one sample of zeros", () => {
       { name: "flag", datatype: "BOOL", shape: [], data: [false] },
     ],
   });
+});
+
+test.each<[string, unknown]>([
+  ["", {}],
+  ['{"Fid": "42"}', { Fid: "42" }],
+  ["[1]", undefined],
+  ["null", undefined],
+  ['{"Fid"', undefined],
+])("the keys %s of a form are an object or nothing", (text, keys) => {
+  expect(parseObject(text)).toEqual(keys);
 });
