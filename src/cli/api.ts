@@ -1,6 +1,7 @@
 /** `infermill api`: the HTTP api in this process. */
 import { startApi, type RunningApi } from "../api/server.ts";
 import { loadConfig } from "../config/load.ts";
+import { isLoopback } from "../core/loopback.ts";
 import { protocols } from "../protocols/protocols.ts";
 import { announceReady, onStopSignal } from "./exit.ts";
 import { createLog, printWarning } from "./log.ts";
@@ -8,7 +9,6 @@ import { openRedis } from "./redis.ts";
 import { ROUTINE_LEVEL } from "./supervisor.ts";
 
 const STOP_LIMIT_MS = 10_000;
-const LOOPBACK: ReadonlySet<string> = new Set(["127.0.0.1", "::1", "localhost"]);
 
 export async function runApi(options: { config?: string; strict?: boolean }): Promise<void> {
   const config = await loadConfig({ file: options.config, onWarning: printWarning });
@@ -26,7 +26,7 @@ export async function runApi(options: { config?: string; strict?: boolean }): Pr
     await stop();
     throw error;
   }
-  if (config.api_keys.length === 0 && !LOOPBACK.has(config.host))
+  if (config.api_keys.length === 0 && !isLoopback(config.host))
     log.warn(`no api_keys are configured: whoever reaches ${api.url} may do everything`);
   log[ROUTINE_LEVEL](`listening on ${[api.url, ...api.urls].join(", ")}`);
   announceReady({ url: api.url, urls: api.urls });

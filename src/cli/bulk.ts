@@ -10,6 +10,8 @@ import { loadConfig } from "../config/load.ts";
 import { didYouMean } from "../closest.ts";
 import type { Config } from "../config/schema.ts";
 import { isStorageUrl } from "../config/storagePlace.ts";
+import { shellWord } from "../core/shellWord.ts";
+import { urlSchemeOf } from "../core/urlScheme.ts";
 import { BadInputError, InfermillError } from "../errors.ts";
 import type { PredictionRequest } from "../imil/dictionaries.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
@@ -19,10 +21,11 @@ import { MissingBucketError } from "../storage/objectStore.ts";
 import { objectOfUrl } from "../storage/storage.ts";
 import { readFilesBeside, type FilesBeside } from "./bulkFiles.ts";
 import { workHere } from "./bulkHere.ts";
-import { followOnServer, resumeOnServer, startOnServer } from "./bulkServer.ts";
+import { followOnServer, resumeOnServer } from "./bulkServer.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, exitWith, surviveClosedTerminal, UsageError } from "./exit.ts";
 import { printWarning } from "./log.ts";
 import { parseRequest } from "./predict.ts";
+import { clientOf, explain } from "./server.ts";
 
 export interface BulkOptions {
   config?: string;
@@ -94,19 +97,18 @@ async function bulkOnServer(
 ): Promise<number> {
   if (options.annotate !== undefined && options.resume !== undefined)
     throw new UsageError("a run continues as it was started: leave out --annotate");
-  if (!/^https?:\/\//.test(server))
-    throw new UsageError(`--server must be an http:// or https:// URL, got ${server}`);
+  const client = clientOf(server);
   if (folder === undefined && options.out === undefined)
     throw new UsageError("with --resume and --server name the results file to resume: --out <file>");
   for (const key of ["out", "report"] as const)
-    if (options[key] !== undefined && isUrl(options[key]))
+    if (options[key] !== undefined && urlSchemeOf(options[key]) !== undefined)
       throw new UsageError(`with --server, --${key} must be a file of this machine, got ${options[key]}`);
   const request = readRequest(options);
   const out = folder === undefined ? resolve(options.out!) : await createResultsFile(options.out);
   const { model, glob, annotate } = options;
   const id = options.resume ?? (await startOrClear());
-  if (options.resume !== undefined) await resumeOnServer(server, id);
-  const exitCode = await followOnServer(server, id, out, signal, options.listSkipped ?? false, beside);
+  if (options.resume !== undefined) await resumeOnServer(client, id);
+  const exitCode = await followOnServer(client, id, out, signal, options.listSkipped ?? false, beside);
   if (exitCode === EXIT_INTERRUPTED) {
     console.error(`Interrupted. To resume: ${resumeCommand(id, { "--server": server, "--out": out })}`);
     const key = process.env["INFERMILL_API_KEY"] ? '-H "Authorization: Bearer $INFERMILL_API_KEY" ' : "";
@@ -117,7 +119,10 @@ async function bulkOnServer(
 
   async function startOrClear(): Promise<string> {
     try {
-      return await startOnServer(server, { model: model!, folder: folder!, glob, request, annotate });
+      const asked = { model: model!, folder: folder!, glob, request, annotate };
+      const run = await client.startBulkRun(asked).catch(explain);
+      console.error(`${run.id}: ${model} over ${folder} on ${server}`);
+      return run.id;
     } catch (error) {
       await rm(out, { force: true });
       throw error;
@@ -191,7 +196,7 @@ function readRequest({ request }: BulkOptions): PredictionRequest {
 }
 
 async function readableFolder(folder: string, config: Config): Promise<string> {
-  if (isUrl(folder)) {
+  if (urlSchemeOf(folder) !== undefined) {
     const url = readStorageUrl(folder, "the folder");
     await checkFolderOfRun({ folder: url }, config).catch(refuseStorage);
     return url;
@@ -204,7 +209,7 @@ async function readableFolder(folder: string, config: Config): Promise<string> {
 }
 
 async function annotateFolder(named: string, config: Config): Promise<string> {
-  if (!isUrl(named)) return realPlace(resolve(named));
+  if (urlSchemeOf(named) === undefined) return realPlace(resolve(named));
   const url = readStorageUrl(named, "--annotate");
   await refuseMissingBucket(url, config);
   return url;
@@ -212,10 +217,6 @@ async function annotateFolder(named: string, config: Config): Promise<string> {
 
 function placeOrPath(name: string): string | { url: string } {
   return isStorageUrl(name) ? { url: name } : name;
-}
-
-function isUrl(text: string): boolean {
-  return /^[a-z][a-z0-9+.-]*:\/\//i.test(text);
 }
 
 function readStorageUrl(text: string, what: string): string {
@@ -246,7 +247,8 @@ async function placeOfResults(
   runFolder: string,
   config: Config,
 ): Promise<Pick<BulkSpec, "results_file" | "results_url">> {
-  if (named === undefined || !isUrl(named)) return { results_file: await createResultsFile(named) };
+  if (named === undefined || urlSchemeOf(named) === undefined)
+    return { results_file: await createResultsFile(named) };
   const results_url = readStorageUrl(named, "--out");
   const { folder, path } = objectOfUrl(results_url, config);
   if (path === "" || named.endsWith("/"))
@@ -291,15 +293,11 @@ function interruptible(): AbortSignal {
 
 function resumeCommand(id: string, options: Record<string, string | undefined>): string {
   const dataDir = process.env["INFERMILL_DATA_DIR"];
-  const environment = dataDir ? [`INFERMILL_DATA_DIR=${quote(dataDir)}`] : [];
+  const environment = dataDir ? [`INFERMILL_DATA_DIR=${shellWord(dataDir)}`] : [];
   const given = Object.entries(options).flatMap(([name, value]) =>
-    value === undefined ? [] : [name, quote(value)],
+    value === undefined ? [] : [name, shellWord(value)],
   );
   return [...environment, "infermill bulk --resume", id, ...given].join(" ");
-}
-
-function quote(text: string): string {
-  return /^[\w./:@-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
 function asUsage<T>(read: () => T): T {

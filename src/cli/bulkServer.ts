@@ -1,46 +1,35 @@
-/** A bulk run on a server, seen from the command line: started, followed, its results written to a file here. */
+/** A bulk run on a server, seen from the command line: followed, its results written to a file here. */
 import { open, truncate } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { readLines } from "../bulk/lines.ts";
 import { hasEnded, type BulkResult, type BulkRun } from "../core/bulkRun.ts";
-import { ApiError, InfermillClient, type BulkRunRequest } from "../client/client.ts";
+import type { InfermillClient } from "../client/client.ts";
 import { showBulkProgress } from "./bulkProgress.ts";
 import { CountedResults } from "../bulk/countedResults.ts";
 import { writeFilesBeside, type FilesBeside } from "./bulkFiles.ts";
 import { formatSummary, skippedText } from "./bulkSummary.ts";
 import { EXIT_FAILED, EXIT_INTERRUPTED, UsageError } from "./exit.ts";
+import { explain } from "./server.ts";
 
 const LOOK_INTERVAL_MS = 1000;
 /** How often a server that can't be reached is tried again before giving up. */
 const MAX_FAILURES = 30;
 
-/**
- * @returns the run's id
- * @throws UsageError where the server refuses it
- */
-export async function startOnServer(server: string, asked: BulkRunRequest): Promise<string> {
-  const { id } = await clientOf(server).startBulkRun(asked).catch(explain);
-  console.error(`${id}: ${asked.model} over ${asked.folder} on ${server}`);
-  return id;
-}
-
 /** Resumes a run that failed or was cancelled; what has not ended continues by itself. */
-export async function resumeOnServer(server: string, id: string): Promise<void> {
-  const client = clientOf(server);
+export async function resumeOnServer(client: InfermillClient, id: string): Promise<void> {
   const { status } = await client.getBulkRun(id).catch(explain);
   if (status === "failed" || status === "cancelled") await client.resumeBulkRun(id).catch(explain);
 }
 
 /** @returns the exit code */
 export async function followOnServer(
-  server: string,
+  client: InfermillClient,
   id: string,
   out: string,
   signal: AbortSignal,
   listsSkipped: boolean,
   beside: FilesBeside,
 ): Promise<number> {
-  const client = clientOf(server);
   const written: Written = { file: out, lines: 0, summary: new CountedResults() };
   await readWritten(written);
   const before = written.lines;
@@ -132,19 +121,4 @@ async function readWritten(written: Written): Promise<void> {
     size = end;
   }
   await truncate(written.file, size);
-}
-
-/** Without retries of its own: the command follows for as long as it can. */
-function clientOf(server: string): InfermillClient {
-  return new InfermillClient(server, { apiKey: process.env["INFERMILL_API_KEY"], retries: 0 });
-}
-
-/** What the server refuses is a matter of usage. */
-function explain(error: unknown): never {
-  if (!(error instanceof ApiError)) throw error;
-  if (error.status === 401)
-    throw new UsageError(
-      "the server takes calls with a key only: set INFERMILL_API_KEY to one of its api_keys",
-    );
-  throw error.status < 500 ? new UsageError(`the server answered ${error.status}: ${error.message}`) : error;
 }

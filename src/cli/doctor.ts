@@ -5,6 +5,7 @@ import { isatty } from "node:tty";
 import picocolors from "picocolors";
 import { DEFAULT_FILE, loadConfig } from "../config/load.ts";
 import type { Config } from "../config/schema.ts";
+import { isLoopback } from "../core/loopback.ts";
 import { ConfigError } from "../errors.ts";
 import {
   checkDataFolder,
@@ -83,7 +84,7 @@ async function readConfig(
       file,
       onWarning: (found) => warnings.push({ check: "configuration", status: "warning", found }),
     });
-    const isOpen = config.api_keys.length === 0 && !["127.0.0.1", "::1", "localhost"].includes(config.host);
+    const isOpen = config.api_keys.length === 0 && !isLoopback(config.host);
     if (isOpen)
       warnings.push({
         check: "configuration",

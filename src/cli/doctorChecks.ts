@@ -10,6 +10,7 @@ import { toStoragePlace, type StoragePlace } from "../config/storagePlace.ts";
 import { openStorage } from "../storage/storage.ts";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import { deviceAdvice, devicesOf, executionProvider, usesCores } from "../core/devices.ts";
+import { urlSchemeOf } from "../core/urlScheme.ts";
 import { InfermillError } from "../errors.ts";
 import { loadRuntime, reasonOf } from "../loaders/onnx/session.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
@@ -141,12 +142,10 @@ export async function checkDevices(config: Config): Promise<Diagnosis[]> {
 
 /** Whether it can be written, and how much room there is. */
 export async function checkDataFolder(folder: string): Promise<Diagnosis[]> {
-  let place = folder;
-  while (!existsSync(place) && dirname(place) !== place) place = dirname(place);
   const check = "data_dir";
+  let place: string;
   try {
-    if (!(await stat(place)).isDirectory()) throw new Error(`${place} is no folder`);
-    await rm(await mkdtemp(join(place, ".infermill-doctor-")), { recursive: true });
+    place = await tryToWrite(folder);
   } catch (error) {
     const advice =
       "give this user the right to write there, or name another folder with data_dir or INFERMILL_DATA_DIR";
@@ -158,6 +157,15 @@ export async function checkDataFolder(folder: string): Promise<Diagnosis[]> {
   if (free >= LOW_DISK_BYTES) return [{ check, status: "ok", found }];
   const status = free < FULL_DISK_BYTES ? "problem" : "warning";
   return [{ check, status, found, advice: "inputs, results and Redis' data are written there: make room" }];
+}
+
+/** Writes into a folder, or where it is to be made; answers which one that was. */
+async function tryToWrite(folder: string): Promise<string> {
+  let place = folder;
+  while (!existsSync(place) && dirname(place) !== place) place = dirname(place);
+  if (!(await stat(place)).isDirectory()) throw new Error(`${place} is no folder`);
+  await rm(await mkdtemp(join(place, ".infermill-doctor-")), { recursive: true });
+  return place;
 }
 
 export async function checkPorts(host: string, port: number, grpcPort?: number): Promise<Diagnosis[]> {
@@ -259,12 +267,14 @@ function memoryOf(reply: string): Diagnosis[] {
   return [{ check: "redis memory", status: "warning", found, advice }];
 }
 
-export async function checkRoots({ bulk_roots: roots, input_storage, s3 }: Config): Promise<Diagnosis[]> {
+/** The folders and places of object storage that pictures come from and copies go to. */
+export async function checkRoots(config: Config): Promise<Diagnosis[]> {
+  const { bulk_roots, annotate_roots, input_storage, s3 } = config;
   const inputs =
     input_storage === undefined ? [] : [checkStorage("input_storage", "", toStoragePlace(input_storage, s3))];
   return Promise.all([
     ...inputs,
-    ...Object.entries(roots).map(async ([name, folder]): Promise<Diagnosis> => {
+    ...Object.entries(bulk_roots).map(async ([name, folder]): Promise<Diagnosis> => {
       if (typeof folder !== "string") return checkStorage("bulk_roots", `${name}: `, folder);
       try {
         await access(folder, constants.R_OK | constants.X_OK);
@@ -272,6 +282,16 @@ export async function checkRoots({ bulk_roots: roots, input_storage, s3 }: Confi
       } catch (error) {
         const advice = "bulk runs and references below it fail until it is there and this user may read it";
         return { check: "bulk_roots", status: "warning", found: `${name}: ${firstLine(error)}`, advice };
+      }
+    }),
+    ...Object.entries(annotate_roots).map(async ([name, folder]): Promise<Diagnosis> => {
+      if (typeof folder !== "string") return checkStorage("annotate_roots", `${name}: `, folder);
+      try {
+        await tryToWrite(folder);
+        return { check: "annotate_roots", status: "ok", found: `${name}: ${folder} can be written` };
+      } catch (error) {
+        const advice = "bulk runs can't annotate below it until this user may write there";
+        return { check: "annotate_roots", status: "warning", found: `${name}: ${firstLine(error)}`, advice };
       }
     }),
   ]);
@@ -341,7 +361,7 @@ async function describeFile(
   { file }: Config,
   isPython: boolean,
 ): Promise<{ words: string; isModel: boolean }> {
-  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(source))
+  if (urlSchemeOf(source) !== undefined)
     return { words: `${source} (\`infermill models pull\` fetches it, or the first start)`, isModel: true };
   const path = resolve(dirname(file), source);
   const { size } = await stat(path);

@@ -5,6 +5,8 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import sharp from "sharp";
 import { loadConfig } from "../config/load.ts";
+import { shellWord } from "../core/shellWord.ts";
+import { urlSchemeOf } from "../core/urlScheme.ts";
 import { ConfigError } from "../errors.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
 import { suggestLoaders, type Suggestion } from "../loaders/vision/suggestLoader.ts";
@@ -148,7 +150,7 @@ async function startFromModel(source: string, root: string): Promise<Starter> {
 
 /** Addresses stay; a file of this project is named relative to the configuration, so that both can be moved. */
 function pathInConfig(source: string, file: string, root: string): string {
-  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(source)) return source;
+  if (urlSchemeOf(source) !== undefined) return source;
   const isNear = [root, process.cwd()].some((folder) => !path.relative(folder, file).startsWith(".."));
   return isNear ? path.relative(path.join(root, path.dirname(CONFIG_FILE)), file) : file;
 }
@@ -282,8 +284,4 @@ function zeros({ graph }: ModelFacts): unknown {
       return { name, datatype, shape: dims, data: Array.from({ length: countElements(dims) }, () => zero) };
     }),
   };
-}
-
-function shellWord(text: string): string {
-  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }

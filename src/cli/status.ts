@@ -1,7 +1,6 @@
 /** `infermill status`: models, queues, rates, bulk runs and dead webhooks, of a server or of the Redis of a configuration. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { openBulkRuns } from "../bulk/runs.ts";
-import { ApiError, InfermillClient } from "../client/client.ts";
 import { loadConfig } from "../config/load.ts";
 import { hasEnded, type BulkRun } from "../core/bulkRun.ts";
 import { formatDuration } from "../core/duration.ts";
@@ -10,6 +9,7 @@ import { describeModel } from "../protocols/native/models.ts";
 import { openPredictions } from "../queue/predictions.ts";
 import { provideRedis } from "../redis/provideRedis.ts";
 import { EXIT_FAILED, UsageError } from "./exit.ts";
+import { clientOf, explain } from "./server.ts";
 import { formatTable } from "./table.ts";
 
 const WATCH_INTERVAL_MS = 2000;
@@ -74,22 +74,14 @@ async function watch(source: Source, { json }: StatusOptions): Promise<void> {
 }
 
 function openServer(server: string): Source {
-  if (!/^https?:\/\//.test(server))
-    throw new UsageError(`--server must be an http:// or https:// URL, got ${server}`);
-  const client = new InfermillClient(server, { apiKey: process.env["INFERMILL_API_KEY"], retries: 0 });
+  const client = clientOf(server);
   return {
     async read() {
       const [models, runs, webhooks] = await Promise.all([
         client.listModels(),
         client.listBulkRuns({ limit: MAX_RUNS }),
         client.countDeliveries(),
-      ]).catch((error: unknown) => {
-        if (error instanceof ApiError && error.status === 401)
-          throw new UsageError(
-            "the server takes calls with a key only: set INFERMILL_API_KEY to one of its api_keys",
-          );
-        throw error;
-      });
+      ]).catch(explain);
       return { models, bulk_runs: runs, webhooks };
     },
     async close() {},
@@ -100,6 +92,7 @@ async function openRedis(file: string | undefined): Promise<Source> {
   const config = await loadConfig({ file });
   const redis = await provideRedis({
     redisUrl: config.redis_url,
+    redisTls: config.redis_tls,
     dataDir: config.data_dir,
     onProgress: (line) => console.error(line),
   });

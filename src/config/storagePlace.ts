@@ -1,5 +1,6 @@
 /** Places of object storage in the configuration: `s3://bucket/prefix`, or an object that also says how to reach it. */
 import { z } from "zod";
+import { urlSchemeOf } from "../core/urlScheme.ts";
 
 /** A bucket, or the part of one below a prefix. What is left out, the library takes from its standard chain. */
 export interface StoragePlace {
@@ -46,7 +47,7 @@ export const folderOrPlaceSchema = z.union([
   z
     .string()
     .min(1)
-    .refine((text) => isStorageUrl(text) || !/^[a-z][a-z0-9+.-]*:\/\//i.test(text), {
+    .refine((text) => isStorageUrl(text) || urlSchemeOf(text) === undefined, {
       error:
         "must be a folder or s3://<bucket>/<prefix> (Google's buckets, too, are reached by s3://, with the endpoint https://storage.googleapis.com)",
     }),

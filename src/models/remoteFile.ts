@@ -1,6 +1,7 @@
 /** Reads the addresses that `model_path` may hold: where a file comes from and where it lies in the cache. */
 import { createHash } from "node:crypto";
 import path from "node:path";
+import { isLoopback } from "../core/loopback.ts";
 import { ModelSourceError } from "./modelSourceError.ts";
 
 /** A file on another machine. */
@@ -123,8 +124,4 @@ function readHubToken(env: NodeJS.ProcessEnv): string | undefined {
 
 function parseUrl(text: string): URL | undefined {
   return URL.canParse(text) ? new URL(text) : undefined;
-}
-
-function isLoopback(hostname: string): boolean {
-  return hostname === "[::1]" || /^127(\.\d+){3}$/.test(hostname) || /^(.+\.)?localhost$/.test(hostname);
 }

@@ -5,6 +5,7 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
+import { urlSchemeOf } from "../core/urlScheme.ts";
 import { removeLeftovers } from "./leftovers.ts";
 import { fetchIntoCache } from "./modelCache.ts";
 import { ModelSourceError } from "./modelSourceError.ts";
@@ -73,16 +74,15 @@ export async function checkModelSource(source: string, options: SourceOptions): 
 }
 
 function readAddress(source: string, options: SourceOptions): (() => Promise<string>) | undefined {
-  const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(source)?.[1];
+  const scheme = urlSchemeOf(source);
   if (scheme === undefined) return undefined;
-  const name = scheme.toLowerCase();
-  if (!Object.hasOwn(SCHEMES, name)) {
+  if (!Object.hasOwn(SCHEMES, scheme)) {
     const known = ["demo", "hf", "https"].map((each) => `${each}://`);
     throw new ModelSourceError(
       `"${source}" must be a path or begin with ${known.join(" or ")}, got ${scheme}://`,
     );
   }
-  return SCHEMES[name]!(source, options);
+  return SCHEMES[scheme]!(source, options);
 }
 
 // Files

@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { Redis } from "ioredis";
 import { findRedisProgram } from "../../src/redis/findRedisProgram.ts";
 import { until } from "./infermill.ts";
-import { freePort, startOwnRedis, type OwnRedis } from "./ownRedis.ts";
+import { freePort } from "./freePort.ts";
+import { startOwnRedis, type OwnRedis } from "./ownRedis.ts";
 import { testRedisEnv } from "./redis.ts";
 
 const MASTER = "mymaster";

@@ -72,8 +72,12 @@ def exchange(call: Call, retries: int, base: str) -> Generator[Union[Call, float
             yield retry_delay(attempt, answer.headers.get("Retry-After"))
         else:
             if not may_repeat:
-                raise ServerUnreachableError(f"{base} can't be reached: {answer}") from answer
+                raise unreachable(base, answer) from answer
             yield retry_delay(attempt, None)
+
+
+def unreachable(base: str, error: Optional[httpx.TransportError]) -> ServerUnreachableError:
+    return ServerUnreachableError(f"{base} can't be reached: {error}")
 
 
 def retry_delay(attempt: int, retry_after: Optional[str]) -> float:

@@ -293,10 +293,10 @@ class AsyncClient:
                     after, failures = result.line, 0
                     yield result
                 return
-            except httpx.TransportError:
+            except httpx.TransportError as error:
                 failures += 1
                 if failures > self._retries:
-                    raise
+                    raise _calls.unreachable(str(self._http.base_url), error) from error
                 await asyncio.sleep(_calls.retry_delay(failures, None))
             finally:
                 await answer.aclose()
@@ -307,6 +307,8 @@ class AsyncClient:
         try:
             async for line in answer.aiter_lines():
                 yield json.loads(line)
+        except httpx.TransportError as error:
+            raise _calls.unreachable(str(self._http.base_url), error) from error
         finally:
             await answer.aclose()
 

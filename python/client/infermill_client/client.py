@@ -289,10 +289,10 @@ class Client:
                     after, failures = result.line, 0
                     yield result
                 return
-            except httpx.TransportError:
+            except httpx.TransportError as error:
                 failures += 1
                 if failures > self._retries:
-                    raise
+                    raise _calls.unreachable(str(self._http.base_url), error) from error
                 time.sleep(_calls.retry_delay(failures, None))
             finally:
                 answer.close()
@@ -302,6 +302,8 @@ class Client:
         answer = self._call(Call("GET", path_of("v1", "bulk", id, "skipped")), stream=True)
         try:
             yield from map(json.loads, answer.iter_lines())
+        except httpx.TransportError as error:
+            raise _calls.unreachable(str(self._http.base_url), error) from error
         finally:
             answer.close()
 

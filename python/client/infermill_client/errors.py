@@ -23,7 +23,7 @@ class ApiError(InfermillError):
 
 
 class ServerUnreachableError(InfermillError):
-    """The server could not be reached at all."""
+    """The server could not be reached, or the connection broke in the middle of its answer."""
 
 
 class PredictionFailedError(InfermillError):

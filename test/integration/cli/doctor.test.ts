@@ -126,12 +126,14 @@ describe.skipIf(whyNoRedis)("infermill doctor", () => {
     const { code, found } = await diagnose({
       data_dir: "colours.onnx/data",
       bulk_roots: { photos: "no-photos" },
+      annotate_roots: { marked: "colours.onnx/marked", here: "not/yet" },
     });
     expect(code).toBe(1);
     expect(found("data_dir")).toMatchObject([
       { status: "problem", advice: expect.stringContaining("INFERMILL_DATA_DIR") },
     ]);
     expect(found("bulk_roots")).toMatchObject([{ status: "warning" }]);
+    expect(found("annotate_roots")).toMatchObject([{ status: "warning" }, { status: "ok" }]);
   });
 
   test("finds a device that this machine lacks", async () => {

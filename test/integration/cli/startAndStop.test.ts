@@ -11,6 +11,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import { supervise } from "../../../src/cli/supervisor.ts";
 import type { Prediction } from "../../support/answers.ts";
 import { isListening } from "../../../src/redis/serverProcess.ts";
+import { freePort } from "../../support/freePort.ts";
 import {
   MAIN,
   runInfermill,
@@ -369,11 +370,4 @@ async function listen<T extends Server>(server: T): Promise<T> {
 
 function portOf(server: Server): number {
   return (server.address() as AddressInfo).port;
-}
-
-async function freePort(): Promise<number> {
-  const server = await listen(createServer());
-  const port = portOf(server);
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

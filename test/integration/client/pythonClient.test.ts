@@ -9,6 +9,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { freePort } from "../../support/freePort.ts";
 import { SCRIPTED_LOADER, startInfermill, type TestInfermill } from "../../support/infermill.ts";
 import { pythonWithPackages, whyNoPackages } from "../../support/python.ts";
 import { whyNoRedis } from "../../support/redis.ts";
@@ -156,7 +157,23 @@ except ServerUnreachableError as error:
     },
   );
 
-  test("the client of asyncio has the methods of the other", async () => {
+  test("the client of asyncio has the methods of the other, with their parameters, defaults and docstrings", async () => {
+    const [ofThreads, ofAsyncio] = await run(`
+import inspect, json
+def methods(kind):
+    return {
+        name: [inspect.getdoc(each), *(f"{p.kind} {p.name} {p.default}" for p in inspect.signature(each).parameters.values())]
+        for name, each in vars(kind).items()
+        if name in ("__init__", "__doc__") or not name.startswith("_")
+        if callable(each)
+    } | {"": kind.__doc__}
+for kind in (Client, AsyncClient):
+    print(json.dumps(methods(kind)))
+`);
+    expect(JSON.parse(ofAsyncio!)).toEqual(JSON.parse(ofThreads!));
+  });
+
+  test("the client of asyncio does what the other does", async () => {
     expect(
       await run(`
 import asyncio
@@ -172,8 +189,6 @@ async def main():
             await infermill.resume_bulk(run.id)
         except ApiError as error:
             print(error.status)
-public = lambda kind: {name for name in vars(kind) if not name.startswith("_")}
-assert public(Client) == public(AsyncClient), public(Client) ^ public(AsyncClient)
 asyncio.run(main())
 `),
     ).toEqual(["succeeded True", "completed 2 2 []", "409"]);
@@ -205,8 +220,36 @@ asyncio.run(main())
     }
   });
 
+  test.each(["bulk_results", "bulk_skipped"])("%s: an answer that breaks off says that", async (method) => {
+    const breaking = createServer((_req, res) => {
+      res.writeHead(200, { "Content-Type": "application/x-ndjson" }).flushHeaders();
+      setImmediate(() => res.destroy());
+    }).listen(0, "127.0.0.1");
+    await once(breaking, "listening");
+    const { port } = breaking.address() as AddressInfo;
+    try {
+      const lines = await run(`
+import asyncio
+try:
+    list(Client("http://127.0.0.1:${port}", retries=0).${method}("bulk_1"))
+except ServerUnreachableError:
+    print("unreachable")
+async def main():
+    try:
+        [line async for line in AsyncClient("http://127.0.0.1:${port}", retries=0).${method}("bulk_1")]
+    except ServerUnreachableError:
+        print("unreachable")
+asyncio.run(main())
+`);
+      expect(lines).toEqual(["unreachable", "unreachable"]);
+    } finally {
+      breaking.closeAllConnections();
+      breaking.close();
+    }
+  });
+
   test("verifies a webhook, and drops a forged one", async () => {
-    const port = 20_000 + (process.pid % 10_000);
+    const port = await freePort();
     const code = receiver!.replace("9000", String(port));
     const child = spawn(python, ["-c", code], { env, stdio: ["ignore", "pipe", "pipe"] });
     try {

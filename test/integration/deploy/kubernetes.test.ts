@@ -76,6 +76,20 @@ describe("deploy/kubernetes/base", () => {
     }
   });
 
+  test("reads no secret but what the command of docs/operations.md makes", () => {
+    const guide = readFileSync(join(DEPLOY, "../docs/operations.md"), "utf8");
+    const [, secret, literals] = /create secret generic (\S+) (--from-literal.*)$/m.exec(guide)!;
+    const made = [...literals!.matchAll(/--from-literal=(\w+)=/g)].map(([, key]) => `${secret} ${key}`);
+    const read = [...files, join(DEPLOY, "kubernetes/monitoring/podmonitor.yaml")].flatMap((file) =>
+      [
+        ...readFileSync(file, "utf8").matchAll(
+          /(?:secretKeyRef|credentials):\n\s+name: (\S+)\n\s+key: (\S+)/g,
+        ),
+      ].map(([, name, key]) => `${name} ${key}`),
+    );
+    expect(read.toSorted()).toEqual(made.toSorted());
+  });
+
   test("has a configuration that infermill takes", () => {
     const config = configSchema.parse(JSON.parse(readFileSync(join(BASE, "infermill.json"), "utf8")));
     expect(config.inputs).toBe("redis");

@@ -2,7 +2,6 @@
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { rm } from "node:fs/promises";
-import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -10,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createEgress } from "../../../src/egress/egress.ts";
 import { attemptDelivery } from "../../../src/webhooks/attempt.ts";
 import { signatureHeaders } from "../../../src/webhooks/signature.ts";
+import { freePort } from "../../support/freePort.ts";
 import { until } from "../../support/infermill.ts";
 import { SECRET } from "../../support/receiver.ts";
 import { isOnPath } from "../../support/redis.ts";
@@ -21,14 +21,6 @@ function blockOf(heading: string): string {
   const block = new RegExp(`^\`\`\`${heading}\n([^]*?)^\`\`\``, "m").exec(guide);
   if (!block) throw new Error(`docs/webhooks.md has no block "${heading}"`);
   return block[1]!;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 describe.each([

@@ -12,7 +12,8 @@ import { provideRedis } from "../../../src/redis/provideRedis.ts";
 import { send } from "../../support/api.ts";
 import { makeCertificates, SERVER_NAME, whyNoOpenssl } from "../../support/certificates.ts";
 import { runInfermill, SCRIPTED_LOADER, startInfermill, submit, until } from "../../support/infermill.ts";
-import { freePort, startOwnRedis, type OwnRedis } from "../../support/ownRedis.ts";
+import { freePort } from "../../support/freePort.ts";
+import { startOwnRedis, type OwnRedis } from "../../support/ownRedis.ts";
 import { startSentinel } from "../../support/sentinels.ts";
 import { whyNoRedis } from "../../support/redis.ts";
 
@@ -71,11 +72,13 @@ describe.skipIf(whyNoRedis ?? whyNoOpenssl)("a Redis that speaks TLS and wants a
       const commands = [
         ["doctor", "--config", config, "--json"],
         ["webhooks", "list", "--config", config],
+        ["status", "--config", config],
       ].map((args) => runInfermill(args, { env: { REDIS_URL: url }, cwd: infermill.folder }));
-      const [doctor, webhooks] = commands;
+      const [doctor, webhooks, status] = commands;
       await Promise.all(commands.map(({ exited }) => exited));
       expect(doctor!.output()).toMatch(/"found": "version \S+ at rediss:\/\/127\.0\.0\.1:\d+\/1 answers/);
       expect(webhooks!.output()).toMatch(/^0 failed, 0 pending, 0 delivered/m);
+      expect(status!.output()).toMatch(/^Scripted +ready /m);
       for (const each of [infermill, ...commands]) expect(each.output()).not.toMatch(/p@ss|p%40ss|w0rd/);
     } finally {
       await infermill.stop();

@@ -15,7 +15,8 @@ import {
   until,
   type TestInfermill,
 } from "../../support/infermill.ts";
-import { freePort, startOwnRedis, type OwnRedis } from "../../support/ownRedis.ts";
+import { freePort } from "../../support/freePort.ts";
+import { startOwnRedis, type OwnRedis } from "../../support/ownRedis.ts";
 import { whyNoRedis } from "../../support/redis.ts";
 
 const REFUSED_MS = 4000;
