@@ -1,6 +1,6 @@
 /** The picture of an entry, as far as this process can reach it: below a root, in a folder of the command line, or in a manifest. */
 import { open } from "node:fs/promises";
-import { openBelowRoot, OPEN_FLAGS, type RootedPath } from "../config/bulkRoots.ts";
+import { openBelowRoot, OPEN_FLAGS } from "../config/bulkRoots.ts";
 import { placeOfFile } from "../bulk/entry.ts";
 import { readEntries, type RunFolder } from "../bulk/runFolder.ts";
 import type { BulkEntry, BulkSpec } from "../bulk/spec.ts";
