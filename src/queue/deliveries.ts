@@ -11,6 +11,7 @@ import type { Redis } from "ioredis";
 import type { WebhookEventType } from "../config/webhooks.ts";
 import { DeliveryNotFoundError } from "../errors.ts";
 import { reachRedis } from "../redis/connections.ts";
+import { jobTelemetry } from "../tracing/tracing.ts";
 import { toIsoTime } from "./jobs.ts";
 import { isPredictionId as isJobId, newDeliveryId, type Names } from "./names.ts";
 
@@ -285,6 +286,7 @@ export class Deliveries {
       backoff: { type: "webhook" },
       keepLogs: MAX_LOGGED_ATTEMPTS,
       stackTraceLimit: 0,
+      ...jobTelemetry(),
     };
     return new Job(this.queue, "deliver", data, options, id) as DeliveryJob;
   }

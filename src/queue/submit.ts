@@ -11,6 +11,7 @@ import {
   type IdempotencyConflictError,
 } from "../errors.ts";
 import { execAll, mayHaveRun, reachRedis } from "../redis/connections.ts";
+import { jobTelemetry } from "../tracing/tracing.ts";
 import type { Webhook } from "./deliveries.ts";
 import { fingerprintOf, idempotencyConflict } from "./idempotency.ts";
 import type { StoredInput } from "./inputs.ts";
@@ -128,7 +129,10 @@ export async function submitPredictions(
     taken.push(slot);
     const data = jobData(submission);
     if (store.storage.isLimited()) bytes += JSON.stringify(data).length;
-    const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
+    const options = {
+      ...jobOptions(settings, submission.id, submission.priority ?? "normal"),
+      ...jobTelemetry(),
+    };
     const job: PredictionJob = new Job(queue, "predict", data, options, submission.id);
     if (data.webhook && submission.webhook) {
       const prediction = { model, id: submission.id };
