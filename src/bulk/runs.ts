@@ -123,7 +123,7 @@ export class BulkRuns {
   /** Use `openBulkRuns`. */
   constructor(config: Config, redis: Redis, onEnded: OnRunEnded | undefined) {
     this.#config = config;
-    this.#names = createNames(config.redis_prefix);
+    this.#names = createNames(config.redis_prefix, redis.isCluster);
     redis.defineCommand("bulkHeartbeat", { numberOfKeys: 2, lua: HEARTBEAT });
     redis.defineCommand("bulkEnd", { numberOfKeys: 1, lua: END });
     redis.defineCommand("bulkBegin", { numberOfKeys: 1, lua: BEGIN });
@@ -132,7 +132,7 @@ export class BulkRuns {
     this.#scripts = defineScripts(redis);
     this.#outputs = createOutputStore(config, this.#names, redis);
     this.#onEnded = onEnded;
-    this.queue = openQueue(BULK_QUEUE, redis, this.#names.queuePrefix);
+    this.queue = openQueue(BULK_QUEUE, redis, this.#names.queuePrefix(undefined));
   }
 
   folder(id: string): RunFolder {
@@ -253,7 +253,7 @@ export class BulkRuns {
 
   /** Takes out of the bulk queue what an owner that died has left there. */
   async #clearBulkQueue({ id, model }: BulkSpec): Promise<void> {
-    const keys = new QueueKeys(this.#names.bulkQueuePrefix);
+    const keys = new QueueKeys(this.#names.bulkQueuePrefix(model));
     await reachRedis(() => this.#scripts.clearRun((type) => keys.toKey(model, type), id));
   }
 

@@ -60,8 +60,8 @@ export interface BulkQueues {
 const FIELDS = ["timestamp", "finishedOn", "returnvalue", "failedReason"] as const;
 
 export async function openBulkQueues(config: Config, redisUrl: string): Promise<BulkQueues> {
-  const names = createNames(config.redis_prefix);
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "producer");
+  const names = createNames(config.redis_prefix, redis.isCluster);
   const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const storage = await watchStorage(config, names, redis);
   const disk = await watchDisk(config);
@@ -78,7 +78,7 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
   const queueOf = (model: string): Queue => {
     const known = queues.get(model);
     if (known) return known;
-    const queue = openQueue(model, redis, names.bulkQueuePrefix);
+    const queue = openQueue(model, redis, names.bulkQueuePrefix(model));
     queues.set(model, queue);
     return queue;
   };

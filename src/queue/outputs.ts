@@ -33,8 +33,8 @@ export interface OutputRef {
   redis?: string;
 }
 
-/** Whose outputs they are: of a prediction of a model, or of an entry of a bulk run. */
-export type OutputOwner = { model: string; id: string } | { bulkRun: string; index: string };
+/** Whose outputs they are: of a prediction, or of an entry of a bulk run. */
+export type OutputOwner = { model: string; id: string } | { model: string; bulkRun: string; index: string };
 
 export interface OutputStore {
   /**
@@ -54,7 +54,7 @@ export interface OutputStore {
 
 export function createOutputStore(config: Config, names: Names, redis: Redis): OutputStore {
   const ttlOf = (owner: OutputOwner) =>
-    "model" in owner
+    "id" in owner
       ? (config.models[owner.model]?.result_ttl_seconds ?? config.bulk_ttl_seconds)
       : config.bulk_ttl_seconds;
   const place =
@@ -64,7 +64,8 @@ export function createOutputStore(config: Config, names: Names, redis: Redis): O
           redis,
           (owner, name) =>
             names.output(
-              "model" in owner ? `${owner.model}:${owner.id}` : `${owner.bulkRun}:${owner.index}`,
+              owner.model,
+              "id" in owner ? `${owner.model}:${owner.id}` : `${owner.bulkRun}:${owner.index}`,
               name,
             ),
           ttlOf,
@@ -84,7 +85,7 @@ export function createOutputStore(config: Config, names: Names, redis: Redis): O
     },
     read: async (ref) => (ref.data === undefined ? place.read(ref) : Buffer.from(ref.data, "base64")),
     readOf: async (owner, name) =>
-      OUTPUT_NAME.test(name) && ("model" in owner || /^\d+$/.test(owner.index))
+      OUTPUT_NAME.test(name) && ("id" in owner || /^\d+$/.test(owner.index))
         ? place.read(place.refOf(owner, name))
         : undefined,
     removeBulkRun: (run) => place.removeBulkRun(run),
@@ -114,7 +115,7 @@ interface Place {
 /** Below `models/<model>/<end of the id>/` and `bulk/<run>/`. */
 export function createFiles(folder: string, config: Config): Place {
   const fileOf = (owner: OutputOwner, name: string) =>
-    "model" in owner
+    "id" in owner
       ? `models/${owner.model}/${owner.id.slice(-2)}/${owner.id}~${filePart(name)}`
       : `bulk/${owner.bulkRun}/${owner.index}~${filePart(name)}`;
   return {

@@ -94,7 +94,7 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
   async function lookAtWork(): Promise<void> {
     const pipeline = redis.pipeline();
     for (const model of models) {
-      for (const prefix of [names.queuePrefix, names.bulkQueuePrefix]) {
+      for (const prefix of [names.queuePrefix(model), names.bulkQueuePrefix(model)]) {
         const keyOf = (type: string) => new QueueKeys(prefix).toKey(model, type);
         for (const type of ["wait", "active"]) pipeline.llen(keyOf(type));
         for (const type of ["prioritized", "delayed"]) pipeline.zcard(keyOf(type));

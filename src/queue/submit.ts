@@ -161,7 +161,7 @@ export async function submitPredictions(
     if (!submission.isIdempotent) continue;
     const first = await readJob(store, model, submission.id);
     if (first?.data.submission === data.submission) continue;
-    if (data.webhook) await store.deliveries.discard(data.webhook);
+    if (data.webhook) await store.deliveries.discard(model, data.webhook);
     if (first?.data.fingerprint !== data.fingerprint)
       refused.set(submission, idempotencyConflict(submission.id));
     else repeats.add(submission);

@@ -32,8 +32,8 @@ export function createThumbnailStore(config: Config, names: Names, redis: Redis)
       ? createFiles(folder, config)
       : createKeys(
           redis,
-          (owner) => ("model" in owner ? names.thumbnail(owner.model, owner.id) : ""),
-          (owner) => ("model" in owner ? ttlOf(owner.model) : 0),
+          (owner) => ("id" in owner ? names.thumbnail(owner.model, owner.id) : ""),
+          (owner) => ("id" in owner ? ttlOf(owner.model) : 0),
         );
   const areMade = thumbnailSize(config) !== undefined;
   const exists = async (model: string, id: string) => {
