@@ -1,7 +1,6 @@
 /** The sign of life of coordinators, and whether what they work on waits in vain. */
 import { QueueKeys } from "bullmq";
-import type { Redis } from "ioredis";
-import { execAll, reachRedis } from "../redis/connections.ts";
+import { execAll, reachRedis, type RedisClient } from "../redis/connections.ts";
 import type { Deliveries } from "./deliveries.ts";
 import { BULK_QUEUE, type Names } from "./names.ts";
 
@@ -11,7 +10,7 @@ const SILENCE_LIMIT_MS = 10_000;
 
 /** Reports a coordinator until `stop()`. One that stops in order counts as alive for as long as its successor needs. */
 export function reportCoordinator(
-  redis: Redis,
+  redis: RedisClient,
   names: Names,
   id: string,
   onFault: (error: Error) => void,
@@ -37,7 +36,7 @@ export interface Coordination {
 }
 
 export async function readCoordination(
-  redis: Redis,
+  redis: RedisClient,
   names: Names,
   deliveries: Deliveries,
 ): Promise<Coordination> {

@@ -8,11 +8,10 @@
 import { deliveryLinks } from "../core/links.ts";
 import { openQueue } from "./bullmq.ts";
 import { Job, type JobType, type Queue } from "bullmq";
-import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import type { WebhookEventType } from "../config/webhooks.ts";
 import { DeliveryNotFoundError } from "../errors.ts";
-import { reachRedis } from "../redis/connections.ts";
+import { reachRedis, type RedisClient } from "../redis/connections.ts";
 import { toIsoTime } from "./jobs.ts";
 import { isPredictionId as isJobId, newDeliveryId, type Names } from "./names.ts";
 
@@ -126,12 +125,12 @@ type DeliveryQueue = Queue<DeliveryData, DeliveryOutcome>;
 export class Deliveries {
   /** BullMQ's queues by the model whose deliveries they hold; undefined stands for all others. */
   readonly queues: ReadonlyMap<string | undefined, DeliveryQueue>;
-  readonly #redis: Redis;
+  readonly #redis: RedisClient;
   readonly #names: Names;
   readonly #attempts: number;
 
   /** @param redis shared with the queues of the models, whose transactions add deliveries */
-  constructor(redis: Redis, names: Names, { models, webhooks }: Pick<Config, "models" | "webhooks">) {
+  constructor(redis: RedisClient, names: Names, { models, webhooks }: Pick<Config, "models" | "webhooks">) {
     this.#redis = redis;
     this.#names = names;
     this.#attempts = webhooks.retry_delays_ms.length;

@@ -8,10 +8,9 @@ import type { Hash } from "node:crypto";
 import { mkdir, open, readdir, readFile, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import { toStoragePlace } from "../config/storagePlace.ts";
-import { reachRedis } from "../redis/connections.ts";
+import { reachRedis, type RedisClient } from "../redis/connections.ts";
 import type { StorageWatch } from "./storageWatch.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import type { DiskWatch } from "./diskWatch.ts";
@@ -108,7 +107,7 @@ export interface InputGuards {
 export function createInputStore(
   config: Config,
   names: Names,
-  redis: Redis,
+  redis: RedisClient,
   guards?: InputGuards,
 ): InputStore {
   const { input_storage: place, input_ttl_seconds: ttlSeconds } = config;
@@ -224,7 +223,7 @@ async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash):
 }
 
 function createRedisStore(
-  redis: Redis,
+  redis: RedisClient,
   names: Names,
   ttlSeconds: number,
   storage: StorageWatch | undefined,
@@ -232,7 +231,7 @@ function createRedisStore(
   return {
     async write({ model, id }, index, source, hash) {
       const bytes = Buffer.isBuffer(source) ? source : await readAll(source);
-      storage?.claim(bytes.length);
+      storage?.claim(model, bytes.length);
       const key = names.input(model, id, index);
       await reachRedis(() => redis.set(key, bytes, "EX", ttlSeconds));
       return {

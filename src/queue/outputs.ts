@@ -6,11 +6,10 @@
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, stat, unlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import type { Output } from "../core/request.ts";
 import { LoaderError } from "../errors.ts";
-import { reachRedis } from "../redis/connections.ts";
+import { reachRedis, type RedisClient } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 
 /** BullMQ copies return values into its event stream, which is why more than this stays out of them. */
@@ -52,7 +51,7 @@ export interface OutputStore {
   sweep(): Promise<void>;
 }
 
-export function createOutputStore(config: Config, names: Names, redis: Redis): OutputStore {
+export function createOutputStore(config: Config, names: Names, redis: RedisClient): OutputStore {
   const ttlOf = (owner: OutputOwner) =>
     "id" in owner
       ? (config.models[owner.model]?.result_ttl_seconds ?? config.bulk_ttl_seconds)
@@ -166,7 +165,7 @@ function ifMissing(error: NodeJS.ErrnoException): undefined {
 }
 
 export function createKeys(
-  redis: Redis,
+  redis: RedisClient,
   keyOf: (owner: OutputOwner, name: string) => string,
   ttlOf: (owner: OutputOwner) => number,
 ): Place {

@@ -196,7 +196,7 @@ export class Predictions {
 
   /** Counts bytes that go to Redis beside the predictions. @throws QueueStorageFullError */
   claimStorage(bytes: number): void {
-    this.#store.storage.claim(bytes);
+    this.#store.storage.claim(undefined, bytes);
   }
 
   /** Whether coordinators are alive, and what waits for one. */

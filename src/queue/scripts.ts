@@ -3,7 +3,7 @@
  * They touch BullMQ's waiting sets and the job's hash, in the layout of the
  * bullmq version that package.json pins.
  */
-import type { Redis } from "ioredis";
+import type { RedisClient } from "../redis/connections.ts";
 
 /**
  * Takes up to `wanted` slots in a queue that may hold `limit` waiting predictions. A slot is held from before the
@@ -82,13 +82,13 @@ for _, key in ipairs(KEYS) do
   end
 end`;
 
-interface ScriptedRedis extends Redis {
+type ScriptedRedis = RedisClient & {
   reserveSlots(...keysAndArguments: (string | number)[]): Promise<number>;
   endPrediction(...keysAndArguments: (string | number)[]): Promise<EndOutcome>;
   removeEnded(...keysAndArguments: string[]): Promise<void>;
   withdraw(...keysAndArguments: string[]): Promise<string[]>;
   clearRun(...keysAndArguments: string[]): Promise<void>;
-}
+};
 
 export type EndOutcome = "missing" | "ended before" | "running" | "ended waiting" | "ended running";
 
@@ -113,7 +113,7 @@ export interface Scripts {
   clearRun(toKey: ToKey, runId: string): Promise<void>;
 }
 
-export function defineScripts(connection: Redis): Scripts {
+export function defineScripts(connection: RedisClient): Scripts {
   connection.defineCommand("reserveSlots", { numberOfKeys: 5, lua: RESERVE_SLOTS });
   connection.defineCommand("endPrediction", { numberOfKeys: 6, lua: END_PREDICTION });
   connection.defineCommand("removeEnded", { numberOfKeys: 2, lua: REMOVE_ENDED });

@@ -61,7 +61,7 @@ export async function reserveSlots(store: PredictionStore, model: string, wanted
   const limit = modelOf(store, model).max_queue_length;
   const queue = queueOf(store, model);
   // Before an upload is read for nothing.
-  store.storage.claimPredictions(wanted);
+  store.storage.claimPredictions(model, wanted);
   const token = randomUUID();
   const freeFirst = (count: number) =>
     freeSlots(
@@ -127,7 +127,7 @@ export async function submitPredictions(
     }
     taken.push(slot);
     const data = jobData(submission);
-    if (store.storage.isLimited()) bytes += JSON.stringify(data).length;
+    if (store.storage.isLimited(model)) bytes += JSON.stringify(data).length;
     const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
     const job: PredictionJob = new Job(queue, "predict", data, options, submission.id);
     if (data.webhook && submission.webhook) {
@@ -142,7 +142,7 @@ export async function submitPredictions(
   }
   try {
     await Promise.all(adding);
-    store.storage.claim(bytes);
+    store.storage.claim(model, bytes);
     await reachRedis(() => execAll(transaction), NOTHING_ACCEPTED).catch(async (error: unknown) => {
       // Redis may have run out of memory between two of them; what is refused as a whole leaves no part behind.
       if (error instanceof RedisRefusedError || error instanceof QueueStorageFullError)

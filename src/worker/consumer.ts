@@ -4,7 +4,7 @@
  * whatever batch it ran in.
  */
 import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
-import type { Redis } from "ioredis";
+import type { RedisClient } from "../redis/connections.ts";
 import { UnrecoverableError, WaitingError } from "bullmq";
 import type { Logger } from "pino";
 import type { ModelConfig } from "../config/schema.ts";
@@ -46,7 +46,7 @@ export interface ConsumerOptions {
   /** Predictions of bulk runs come from a queue of their own, the model's bulkQueue. */
   source: "queue" | "bulk";
   pool: EnginePool;
-  redis: Redis;
+  redis: RedisClient;
   names: Names;
   inputs: InputStore;
   outputs: OutputStore;
@@ -195,7 +195,7 @@ export function startConsumer({
   const onFault = (error: Error) => void worker.emit("error", error);
   const notifyCompletion = createNotifier(
     redis,
-    source === "bulk" ? { completions: names.bulkCompletions } : names,
+    source === "bulk" ? { ...names, completions: names.bulkCompletions } : names,
   );
   // Only once the end is in Redis, so that an input outlives every worker that may still need it.
   const cleanUp = (job: PredictionJob, wasRead: boolean) => {
