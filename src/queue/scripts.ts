@@ -4,7 +4,8 @@
  * bullmq version that package.json pins.
  */
 import { addPrioritizedJob } from "bullmq/dist/esm/scripts/addPrioritizedJob-9.js";
-import type { ChainableCommander, Redis } from "ioredis";
+import type { ChainableCommander } from "ioredis";
+import type { RedisClient } from "../redis/connections.ts";
 
 /**
  * Takes up to `wanted` slots in a queue that may hold `limit` waiting predictions. A slot is held from before the
@@ -97,14 +98,14 @@ for _, key in ipairs(KEYS) do
   end
 end`;
 
-interface ScriptedRedis extends Redis {
+type ScriptedRedis = RedisClient & {
   addPrediction(...keysAndArguments: (string | number | Buffer)[]): Promise<string | null>;
   reserveSlots(...keysAndArguments: (string | number)[]): Promise<number>;
   endPrediction(...keysAndArguments: (string | number)[]): Promise<EndOutcome>;
   removeEnded(...keysAndArguments: string[]): Promise<void>;
   withdraw(...keysAndArguments: string[]): Promise<string[]>;
   clearRun(...keysAndArguments: string[]): Promise<void>;
-}
+};
 
 export type EndOutcome = "missing" | "ended before" | "running" | "ended waiting" | "ended running";
 
@@ -128,7 +129,7 @@ export interface Scripts {
    * @returns null where there is no room
    */
   addPrediction(
-    commands: Redis | ChainableCommander,
+    commands: RedisClient | ChainableCommander,
     addJob: (client: { runCommand: (name: string, keysAndArguments: ScriptArguments) => unknown }) => unknown,
     slots: string,
     toKey: ToKey,
@@ -145,7 +146,7 @@ export interface Scripts {
   clearRun(toKey: ToKey, runId: string): Promise<void>;
 }
 
-export function defineScripts(connection: Redis): Scripts {
+export function defineScripts(connection: RedisClient): Scripts {
   connection.defineCommand("reserveSlots", { numberOfKeys: 5, lua: RESERVE_SLOTS });
   connection.defineCommand("addPrediction", {
     numberOfKeys: addPrioritizedJob.keys + 3,
