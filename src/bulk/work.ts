@@ -275,7 +275,7 @@ class RunWork {
         own.slice(start, start + PARALLEL_WRITES).map(async ({ submission, ownPictures }) => {
           const refs = [];
           for (const [index, bytes] of ownPictures.entries())
-            refs.push((await inputs.write(submission.id, index, bytes)).ref);
+            refs.push((await inputs.write({ model: this.#spec.model, id: submission.id }, index, bytes)).ref);
           submission.inputs = refs;
         }),
       );

@@ -7,11 +7,10 @@
 import { bulkOutputLink } from "../core/links.ts";
 import { openQueue } from "./bullmq.ts";
 import { Queue } from "bullmq";
-import type { Redis } from "ioredis";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import type { ErrorSummary } from "../errors.ts";
 import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
-import { connectRedis, execAll, reachRedis } from "../redis/connections.ts";
+import { connectRedis, execAll, reachRedis, type RedisClient } from "../redis/connections.ts";
 import { watchDisk } from "./diskWatch.ts";
 import { watchStorage, type StorageWatch } from "./storageWatch.ts";
 import { createInputStore, type InputRef, type InputStore } from "./inputs.ts";
@@ -60,8 +59,8 @@ export interface BulkQueues {
 const FIELDS = ["timestamp", "finishedOn", "returnvalue", "failedReason"] as const;
 
 export async function openBulkQueues(config: Config, redisUrl: string): Promise<BulkQueues> {
-  const names = createNames(config.redis_prefix);
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "producer");
+  const names = createNames(config.redis_prefix, redis.isCluster);
   const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const storage = await watchStorage(config, names, redis);
   const disk = await watchDisk(config);
@@ -78,7 +77,7 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
   const queueOf = (model: string): Queue => {
     const known = queues.get(model);
     if (known) return known;
-    const queue = openQueue(model, redis, names.bulkQueuePrefix);
+    const queue = openQueue(model, redis, names.bulkQueuePrefix(model));
     queues.set(model, queue);
     return queue;
   };
@@ -100,7 +99,12 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
   };
 }
 
-function createBulkQueue(redis: Redis, queue: Queue, model: ModelConfig, storage: StorageWatch): BulkQueue {
+function createBulkQueue(
+  redis: RedisClient,
+  queue: Queue,
+  model: ModelConfig,
+  storage: StorageWatch,
+): BulkQueue {
   const scripts = defineScripts(redis);
   return {
     async submit(submissions, priority) {
@@ -109,9 +113,10 @@ function createBulkQueue(redis: Redis, queue: Queue, model: ModelConfig, storage
         data: { request, inputs },
         opts: jobOptions(model, id, priority),
       }));
-      if (storage.isLimited()) {
-        storage.claimPredictions(jobs.length);
-        storage.claim(jobs.reduce((sum, { data }) => sum + JSON.stringify(data).length, 0));
+      if (storage.isLimited(queue.name)) {
+        storage.claimPredictions(queue.name, jobs.length);
+        const bytes = jobs.reduce((sum, { data }) => sum + JSON.stringify(data).length, 0);
+        storage.claim(queue.name, bytes);
       }
       await reachRedis(() => queue.addBulk(jobs));
     },

@@ -23,7 +23,14 @@ import * as reading from "./read.ts";
 import { readForRetry, type Retry } from "./retry.ts";
 import { defineScripts } from "./scripts.ts";
 import { readStatistics } from "./statistics.ts";
-import { predictionExists, reserveSlots, submitPredictions, type Slots, type Submission } from "./submit.ts";
+import {
+  predictionExists,
+  reserveSlots,
+  roomWhenAdded,
+  submitPredictions,
+  type Slots,
+  type Submission,
+} from "./submit.ts";
 import { createThumbnailStore, type ThumbnailStore } from "./thumbnails.ts";
 import { inSpan } from "../tracing/tracing.ts";
 import { sendSpan } from "./spans.ts";
@@ -79,6 +86,11 @@ export class Predictions {
    */
   reserve(model: string, wanted = 1): Promise<Slots> {
     return reserveSlots(this.#store, model, wanted);
+  }
+
+  /** See `roomWhenAdded`. */
+  roomWhenAdded(model: string): Slots {
+    return roomWhenAdded(this.#store, model);
   }
 
   /** See `submitPredictions`. */
@@ -138,8 +150,8 @@ export class Predictions {
   }
 
   /** @throws OutputNotFoundError */
-  readBulkOutput(bulkRun: string, index: string, name: string): Promise<Buffer> {
-    return reading.readBulkOutput(this.#store, bulkRun, index, name);
+  readBulkOutput(run: { id: string; model: string }, index: string, name: string): Promise<Buffer> {
+    return reading.readBulkOutput(this.#store, run, index, name);
   }
 
   /** @throws OutputNotFoundError where one is gone */
@@ -199,12 +211,13 @@ export class Predictions {
 
   /** Counts bytes that go to Redis beside the predictions. @throws QueueStorageFullError */
   claimStorage(bytes: number): void {
-    this.#store.storage.claim(bytes);
+    this.#store.storage.claim(undefined, bytes);
   }
 
   /** Whether coordinators are alive, and what waits for one. */
   coordination(): Promise<Coordination> {
-    return readCoordination(this.#store.redis, this.#store.names);
+    const { redis, names, deliveries } = this.#store;
+    return readCoordination(redis, names, deliveries);
   }
 
   /** @throws DiskFullError where the disk of the data folder has only its reserve left */
@@ -244,13 +257,15 @@ export class Predictions {
 export async function openPredictions(config: Config, redisUrl: string): Promise<Predictions> {
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "producer");
   const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
-  const names = createNames(config.redis_prefix);
+  const names = createNames(config.redis_prefix, redis.isCluster);
   const storage = await watchStorage(config, names, redis);
   const disk = await watchDisk(config);
-  const openAll = (prefix: string) =>
-    new Map(Object.keys(config.models).map((model) => [model, openQueue(model, redis, prefix)] as const));
-  const queues = openAll(names.queuePrefix);
-  const bulkQueues = openAll(names.bulkQueuePrefix);
+  const openAll = (prefixOf: (model: string) => string) =>
+    new Map(
+      Object.keys(config.models).map((model) => [model, openQueue(model, redis, prefixOf(model))] as const),
+    );
+  const queues = openAll((model) => names.queuePrefix(model));
+  const bulkQueues = openAll((model) => names.bulkQueuePrefix(model));
   const store: PredictionStore = {
     config,
     names,
@@ -263,12 +278,12 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
     disk,
     outputs: createOutputStore(config, names, redis),
     thumbnails: createThumbnailStore(config, names, redis),
-    deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
+    deliveries: new Deliveries(redis, names, config),
     completions: await openCompletionEvents(subscriber, names),
     notifyCompletion: createNotifier(redis, names),
   };
   const all = [...queues.values(), ...bulkQueues.values()];
-  await Promise.all([...all, store.deliveries.queue].map((queue) => queue.waitUntilReady()));
+  await Promise.all([...all, ...store.deliveries.queues.values()].map((queue) => queue.waitUntilReady()));
   return new Predictions(store, async () => {
     storage.close();
     disk.close();

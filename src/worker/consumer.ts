@@ -4,7 +4,7 @@
  * whatever batch it ran in.
  */
 import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
-import type { Redis } from "ioredis";
+import type { RedisClient } from "../redis/connections.ts";
 import { UnrecoverableError, WaitingError } from "bullmq";
 import type { Logger } from "pino";
 import type { ModelConfig } from "../config/schema.ts";
@@ -49,7 +49,7 @@ export interface ConsumerOptions {
   /** Predictions of bulk runs come from a queue of their own, the model's bulkQueue. */
   source: "queue" | "bulk";
   pool: EnginePool;
-  redis: Redis;
+  redis: RedisClient;
   names: Names;
   inputs: InputStore;
   outputs: OutputStore;
@@ -138,7 +138,7 @@ export function startConsumer({
       if (pictures && pictures.fetched.length > 0)
         endFetched(job, pictures.fetched, wasRead).catch(warnOfInput(job));
       // Before BullMQ ends the job, in case that this process dies then.
-      if (job.data.webhook) deliveries.soon(job.data.webhook).catch(warnOfWebhook(job));
+      if (job.data.webhook) deliveries.soon(modelName, job.data.webhook).catch(warnOfWebhook(job));
     }
   }
 
@@ -166,15 +166,15 @@ export function startConsumer({
   function ownerOf(id: string): OutputOwner {
     if (source === "queue") return { model: modelName, id };
     const { run, index } = partsOfBulkPredictionId(id);
-    return { bulkRun: run, index };
+    return { model: modelName, bulkRun: run, index };
   }
 
   async function fetchElsewhere({ data }: PredictionJob): Promise<FetchedInputs> {
-    if (!fetchInputs.isNeeded(data.inputs)) return fetchInputs(data.inputs);
+    if (!fetchInputs.isNeeded(data.inputs)) return fetchInputs(modelName, data.inputs);
     fetching++;
     adjust();
     try {
-      return await untilTaken(() => fetchInputs(data.inputs), onFault);
+      return await untilTaken(() => fetchInputs(modelName, data.inputs), onFault);
     } finally {
       fetching--;
       adjust();
@@ -202,7 +202,7 @@ export function startConsumer({
     redis,
     log: log.child({ model: modelName }),
     name: "queue",
-    prefix: source === "bulk" ? names.bulkQueuePrefix : names.queuePrefix,
+    prefix: source === "bulk" ? names.bulkQueuePrefix(modelName) : names.queuePrefix(modelName),
     concurrency: pool.capacity,
     maxStalledCount: MAX_STALLS,
     removeOnComplete: { age: model.result_ttl_seconds, count: MAX_KEPT },
@@ -211,11 +211,11 @@ export function startConsumer({
   const onFault = (error: Error) => void worker.emit("error", error);
   const notifyCompletion = createNotifier(
     redis,
-    source === "bulk" ? { completions: names.bulkCompletions } : names,
+    source === "bulk" ? { ...names, completions: names.bulkCompletions } : names,
   );
   // Only once the end is in Redis, so that an input outlives every worker that may still need it.
   const cleanUp = (job: PredictionJob, wasRead: boolean) => {
-    if (job.data.webhook) deliveries.now(job.data.webhook).catch(warnOfWebhook(job));
+    if (job.data.webhook) deliveries.now(modelName, job.data.webhook).catch(warnOfWebhook(job));
     endInputs(job, wasRead).catch(warnOfInput(job));
   };
   worker.on("completed", (job) => cleanUp(job, true));
