@@ -16,7 +16,7 @@ import {
 import { Cluster, Redis, type ChainableCommander, type ClusterOptions, type RedisOptions } from "ioredis";
 import { parseRedisUrl, type RedisTarget, type RedisTls } from "../config/redis.ts";
 import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
-import { connectionFaultOf, isReadOnly, noteReadOnly, redisFaultOf } from "./refusals.ts";
+import { connectionFaultOf, isReadOnly, isRedirected, noteReadOnly, redisFaultOf } from "./refusals.ts";
 
 /** How long a producer's command may take before the queue counts as unreachable. */
 const COMMAND_TIMEOUT_MS = 5000;
@@ -325,9 +325,10 @@ export async function reachRedis<T>(commands: () => Promise<T>, consequence = "t
 export function mayHaveRun({ cause }: RedisUnavailableError): boolean {
   return (
     cause instanceof Error &&
-    /Connection is closed|connection close$|Command timed out|max retries per request|ECONN|EPIPE/.test(
-      cause.message,
-    )
+    (isRedirected(cause) ||
+      /Connection is closed|connection close$|Command timed out|max retries per request|ECONN|EPIPE/.test(
+        cause.message,
+      ))
   );
 }
 
