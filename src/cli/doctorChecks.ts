@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
+import type { BulkRoots } from "../config/bulkRoots.ts";
 import { toStoragePlace, type StoragePlace } from "../config/storagePlace.ts";
 import { openStorage } from "../storage/storage.ts";
 import type { Config, ModelConfig } from "../config/schema.ts";
@@ -269,7 +270,7 @@ function memoryOf(reply: string): Diagnosis[] {
 
 /** The folders and places of object storage that pictures come from and copies go to. */
 export async function checkRoots(config: Config): Promise<Diagnosis[]> {
-  const { bulk_roots, annotate_roots, input_storage, s3 } = config;
+  const { bulk_roots, annotate_roots, results_roots, input_storage, s3 } = config;
   const inputs =
     input_storage === undefined ? [] : [checkStorage("input_storage", "", toStoragePlace(input_storage, s3))];
   return Promise.all([
@@ -284,17 +285,22 @@ export async function checkRoots(config: Config): Promise<Diagnosis[]> {
         return { check: "bulk_roots", status: "warning", found: `${name}: ${firstLine(error)}`, advice };
       }
     }),
-    ...Object.entries(annotate_roots).map(async ([name, folder]): Promise<Diagnosis> => {
-      if (typeof folder !== "string") return checkStorage("annotate_roots", `${name}: `, folder);
-      try {
-        await tryToWrite(folder);
-        return { check: "annotate_roots", status: "ok", found: `${name}: ${folder} can be written` };
-      } catch (error) {
-        const advice = "bulk runs can't annotate below it until this user may write there";
-        return { check: "annotate_roots", status: "warning", found: `${name}: ${firstLine(error)}`, advice };
-      }
-    }),
+    ...checkWritable("annotate_roots", annotate_roots, "bulk runs can't annotate"),
+    ...checkWritable("results_roots", results_roots, "bulk runs can't write their results"),
   ]);
+}
+
+function checkWritable(check: string, roots: BulkRoots, consequence: string): Promise<Diagnosis>[] {
+  return Object.entries(roots).map(async ([name, folder]): Promise<Diagnosis> => {
+    if (typeof folder !== "string") return checkStorage(check, `${name}: `, folder);
+    try {
+      await tryToWrite(folder);
+      return { check, status: "ok", found: `${name}: ${folder} can be written` };
+    } catch (error) {
+      const advice = `${consequence} below it until this user may write there`;
+      return { check, status: "warning", found: `${name}: ${firstLine(error)}`, advice };
+    }
+  });
 }
 
 async function checkStorage(check: string, name: string, place: StoragePlace): Promise<Diagnosis> {

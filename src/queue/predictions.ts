@@ -33,6 +33,8 @@ import {
   type Submission,
 } from "./submit.ts";
 import { createThumbnailStore, type ThumbnailStore } from "./thumbnails.ts";
+import { inSpan } from "../tracing/tracing.ts";
+import { sendSpan } from "./spans.ts";
 import { waitForPrediction } from "./wait.ts";
 import { readCoordination, type Coordination } from "./coordination.ts";
 import { watchDisk, type DiskState } from "./diskWatch.ts";
@@ -102,7 +104,8 @@ export class Predictions {
     slots: Slots,
     submissions: readonly Submission[],
   ): Promise<(Prediction | QueueFullError | IdempotencyConflictError)[]> {
-    return submitPredictions(this.#store, slots, submissions);
+    const span = sendSpan(slots.model, submissions[0]?.id, submissions.length);
+    return inSpan(`send ${slots.model}`, span, () => submitPredictions(this.#store, slots, submissions));
   }
 
   /** Whether an id is taken; a submission with it needs no slot then. */

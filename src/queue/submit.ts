@@ -11,6 +11,7 @@ import {
   type IdempotencyConflictError,
 } from "../errors.ts";
 import { execAll, mayHaveRun, reachRedis, type RedisClient } from "../redis/connections.ts";
+import { jobTelemetry } from "../tracing/tracing.ts";
 import type { Webhook } from "./deliveries.ts";
 import { fingerprintOf, idempotencyConflict } from "./idempotency.ts";
 import type { StoredInput } from "./inputs.ts";
@@ -141,7 +142,10 @@ export async function submitPredictions(
       refused.set(submission, queueFull(store, model));
       continue;
     }
-    const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
+    const options = {
+      ...jobOptions(settings, submission.id, submission.priority ?? "normal"),
+      ...jobTelemetry(),
+    };
     const job: PredictionJob = new Job(
       queueOf(store, model),
       "predict",
