@@ -10,7 +10,7 @@ import {
   RedisUnavailableError,
   type IdempotencyConflictError,
 } from "../errors.ts";
-import { execAll, mayHaveRun, reachRedis, type RedisClient } from "../redis/connections.ts";
+import { execScripts, mayHaveRun, reachRedis, type RedisClient } from "../redis/connections.ts";
 import { jobTelemetry } from "../tracing/tracing.ts";
 import type { Webhook } from "./deliveries.ts";
 import { fingerprintOf, idempotencyConflict } from "./idempotency.ts";
@@ -226,18 +226,20 @@ async function addJobs(
 
   // BullMQ's own view of the connection: a bare ioredis transaction doesn't know its scripts.
   const client = await queueOf(store, model).getBackend().client;
-  const transaction = client.multi() as unknown as ChainableCommander;
-  const adding: Promise<unknown>[] = [];
-  for (const [{ id, webhook }, each] of added) {
-    const { webhook: delivery, expires_at } = each.job.data;
-    if (webhook && delivery) {
-      const job = store.deliveries.jobFor(delivery, webhook, { model, id }, expires_at);
-      adding.push(job.addJob(transaction as never));
+  await execScripts(store.redis, async () => {
+    const transaction = client.multi() as unknown as ChainableCommander;
+    const adding: Promise<unknown>[] = [];
+    for (const [{ id, webhook }, each] of added) {
+      const { webhook: delivery, expires_at } = each.job.data;
+      if (webhook && delivery) {
+        const job = store.deliveries.jobFor(delivery, webhook, { model, id }, expires_at);
+        adding.push(job.addJob(transaction as never));
+      }
+      adding.push(add(transaction, each));
     }
-    adding.push(add(transaction, each));
-  }
-  await Promise.all(adding);
-  await execAll(transaction);
+    await Promise.all(adding);
+    return transaction;
+  });
   return true;
 }
 

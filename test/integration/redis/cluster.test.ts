@@ -139,6 +139,9 @@ describe.skipIf(whyNoRedis)("a Redis Cluster of three masters with a replica eac
     expect(doctor.output()).toMatch(
       /"found": "version \S+ at redis\+cluster:\/\/127\.0\.0\.1:\d+,\S+ answers/,
     );
+    expect(
+      doctor.output().match(/"found": "127\.0\.0\.1:\d+: \S+ \S+ in use, without a limit"/g),
+    ).toHaveLength(3);
     expect(doctor.output()).not.toMatch(/s3cret/);
   }, 60_000);
 
@@ -203,6 +206,53 @@ describe.skipIf(whyNoRedis)("a Redis Cluster of three masters with a replica eac
     expect(infermill.output()).not.toMatch(/s3cret/);
     expect(infermill.output().split("\n").length).toBeLessThan(100);
   }, 120_000);
+
+  test("the slot of a model is moved to another node under load: nothing is refused, and everything accepted ends", async () => {
+    const [a] = models;
+    const ids: string[] = [];
+    let isOn = true;
+    const clients = [1, 2, 3].map(async () => {
+      while (isOn) {
+        const { id } = await submit(infermill.url, a, { Ms: 5 }, 0, hook());
+        ids.push(id);
+        await sleep(10);
+      }
+    });
+    await until(() => ids.length > 30, "some load");
+    await cluster.moveSlotOf(names.slots(a));
+    const before = ids.length;
+    await until(() => ids.length > before + 30, "load on the other node");
+    isOn = false;
+    await Promise.all(clients);
+    for (const id of ids)
+      await until(
+        async () => (await get(`/v1/models/${a}/predictions/${id}`)).status === "succeeded",
+        `the end of ${id}`,
+      );
+  }, 60_000);
+
+  test("a master freezes, which closes no connection: it is left all the same", async () => {
+    const [, b] = models;
+    const frozen = await cluster.masterOf(names.slots(b));
+    frozen.process.kill("SIGSTOP");
+    try {
+      await until(async () => {
+        const master = await cluster.masterOf(names.slots(b));
+        return master !== undefined && master !== frozen;
+      }, "another master");
+      // An answer that is waited for: workers follow, and the completion events reach the api.
+      await until(
+        () =>
+          submit(infermill.url, b, { Fid: "after" }, 30).then(
+            ({ status }) => status === "succeeded",
+            () => false,
+          ),
+        "a prediction on the next master",
+      );
+    } finally {
+      frozen.process.kill("SIGCONT");
+    }
+  }, 60_000);
 
   async function startBulkRun(model: string, entries: number): Promise<{ id: string }> {
     const answer = await fetch(
