@@ -1,5 +1,5 @@
 /** The api, and its Express app that doesn't listen: headers, the table of routes, the pages, the errors. */
-import { rememberBriefly } from "../core/remember.ts";
+import { orLast, rememberBriefly } from "../core/remember.ts";
 import { setMaxListeners } from "node:events";
 import { IncomingMessage, ServerResponse } from "node:http";
 import { createRequire } from "node:module";
@@ -54,7 +54,10 @@ export function createApi(options: AppOptions): Api {
     bulk,
     log,
     metrics: createMetrics(config, predictions),
-    recentReports: rememberBriefly(() => predictions.workers(), HEARTBEAT_INTERVAL_MS),
+    recentReports: rememberBriefly(
+      orLast(() => predictions.workers()),
+      HEARTBEAT_INTERVAL_MS,
+    ),
     openapi: createOpenApi(table, config),
     closing,
   };

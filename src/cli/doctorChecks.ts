@@ -12,6 +12,7 @@ import { openStorage } from "../storage/storage.ts";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import { deviceAdvice, devicesOf, executionProvider, usesCores } from "../core/devices.ts";
 import { urlSchemeOf } from "../core/urlScheme.ts";
+import type { Redis } from "ioredis";
 import { InfermillError } from "../errors.ts";
 import { loadRuntime, reasonOf } from "../loaders/onnx/session.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
@@ -21,7 +22,13 @@ import { readModelFacts } from "../models/modelFacts.ts";
 import { encodeModel, node, valueInfo } from "../models/onnxProto.ts";
 import { checkRedis, parseInfo } from "../redis/check.ts";
 import type { RedisTls } from "../config/redis.ts";
-import { connectRedis, withoutPassword, type RedisAddress } from "../redis/connections.ts";
+import {
+  connectRedis,
+  mastersOf,
+  withoutPassword,
+  type RedisAddress,
+  type RedisClient,
+} from "../redis/connections.ts";
 import { findRedisProgram } from "../redis/findRedisProgram.ts";
 import { version } from "../version.ts";
 
@@ -248,20 +255,24 @@ async function checkNamedRedis(address: RedisAddress): Promise<Diagnosis[]> {
         found: `version ${found} at ${withoutPassword(address.url)} answers in ${pingMs.toFixed(1)} ms`,
       },
       ...warnings.map((line): Diagnosis => ({ check: "redis", status: "warning", found: line })),
-      ...memoryOf(await connection.info("memory").catch(() => "")),
+      ...(await Promise.all(mastersOf(connection).map((master) => checkMemory(master, connection)))).flat(),
     ];
   } finally {
     connection.disconnect();
   }
 }
 
-function memoryOf(reply: string): Diagnosis[] {
-  const info = parseInfo(reply);
+async function checkMemory(redis: Redis, { isCluster }: RedisClient): Promise<Diagnosis[]> {
+  const { host, port } = redis.options;
+  const node = isCluster ? `${host}:${port}: ` : "";
+  const info = parseInfo(await redis.info("memory").catch(() => ""));
   const [used, max] = [Number(info.get("used_memory")), Number(info.get("maxmemory"))];
   if (!Number.isFinite(used)) return [];
   if (!max)
-    return [{ check: "redis memory", status: "ok", found: `${formatBytes(used)} in use, without a limit` }];
-  const found = `${formatBytes(used)} of maxmemory ${formatBytes(max)} in use`;
+    return [
+      { check: "redis memory", status: "ok", found: `${node}${formatBytes(used)} in use, without a limit` },
+    ];
+  const found = `${node}${formatBytes(used)} of maxmemory ${formatBytes(max)} in use`;
   if (used < HIGH_MEMORY_SHARE * max) return [{ check: "redis memory", status: "ok", found }];
   const advice =
     "when it is full, predictions are refused: raise maxmemory, or let results expire sooner (result_ttl_seconds)";

@@ -28,6 +28,7 @@ import {
   reserveSlots,
   roomWhenAdded,
   submitPredictions,
+  wasFull,
   type Slots,
   type Submission,
 } from "./submit.ts";
@@ -91,6 +92,11 @@ export class Predictions {
   /** See `roomWhenAdded`. */
   roomWhenAdded(model: string): Slots {
     return roomWhenAdded(this.#store, model);
+  }
+
+  /** See `wasFull`. */
+  wasFull(model: string): boolean {
+    return wasFull(this.#store, model);
   }
 
   /** See `submitPredictions`. */
@@ -273,6 +279,7 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
     scripts: defineScripts(redis),
     queues,
     bulkQueues,
+    fullAt: new Map(),
     inputs: createInputStore(config, names, redis, { storage, disk }),
     storage,
     disk,

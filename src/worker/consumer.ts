@@ -209,10 +209,7 @@ export function startConsumer({
     removeOnFail: { age: model.result_ttl_seconds, count: MAX_KEPT },
   });
   const onFault = (error: Error) => void worker.emit("error", error);
-  const notifyCompletion = createNotifier(
-    redis,
-    source === "bulk" ? { ...names, completions: names.bulkCompletions } : names,
-  );
+  const notifyCompletion = createNotifier(redis, names, source);
   // Only once the end is in Redis, so that an input outlives every worker that may still need it.
   const cleanUp = (job: PredictionJob, wasRead: boolean) => {
     if (job.data.webhook) deliveries.now(modelName, job.data.webhook).catch(warnOfWebhook(job));
