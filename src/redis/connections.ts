@@ -16,6 +16,7 @@ import {
 import { Cluster, Redis, type ChainableCommander, type ClusterOptions, type RedisOptions } from "ioredis";
 import { parseRedisUrl, type RedisTarget, type RedisTls } from "../config/redis.ts";
 import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
+import { fixCluster } from "./clusterFixes.ts";
 import { connectionFaultOf, isReadOnly, isRedirected, noteReadOnly, redisFaultOf } from "./refusals.ts";
 
 /** How long a producer's command may take before the queue counts as unreachable. */
@@ -184,7 +185,7 @@ function openCluster(target: RedisTarget, role: ConnectionRole, tls: RedisTls | 
       ...(isTls && { tls: tlsOptions(undefined, tls) }),
     },
   };
-  return new Cluster([...hosts], options).on("+node", gatherWrites);
+  return fixCluster(new Cluster([...hosts], options).on("+node", gatherWrites));
 }
 
 function optionsOf(target: RedisTarget, role: ConnectionRole, tls: RedisTls | undefined): RedisOptions {
