@@ -169,8 +169,11 @@ export async function openBulkTools({
     runs,
     bulkQueues,
     async capacityOf(model) {
-      const known = await reports().catch(() => []);
-      return known.reduce((sum, { models }) => sum + (models[model]?.capacity ?? 0), 0);
+      const serving = (await reports().catch(() => [])).flatMap(({ models }) => models[model] ?? []);
+      return {
+        workers: serving.length,
+        capacity: serving.reduce((sum, { capacity }) => sum + capacity, 0),
+      };
     },
     async close() {
       await runs.close();

@@ -11,6 +11,7 @@ import { QueueStorageFullError } from "../errors.ts";
 import { parseInfo } from "../redis/check.ts";
 import { execAll } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
+import { defineScripts } from "./scripts.ts";
 import { readWorkerReports } from "./workerReports.ts";
 
 const LOOK_MS = 1000;
@@ -46,14 +47,19 @@ export interface StorageWatch {
    * @throws QueueStorageFullError where they don't fit below the limit
    */
   claim(bytes: number): void;
-  /** Counts predictions that are about to be accepted, with the responses that they will have. @throws QueueStorageFullError */
-  claimPredictions(count: number): void;
+  /**
+   * Counts predictions that are about to be accepted, with the responses that they will have.
+   * @param jobs how many jobs they travel in
+   * @throws QueueStorageFullError
+   */
+  claimPredictions(count: number, jobs?: number): void;
   close(): void;
 }
 
 export async function watchStorage(config: Config, names: Names, redis: Redis): Promise<StorageWatch> {
   const { max_memory_share: share } = config;
   const models = Object.keys(config.models);
+  const scripts = defineScripts(redis);
   let used = 0;
   let max = 0;
   let expected = 0;
@@ -94,13 +100,20 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
   async function lookAtWork(): Promise<void> {
     const pipeline = redis.pipeline();
     for (const model of models) {
-      for (const prefix of [names.queuePrefix, names.bulkQueuePrefix]) {
-        const keyOf = (type: string) => new QueueKeys(prefix).toKey(model, type);
-        for (const type of ["wait", "active"]) pipeline.llen(keyOf(type));
-        for (const type of ["prioritized", "delayed"]) pipeline.zcard(keyOf(type));
-      }
+      const keyOf = (type: string) => new QueueKeys(names.queuePrefix).toKey(model, type);
+      for (const type of ["wait", "active"]) pipeline.llen(keyOf(type));
+      for (const type of ["prioritized", "delayed"]) pipeline.zcard(keyOf(type));
     }
-    const [reports, counts] = await Promise.all([readWorkerReports(redis, names), execAll(pipeline)]);
+    const ofBulkQueue = (model: string) =>
+      scripts.countEntries(
+        (type) => new QueueKeys(names.bulkQueuePrefix).toKey(model, type),
+        ["wait", "active", "prioritized", "delayed"],
+      );
+    const [reports, counts, bulkCounts] = await Promise.all([
+      readWorkerReports(redis, names),
+      execAll(pipeline),
+      Promise.all(models.map(ofBulkQueue)),
+    ]);
     const perModel = counts.length / models.length;
     const totals = new Map(models.map((model) => [model, { succeeded: 0, bytes: 0 }]));
     for (const { models: served } of reports) {
@@ -119,8 +132,8 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
     expected = 0;
     for (const [index, model] of models.entries()) {
       const { succeeded, bytes } = totals.get(model)!;
-      const ofModel = counts.slice(index * perModel, (index + 1) * perModel) as number[];
-      const underWay = ofModel.reduce((sum, count) => sum + count, 0);
+      const ofQueue = counts.slice(index * perModel, (index + 1) * perModel) as number[];
+      const underWay = [...ofQueue, ...bulkCounts[index]!].reduce((sum, count) => sum + count, 0);
       expected += underWay * (succeeded > 0 ? (bytes / succeeded) * ALLOCATION : expectedEach());
     }
   }
@@ -158,8 +171,8 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
       claim(bytes);
       requests.bytes += bytes;
     },
-    claimPredictions(count) {
-      claim(count * (JOB_BYTES + expectedEach()));
+    claimPredictions(count, jobs = count) {
+      claim(jobs * JOB_BYTES + count * expectedEach());
       requests.count += count;
     },
     close() {

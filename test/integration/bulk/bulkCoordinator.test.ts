@@ -171,8 +171,8 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     const id = await sendManifest(5);
     const submit = (runId: string) =>
       bulkQueues.bulkQueue("Echo").submit(
-        [0, 1, 2].map((index) => ({ id: `${runId}-${index}`, request: {}, inputs: [] })),
-        "low",
+        { id: runId, request: {}, priority: "low" },
+        [0, 1, 2].map((index) => [{ index, inputs: [] }]),
       );
     const left = async () => (await bulkQueue.getJobs()).map((job) => job.id);
     try {
@@ -190,7 +190,7 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
       await submit(other);
       expect(await left()).toHaveLength(6);
       await send("DELETE", `${api.url}/v1/bulk/${id}`);
-      expect(await left()).toEqual([2, 1, 0].map((index) => `${other}-${index}`));
+      expect(await left()).toEqual([2, 1, 0].map((index) => `${other}-${index}_1`));
       expect(await connection.exists(response)).toBe(0);
       await submit(id);
       await send("DELETE", `${api.url}/v1/bulk/${id}`);

@@ -1,0 +1,195 @@
+/**
+ * Runs the chunks of a bulk queue: hands their entries to the pool one by one, each with an outcome of its own, and keeps
+ * those in Redis as they come. A chunk that comes again, after the loss of its worker or for entries that are to be tried
+ * again, runs only what has no outcome yet.
+ */
+import { WaitingError, type Job } from "bullmq";
+import type { Logger } from "pino";
+import { bulkOutputLink } from "../core/links.ts";
+import type { Output } from "../core/request.ts";
+import { RetryableError, toInfermillError, type InfermillError } from "../errors.ts";
+import {
+  failedRow,
+  readRow,
+  succeededRow,
+  type BulkChunkData,
+  type BulkEntryData,
+} from "../queue/bulkChunks.ts";
+import { untilTaken } from "../queue/bullmq.ts";
+import { isUploaded, type InputRef, type InputStore } from "../queue/inputs.ts";
+import { bytesInRedis, type OutputStore } from "../queue/outputs.ts";
+import type { KeepOutcome } from "../queue/scripts.ts";
+import { NotStartedError, type EnginePool } from "./enginePool.ts";
+import type { TaskRunner } from "./runTask.ts";
+
+/** Rows are kept together that come within this time, up to this size. */
+const KEEP_MS = 200;
+const KEEP_BYTES = 256 * 1024;
+
+export type ChunkJob = Job<BulkChunkData, number>;
+
+export interface ChunkRunnerOptions {
+  pool: EnginePool;
+  tasks: TaskRunner;
+  inputs: InputStore;
+  outputs: OutputStore;
+  keepRows: (chunk: string, rows: readonly string[]) => Promise<KeepOutcome>;
+  /** Those of a chunk that was begun before, and whether it was withdrawn since. */
+  readRows: (chunk: string) => Promise<{ rows: string[]; isWithdrawn: boolean }>;
+  /** Longest run of an entry in milliseconds. */
+  timeoutMs: number;
+  /** Is told of every chunk of which something ended while it continues. */
+  onRows: (chunk: string) => void;
+  /** Is told whenever `held` changes much. */
+  onHeld: () => void;
+  /** Is told of every entry that failed for good. */
+  onFailure: (id: string, error: InfermillError) => void;
+  onFault: (error: Error) => void;
+  log: Logger;
+}
+
+export interface ChunkRunner {
+  /**
+   * @returns how many entries the chunk has
+   * @throws WaitingError, or the InfermillError for which some of its entries are to be tried again
+   */
+  run(job: ChunkJob, token?: string): Promise<number>;
+  /** Chunks that run, and entries of them that have not ended. */
+  readonly held: { readonly chunks: number; readonly entries: number };
+}
+
+export function createChunkRunner(options: ChunkRunnerOptions): ChunkRunner {
+  const { pool, tasks, timeoutMs, readRows, onHeld, onFailure, onFault } = options;
+  const held = { chunks: 0, entries: 0 };
+
+  async function runChunk(job: ChunkJob, token?: string): Promise<number> {
+    const { entries } = job.data;
+    const known = job.attemptsStarted > 1 ? await readRows(job.id!) : undefined;
+    if (known?.isWithdrawn) return entries.length;
+    const ended = new Set(known?.rows.map((row) => readRow(row).index));
+    const left = ended.size > 0 ? entries.filter(({ index }) => !ended.has(index)) : entries;
+    held.chunks++;
+    held.entries += left.length;
+    onHeld();
+    try {
+      await runEntries(job, left, token);
+      return entries.length;
+    } finally {
+      held.chunks--;
+      onHeld();
+    }
+  }
+
+  async function runEntries(
+    job: ChunkJob,
+    entries: readonly BulkEntryData[],
+    token: string | undefined,
+  ): Promise<void> {
+    const { run: runId, request: shared } = job.data;
+    const { priority, timestamp } = job;
+    const isLastTry = job.attemptsMade + 1 >= (job.opts.attempts ?? 1);
+    const withdrawal = new AbortController();
+    const { signal } = withdrawal;
+    const rows = createRows(job.id!, options, () => {
+      withdrawal.abort();
+      pool.withdraw(signal);
+    });
+    let again: InfermillError | undefined;
+    let isGivenBack = false;
+
+    async function runEntry({ index, request: own, inputs }: BulkEntryData): Promise<void> {
+      const id = `${runId}-${index}`;
+      const request = own ? { ...shared, ...own } : shared;
+      try {
+        const result = await tasks.run({ id, request, priority, timeoutMs, signal }, inputs, timestamp);
+        const { response, timings } = result;
+        const stored =
+          result.outputs.length > 0 ? await storeOutputs(runId, index, result.outputs) : NO_OUTPUTS;
+        const row = succeededRow(index, { response, outputs: stored.described, timings });
+        pool.addResponseBytes(row.length + stored.bytes);
+        await rows.add(row, inputs);
+      } catch (thrown) {
+        const error = toInfermillError(thrown, (detail, cause) => new RetryableError(detail, cause));
+        if (error instanceof NotStartedError) isGivenBack = true;
+        else if (error.retryable && !isLastTry) again = error;
+        else {
+          onFailure(id, error);
+          await rows.add(failedRow(index, error.toSummary()), inputs);
+        }
+      } finally {
+        held.entries--;
+      }
+    }
+
+    await Promise.all(entries.map(runEntry));
+    await rows.end();
+    if (signal.aborted) return;
+    if (isGivenBack) {
+      await job.moveToWait(token);
+      throw new WaitingError();
+    }
+    if (again) throw again;
+  }
+
+  async function storeOutputs(run: string, entry: number, made: readonly Output[]) {
+    const index = String(entry);
+    const refs = await untilTaken(() => options.outputs.write({ bulkRun: run, index }, made), onFault);
+    const described = refs.map(({ name, media_type, bytes, data }) => ({
+      name,
+      media_type,
+      bytes,
+      ...(data !== undefined && { data }),
+      url: bulkOutputLink(run, index, name, media_type),
+    }));
+    return { described, bytes: bytesInRedis(refs) };
+  }
+
+  return { run: runChunk, held };
+}
+
+const NO_OUTPUTS = { described: [], bytes: 0 };
+
+/** How entries of a chunk ended: gathered for a moment, then kept in Redis. */
+function createRows(
+  chunk: string,
+  { keepRows, inputs, onRows, onFault, log }: ChunkRunnerOptions,
+  onUnwanted: () => void,
+) {
+  let rows: string[] = [];
+  let uploads: InputRef[] = [];
+  let bytes = 0;
+  let timer: NodeJS.Timeout | undefined;
+  /** One after the other. */
+  let keeping: Promise<void> = Promise.resolve();
+
+  async function keepGathered(): Promise<void> {
+    clearTimeout(timer);
+    timer = undefined;
+    if (rows.length === 0) return;
+    const [kept, ended] = [rows, uploads];
+    rows = [];
+    uploads = [];
+    bytes = 0;
+    if ((await untilTaken(() => keepRows(chunk, kept), onFault)) !== "kept") onUnwanted();
+    // Only now, so that an input outlives every worker that may still need it.
+    if (ended.length > 0)
+      inputs.remove(ended).catch((error: unknown) => log.warn({ err: error, chunk }, "input not removed"));
+  }
+
+  const keep = () => (keeping = keeping.then(keepGathered));
+
+  return {
+    /** Resolves when there is room for more. */
+    async add(row: string, refs: readonly InputRef[]): Promise<void> {
+      rows.push(row);
+      for (const ref of refs) if (isUploaded(ref)) uploads.push(ref);
+      bytes += row.length;
+      if (bytes >= KEEP_BYTES) return keep();
+      timer ??= setTimeout(() => {
+        keep().then(() => onRows(chunk), onFault);
+      }, KEEP_MS);
+    },
+    /** Resolves when all are kept. */
+    end: keep,
+  };
+}
