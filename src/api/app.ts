@@ -1,7 +1,9 @@
 /** The api, and its Express app that doesn't listen: headers, the table of routes, the pages, the errors. */
 import { rememberBriefly } from "../core/remember.ts";
 import { setMaxListeners } from "node:events";
+import { IncomingMessage, ServerResponse } from "node:http";
 import { createRequire } from "node:module";
+import { Socket } from "node:net";
 import { dirname } from "node:path";
 import express, { type Express, type RequestHandler } from "express";
 import helmet from "helmet";
@@ -57,10 +59,12 @@ export function createApi(options: AppOptions): Api {
   };
 }
 
-/** Express's own would change numbers that JavaScript can't hold. */
+/** Express's own would change numbers that JavaScript can't hold, and looks for what JSON answers don't have (an ETag). */
 function sendJson(this: express.Response, body?: unknown): express.Response {
-  if (!this.get("Content-Type")) this.type("json");
-  return this.send(formatJson(body));
+  const bytes = Buffer.from(formatJson(body));
+  if (!this.hasHeader("Content-Type")) this.setHeader("Content-Type", "application/json; charset=utf-8");
+  this.setHeader("Content-Length", bytes.length);
+  return this.end(bytes);
 }
 
 export function createApp(api: Api, protocols: readonly Protocol[]): Express {
@@ -146,9 +150,12 @@ function refuseMethod(routesOfPath: readonly Route[]): RequestHandler {
   };
 }
 
-/** No part of the pages comes from elsewhere. TLS is a proxy's, so nothing here may insist on it. */
+/**
+ * No part of the pages comes from elsewhere. TLS is a proxy's, so nothing here may insist on it. Every answer has the same
+ * headers, so they are made once.
+ */
 function securityHeaders(): RequestHandler {
-  return helmet({
+  const setAll = helmet({
     strictTransportSecurity: false,
     contentSecurityPolicy: {
       useDefaults: false,
@@ -163,6 +170,13 @@ function securityHeaders(): RequestHandler {
       },
     },
   });
+  const answer = new ServerResponse(new IncomingMessage(new Socket()));
+  setAll(answer.req, answer, () => {});
+  const headers = Object.entries(answer.getHeaders()) as [string, string][];
+  return (_req, res, next) => {
+    for (const [name, value] of headers) res.setHeader(name, value);
+    next();
+  };
 }
 
 function measureRequests({ metrics }: Api): RequestHandler {

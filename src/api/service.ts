@@ -51,6 +51,8 @@ export interface Draft {
   id: string;
   /** Whether the id is the client's, so that the submission is idempotent. */
   isIdempotent: boolean;
+  /** Whether there is nothing to store, so that room is looked for only as it is added. */
+  isStored?: boolean;
   /** Called once there is room: stores the inputs, in their order. */
   receive: (store: StoreInput) => Promise<{ request: RequestDictionary; inputs: StoredInput[] }>;
 }
@@ -82,6 +84,7 @@ export function draftOf(parts: RequestParts, clientId?: string): Draft {
   return {
     id: clientId ?? newPredictionId(),
     isIdempotent: clientId !== undefined,
+    isStored: parts.inputs.every((input) => "ref" in input),
     receive: async (store) => {
       const inputs: StoredInput[] = [];
       for (const input of parts.inputs)
@@ -106,7 +109,7 @@ export async function acceptPredictions(
     drafts.map(async (draft) => draft.isIdempotent && (await predictions.exists(model, draft.id))),
   );
   const fresh = drafts.filter((_, index) => !exist[index]);
-  const slots = fresh.length > 0 ? await predictions.reserve(model, fresh.length) : undefined;
+  const slots = fresh.length > 0 ? await roomFor(api, model, fresh, options) : undefined;
   try {
     const withoutRoom = new Set(fresh.slice(slots?.granted));
     const submissions = await storeInputs(api, drafts, withoutRoom, options);
@@ -124,6 +127,17 @@ export async function acceptPredictions(
   } finally {
     slots?.release();
   }
+}
+
+async function roomFor(
+  { predictions }: Api,
+  model: string,
+  drafts: readonly Draft[],
+  options: SubmissionOptions,
+) {
+  const [first] = drafts;
+  if (drafts.length === 1 && first!.isStored && !options.webhook) return predictions.roomWhenAdded(model);
+  return predictions.reserve(model, drafts.length);
 }
 
 /**

@@ -1,11 +1,14 @@
 /** Waits of the api end with their client and with the api itself. */
 import type { Response } from "express";
 
+/** Why waits end early. Without a reason of its own, each abort makes an exception with a stack. */
+const ENDED = "the client is gone, or the api closes";
+
 /** Aborted when the client of an HTTP request is gone, or has its answer. */
 export function clientOf(res: Response): AbortSignal {
   const controller = new AbortController();
-  if (res.destroyed) controller.abort();
-  else res.once("close", () => controller.abort());
+  if (res.destroyed) controller.abort(ENDED);
+  else res.once("close", () => controller.abort(ENDED));
   return controller.signal;
 }
 
@@ -15,7 +18,7 @@ export function abortWhenGone(
   closing: AbortSignal,
 ): { signal: AbortSignal; stop(): void } {
   const controller = new AbortController();
-  const abort = () => controller.abort();
+  const abort = () => controller.abort(ENDED);
   if (closing.aborted || client.aborted) abort();
   // Not AbortSignal.any: on Node 20 it keeps what it made for as long as `closing` lives.
   closing.addEventListener("abort", abort);

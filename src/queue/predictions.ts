@@ -23,7 +23,14 @@ import * as reading from "./read.ts";
 import { readForRetry, type Retry } from "./retry.ts";
 import { defineScripts } from "./scripts.ts";
 import { readStatistics } from "./statistics.ts";
-import { predictionExists, reserveSlots, submitPredictions, type Slots, type Submission } from "./submit.ts";
+import {
+  predictionExists,
+  reserveSlots,
+  roomWhenAdded,
+  submitPredictions,
+  type Slots,
+  type Submission,
+} from "./submit.ts";
 import { createThumbnailStore, type ThumbnailStore } from "./thumbnails.ts";
 import { waitForPrediction } from "./wait.ts";
 import { readCoordination, type Coordination } from "./coordination.ts";
@@ -77,6 +84,11 @@ export class Predictions {
    */
   reserve(model: string, wanted = 1): Promise<Slots> {
     return reserveSlots(this.#store, model, wanted);
+  }
+
+  /** See `roomWhenAdded`. */
+  roomWhenAdded(model: string): Slots {
+    return roomWhenAdded(this.#store, model);
   }
 
   /** See `submitPredictions`. */

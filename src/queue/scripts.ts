@@ -3,7 +3,8 @@
  * They touch BullMQ's waiting sets and the job's hash, in the layout of the
  * bullmq version that package.json pins.
  */
-import type { Redis } from "ioredis";
+import { addPrioritizedJob } from "bullmq/dist/esm/scripts/addPrioritizedJob-9.js";
+import type { ChainableCommander, Redis } from "ioredis";
 
 /**
  * Takes up to `wanted` slots in a queue that may hold `limit` waiting predictions. A slot is held from before the
@@ -20,6 +21,20 @@ local granted = math.max(0, math.min(wanted, limit - taken))
 for index = 1, granted do redis.call("ZADD", slots, now, token .. ":" .. index) end
 if granted > 0 then redis.call("PEXPIRE", slots, slotTtlMs) end
 return granted`;
+
+/**
+ * BullMQ's own script, in one step with the slot that the job takes the place of, or, for a job without a slot, with
+ * the look whether there is room.
+ */
+const ADD_PREDICTION = `
+local slot, limit, since = ARGV[4], tonumber(ARGV[5]), ARGV[6]
+if slot ~= "" then
+  redis.call("ZREM", KEYS[10], slot)
+elseif redis.call("ZCOUNT", KEYS[10], since, "+inf") + redis.call("ZCARD", KEYS[4]) + redis.call("ZCARD", KEYS[5])
+  + redis.call("LLEN", KEYS[11]) + redis.call("LLEN", KEYS[12]) >= limit then
+  return false
+end
+${addPrioritizedJob.content}`;
 
 /**
  * Ends a prediction without a worker: `cancelled` or `expired`. One that waits moves to the failed jobs at once. One
@@ -123,6 +138,7 @@ end
 return counts`;
 
 interface ScriptedRedis extends Redis {
+  addPrediction(...keysAndArguments: (string | number | Buffer)[]): Promise<string | null>;
   reserveSlots(...keysAndArguments: (string | number)[]): Promise<number>;
   endPrediction(...keysAndArguments: (string | number)[]): Promise<EndOutcome>;
   removeEnded(...keysAndArguments: string[]): Promise<void>;
@@ -140,6 +156,7 @@ export type EndOutcome = "missing" | "ended before" | "running" | "ended waiting
 
 /** Sets of jobs of a BullMQ queue, those that run first. */
 const ALL_STATES = ["active", "prioritized", "delayed", "wait", "paused", "completed", "failed"];
+type ScriptArguments = (string | Buffer)[];
 
 /** The keys of a BullMQ queue, by type: `queue.toKey`. */
 type ToKey = (type: string) => string;
@@ -151,6 +168,20 @@ export interface Scripts {
     toKey: ToKey,
     options: { limit: number; wanted: number; slotTtlMs: number; token: string },
   ): Promise<number>;
+  /**
+   * Adds a job, which must have a priority.
+   * @param commands the connection, or a transaction of it
+   * @param addJob hands over what BullMQ's script takes
+   * @param slot that it takes the place of; where that is "", the limit is checked
+   * @returns null where there is no room
+   */
+  addPrediction(
+    commands: Redis | ChainableCommander,
+    addJob: (client: { runCommand: (name: string, keysAndArguments: ScriptArguments) => unknown }) => unknown,
+    slots: string,
+    toKey: ToKey,
+    options: { slot: string; limit: number; slotTtlMs: number },
+  ): Promise<string | null>;
   endPrediction(
     toKey: ToKey,
     id: string,
@@ -168,6 +199,10 @@ export interface Scripts {
 
 export function defineScripts(connection: Redis): Scripts {
   connection.defineCommand("reserveSlots", { numberOfKeys: 5, lua: RESERVE_SLOTS });
+  connection.defineCommand("addPrediction", {
+    numberOfKeys: addPrioritizedJob.keys + 3,
+    lua: ADD_PREDICTION,
+  });
   connection.defineCommand("endPrediction", { numberOfKeys: 6, lua: END_PREDICTION });
   connection.defineCommand("removeEnded", { numberOfKeys: 2, lua: REMOVE_ENDED });
   connection.defineCommand("withdraw", { numberOfKeys: 4, lua: WITHDRAW });
@@ -180,6 +215,19 @@ export function defineScripts(connection: Redis): Scripts {
     reserveSlots(slots, toKey, { limit, wanted, slotTtlMs, token }) {
       const keys = [slots, toKey("prioritized"), toKey("delayed"), toKey("wait"), toKey("paused")];
       return redis.reserveSlots(...keys, limit, wanted, Date.now(), slotTtlMs, token);
+    },
+    addPrediction(commands, addJob, slots, toKey, { slot, limit, slotTtlMs }) {
+      const runCommand = (_name: string, given: ScriptArguments) => {
+        const keys = [...given.splice(0, addPrioritizedJob.keys), slots, toKey("wait"), toKey("paused")];
+        return (commands as ScriptedRedis).addPrediction(
+          ...keys,
+          ...given,
+          slot,
+          limit,
+          Date.now() - slotTtlMs,
+        );
+      };
+      return addJob({ runCommand }) as Promise<string | null>;
     },
     endPrediction(toKey, id, { status, failedReason }) {
       const waiting = [toKey("prioritized"), toKey("delayed"), toKey("wait"), toKey("paused")];

@@ -1,7 +1,7 @@
 /** Accepting predictions: room in the queue, then the jobs, all in one transaction. */
 import { randomUUID } from "node:crypto";
 import { Job } from "bullmq";
-import type { ChainableCommander } from "ioredis";
+import type { ChainableCommander, Redis } from "ioredis";
 import type { RequestDictionary } from "../core/request.ts";
 import {
   QueueFullError,
@@ -42,6 +42,11 @@ export interface Submission {
   webhook?: Webhook | undefined;
 }
 
+interface AddedJob {
+  job: PredictionJob;
+  slot: string;
+}
+
 /** Room in a model's queue, held until it is used or given back. */
 export interface Slots {
   readonly model: string;
@@ -49,7 +54,7 @@ export interface Slots {
   readonly granted: number;
   /** Gives back what was not used; harmless when all was. */
   release(): void;
-  /** @internal name of the next unused slot */
+  /** @internal name of the next unused slot; "" where none is held */
   take(): string | undefined;
 }
 
@@ -99,9 +104,20 @@ export async function reserveSlots(store: PredictionStore, model: string, wanted
 }
 
 /**
+ * Room for one prediction that has nothing to store before it is added: whether there is any is found out in the step
+ * that adds it.
+ * @throws QueueStorageFullError where Redis has no room
+ */
+export function roomWhenAdded(store: PredictionStore, model: string): Slots {
+  store.storage.claimPredictions(1);
+  let unused = 1;
+  return { model, granted: 1, take: () => (unused-- > 0 ? "" : undefined), release() {} };
+}
+
+/**
  * Adds predictions to a queue, in order, all in one step. An id that was used before is not added again.
- * @returns for each submission its prediction, or the error that it was refused with: QueueFullError where the slots
- * ran out, IdempotencyConflictError where the id belongs to another request. The inputs of those are removed.
+ * @returns for each submission its prediction, or the error that it was refused with: QueueFullError where there is no
+ * room, IdempotencyConflictError where the id belongs to another request. The inputs of those are removed.
  * @throws RedisUnavailableError, which says whether it is known that nothing was accepted
  */
 export async function submitPredictions(
@@ -110,54 +126,49 @@ export async function submitPredictions(
   submissions: readonly Submission[],
 ): Promise<(Prediction | QueueFullError | IdempotencyConflictError)[]> {
   const { model } = slots;
-  const queue = queueOf(store, model);
   const settings = modelOf(store, model);
-  // BullMQ's own view of the connection: a bare ioredis transaction doesn't know its scripts.
-  const transaction = (await queue.getBackend().client).multi() as unknown as ChainableCommander;
-  const adding: Promise<unknown>[] = [];
-  const taken: string[] = [];
-  const added = new Map<Submission, PredictionJob>();
-  let bytes = 0;
+  const added = new Map<Submission, AddedJob>();
   const refused = new Map<Submission, QueueFullError | IdempotencyConflictError>();
   for (const submission of submissions) {
     const slot = slots.take();
-    if (!slot) {
+    if (slot === undefined) {
       refused.set(submission, queueFull(model, settings.max_queue_length));
       continue;
     }
-    taken.push(slot);
-    const data = jobData(submission);
-    if (store.storage.isLimited()) bytes += JSON.stringify(data).length;
     const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
-    const job: PredictionJob = new Job(queue, "predict", data, options, submission.id);
-    if (data.webhook && submission.webhook) {
-      const prediction = { model, id: submission.id };
-      const delivery = store.deliveries.jobFor(data.webhook, submission.webhook, prediction, data.expires_at);
-      adding.push(delivery.addJob(transaction as never));
-    }
-    // The job takes the slot's place in one transaction, or the limit would not be exact.
-    adding.push(job.addJob(transaction as never));
-    transaction.zrem(store.names.slots(model), slot);
-    added.set(submission, job);
+    const job: PredictionJob = new Job(
+      queueOf(store, model),
+      "predict",
+      jobData(submission),
+      options,
+      submission.id,
+    );
+    added.set(submission, { job, slot });
   }
   try {
-    await Promise.all(adding);
-    store.storage.claim(bytes);
-    await reachRedis(() => execAll(transaction), NOTHING_ACCEPTED).catch(async (error: unknown) => {
-      // Redis may have run out of memory between two of them; what is refused as a whole leaves no part behind.
-      if (error instanceof RedisRefusedError || error instanceof QueueStorageFullError)
-        await removeFresh(added);
-      throw error;
-    });
+    if (store.storage.isLimited()) store.storage.claim(sizeOf(added));
+    if (!(await reachRedis(() => addJobs(store, model, added), NOTHING_ACCEPTED))) {
+      for (const submission of added.keys())
+        refused.set(submission, queueFull(model, settings.max_queue_length));
+      added.clear();
+    }
   } catch (error) {
-    freeSlots(store, model, taken);
+    // Redis may have run out of memory between two of them; what is refused as a whole leaves no part behind.
+    if (error instanceof RedisRefusedError || error instanceof QueueStorageFullError)
+      await removeFresh(added);
+    freeSlots(
+      store,
+      model,
+      [...added.values()].flatMap(({ slot }) => (slot === "" ? [] : [slot])),
+    );
     // What was accepted after all needs its inputs; else they go when their time to live is over.
     if (error instanceof RedisUnavailableError && mayHaveRun(error)) throw acceptanceUnknown(error);
     await Promise.allSettled(submissions.map(({ inputs }) => removeInputs(store, inputs)));
     throw error;
   }
   const repeats = new Set<Submission>();
-  for (const [submission, { data }] of added) {
+  for (const [submission, { job }] of added) {
+    const { data } = job;
     if (!submission.isIdempotent) continue;
     const first = await readJob(store, model, submission.id);
     if (first?.data.submission === data.submission) continue;
@@ -173,7 +184,7 @@ export async function submitPredictions(
       if (error) return error;
       if (repeats.has(submission)) return readPrediction(store, model, submission.id);
       // What was just added needs no look into Redis to be described.
-      return describePrediction(store, model, added.get(submission)!, false);
+      return describePrediction(store, model, added.get(submission)!.job, false);
     }),
   );
 }
@@ -184,8 +195,52 @@ export async function predictionExists(store: PredictionStore, model: string, id
   return (await reachRedis(() => store.redis.exists(key), NOTHING_ACCEPTED)) === 1;
 }
 
-async function removeFresh(added: ReadonlyMap<Submission, PredictionJob>): Promise<void> {
-  for (const [{ isIdempotent }, job] of added) if (!isIdempotent) await job.remove().catch(() => {});
+/**
+ * One job is one command, several or one with a webhook are a transaction.
+ * @returns false where there was no room for the one that has no slot
+ */
+async function addJobs(
+  store: PredictionStore,
+  model: string,
+  added: ReadonlyMap<Submission, AddedJob>,
+): Promise<boolean> {
+  const { toKey } = queueOf(store, model);
+  const options = { limit: modelOf(store, model).max_queue_length, slotTtlMs: SLOT_TTL_MS };
+  const slots = store.names.slots(model);
+  const add = (commands: Redis | ChainableCommander, { job, slot }: AddedJob) =>
+    store.scripts.addPrediction(commands, (client) => job.addJob(client as never), slots, toKey, {
+      ...options,
+      slot,
+    });
+  const [first] = added;
+  if (added.size === 1 && !first![0].webhook) return (await add(store.redis, first![1])) !== null;
+
+  // BullMQ's own view of the connection: a bare ioredis transaction doesn't know its scripts.
+  const client = await queueOf(store, model).getBackend().client;
+  const transaction = client.multi() as unknown as ChainableCommander;
+  const adding: Promise<unknown>[] = [];
+  for (const [{ id, webhook }, each] of added) {
+    const { webhook: delivery, expires_at } = each.job.data;
+    if (webhook && delivery) {
+      const job = store.deliveries.jobFor(delivery, webhook, { model, id }, expires_at);
+      adding.push(job.addJob(transaction as never));
+    }
+    adding.push(add(transaction, each));
+  }
+  await Promise.all(adding);
+  await execAll(transaction);
+  return true;
+}
+
+/** What the jobs take in Redis, in bytes. */
+function sizeOf(added: ReadonlyMap<Submission, AddedJob>): number {
+  let bytes = 0;
+  for (const { job } of added.values()) bytes += JSON.stringify(job.data).length;
+  return bytes;
+}
+
+async function removeFresh(added: ReadonlyMap<Submission, AddedJob>): Promise<void> {
+  for (const [{ isIdempotent }, { job }] of added) if (!isIdempotent) await job.remove().catch(() => {});
 }
 
 /** Without waiting for it: the commands of a connection keep their order. */
