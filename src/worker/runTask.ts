@@ -70,23 +70,24 @@ export function createTaskRunner({
     }
   }
 
-  async function runHere(
+  function runHere(
     task: Omit<EngineTask, "inputs">,
     inputs: EngineTask["inputs"],
     queuedAt: number,
     fetchMs: number,
   ): Promise<TaskResult> {
-    const result = await pool.run({ ...task, inputs });
-    const { timings, startedAt } = result;
-    const whole: Timings = {
-      queue_ms: Math.max(0, startedAt - queuedAt - fetchMs),
-      read_ms: timings.read_ms + fetchMs,
-      preprocess_ms: timings.preprocess_ms,
-      infer_ms: timings.infer_ms,
-      postprocess_ms: timings.postprocess_ms,
-    };
-    pool.addTimings(whole);
-    return { ...result, timings: rounded(whole) };
+    return pool.run({ ...task, inputs }).then((result) => {
+      const { timings, startedAt } = result;
+      const whole: Timings = {
+        queue_ms: Math.max(0, startedAt - queuedAt - fetchMs),
+        read_ms: timings.read_ms + fetchMs,
+        preprocess_ms: timings.preprocess_ms,
+        infer_ms: timings.infer_ms,
+        postprocess_ms: timings.postprocess_ms,
+      };
+      pool.addTimings(whole);
+      return { ...result, timings: rounded(whole) };
+    });
   }
 
   return {
