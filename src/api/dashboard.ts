@@ -47,20 +47,24 @@ export function createDashboard(predictions: Predictions, bulk: BulkRuns, basePa
     adapter.setFormatter("returnValue", shorten);
     return adapter;
   });
-  const { queue } = predictions.deliveries;
-  const deliveries = new BullMQAdapter(queue, {
-    // They are replayed through the api, which gives them all of their attempts again.
-    readOnlyMode: true,
-    allowRetries: false,
-    displayName: "webhooks",
-    externalJobUrl: ({ id }) => ({
-      href: deliveryLinks(String(id)).self,
-      displayText: "delivery",
-    }),
+  const deliveries = [...predictions.deliveries.queues].map(([model, queue]) => {
+    const adapter = new BullMQAdapter(queue, {
+      // They are replayed through the api, which gives them all of their attempts again.
+      readOnlyMode: true,
+      allowRetries: false,
+      ...(model === undefined
+        ? { displayName: "webhooks" }
+        : { prefix: `${model} `, displayName: `${model} (webhooks)` }),
+      externalJobUrl: ({ id }) => ({
+        href: deliveryLinks(String(id)).self,
+        displayText: "delivery",
+      }),
+    });
+    adapter.setFormatter("data", shorten);
+    return adapter;
   });
-  deliveries.setFormatter("data", shorten);
   createBullBoard({
-    queues: [...queues, ...bulkQueues, new BulkRunsAdapter(bulk), deliveries],
+    queues: [...queues, ...bulkQueues, new BulkRunsAdapter(bulk), ...deliveries],
     serverAdapter,
     options: {
       uiConfig: {

@@ -112,7 +112,7 @@ export async function acceptPredictions(
   const slots = fresh.length > 0 ? await roomFor(api, model, fresh, options) : undefined;
   try {
     const withoutRoom = new Set(fresh.slice(slots?.granted));
-    const submissions = await storeInputs(api, drafts, withoutRoom, options);
+    const submissions = await storeInputs(api, model, drafts, withoutRoom, options);
     const added =
       slots &&
       (await predictions.submit(
@@ -277,6 +277,7 @@ async function repeat(api: Api, model: string, submission: Submission): Promise<
 
 async function storeInputs(
   api: Api,
+  model: string,
   drafts: readonly Draft[],
   withoutRoom: ReadonlySet<Draft>,
   options: SubmissionOptions,
@@ -289,7 +290,7 @@ async function storeInputs(
     let count = 0;
     const { request, inputs } = await receive(async (source, label) => {
       const hash = isIdempotent ? createHash("sha256") : undefined;
-      const input = await store.write(inputsId, count++, source, hash);
+      const input = await store.write({ model, id: inputsId }, count++, source, hash);
       stored.push(input);
       if (input.bytes === 0)
         throw new BadInputError(`the input ${label.name ?? "image"} is empty: it has 0 bytes`);

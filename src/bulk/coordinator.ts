@@ -57,7 +57,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   const { config, redisUrl, log } = options;
   const tools = await openBulkTools(options);
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
-  const names = createNames(config.redis_prefix);
+  const names = createNames(config.redis_prefix, redis.isCluster);
   const closing = new AbortController();
 
   /** Runs whose coordinator was lost without progress: one at a time, so that the next loss has one suspect. */
@@ -123,7 +123,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     redis,
     log,
     name: "bulk",
-    prefix: names.queuePrefix,
+    prefix: names.queuePrefix(undefined),
     concurrency: PARALLEL_RUNS,
     maxStalledCount: MAX_STALLS,
   });
@@ -159,9 +159,9 @@ export async function openBulkTools({
   config,
   redisUrl,
 }: Pick<BulkCoordinatorOptions, "config" | "redisUrl">): Promise<BulkTools> {
-  const names = createNames(config.redis_prefix);
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "producer");
-  const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
+  const names = createNames(config.redis_prefix, redis.isCluster);
+  const deliveries = new Deliveries(redis, names, config);
   const runs = await openBulkRuns(config, redisUrl, notifyBulkRunEnded(deliveries));
   const bulkQueues = await openBulkQueues(config, redisUrl);
   const reports = rememberBriefly(() => readWorkerReports(redis, names), HEARTBEAT_INTERVAL_MS);

@@ -9,7 +9,6 @@ import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Queue, QueueKeys } from "bullmq";
-import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import {
   BulkRunNotFoundError,
@@ -18,7 +17,7 @@ import {
   RedisUnavailableError,
   type ErrorSummary,
 } from "../errors.ts";
-import { connectRedis, reachRedis } from "../redis/connections.ts";
+import { connectRedis, reachRedis, type RedisClient } from "../redis/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
@@ -99,12 +98,12 @@ return begun`;
 
 const RELEASE = `if redis.call("GET", KEYS[1]) == ARGV[1] then redis.call("DEL", KEYS[1]) end`;
 
-interface ScriptedRedis extends Redis {
+type ScriptedRedis = RedisClient & {
   bulkHeartbeat(...keysAndArguments: (string | number)[]): Promise<"taken" | "cancel" | "continue">;
   bulkEnd(...keysAndArguments: (string | number)[]): Promise<string[]>;
   bulkBegin(...keysAndArguments: (string | number)[]): Promise<number>;
   bulkRelease(...keysAndArguments: string[]): Promise<void>;
-}
+};
 
 /** Is notified of every run that ended, at least once; `run.status` says how. */
 export type OnRunEnded = (run: BulkRun, spec: BulkSpec) => Promise<void>;
@@ -121,9 +120,9 @@ export class BulkRuns {
   readonly #summaries = new BulkSummaries();
 
   /** Use `openBulkRuns`. */
-  constructor(config: Config, redis: Redis, onEnded: OnRunEnded | undefined) {
+  constructor(config: Config, redis: RedisClient, onEnded: OnRunEnded | undefined) {
     this.#config = config;
-    this.#names = createNames(config.redis_prefix);
+    this.#names = createNames(config.redis_prefix, redis.isCluster);
     redis.defineCommand("bulkHeartbeat", { numberOfKeys: 2, lua: HEARTBEAT });
     redis.defineCommand("bulkEnd", { numberOfKeys: 1, lua: END });
     redis.defineCommand("bulkBegin", { numberOfKeys: 1, lua: BEGIN });
@@ -132,7 +131,7 @@ export class BulkRuns {
     this.#scripts = defineScripts(redis);
     this.#outputs = createOutputStore(config, this.#names, redis);
     this.#onEnded = onEnded;
-    this.queue = openQueue(BULK_QUEUE, redis, this.#names.queuePrefix);
+    this.queue = openQueue(BULK_QUEUE, redis, this.#names.queuePrefix(undefined));
   }
 
   folder(id: string): RunFolder {
@@ -253,7 +252,7 @@ export class BulkRuns {
 
   /** Takes out of the bulk queue what an owner that died has left there. */
   async #clearBulkQueue({ id, model }: BulkSpec): Promise<void> {
-    const keys = new QueueKeys(this.#names.bulkQueuePrefix);
+    const keys = new QueueKeys(this.#names.bulkQueuePrefix(model));
     await reachRedis(() => this.#scripts.clearRun((type) => keys.toKey(model, type), id));
   }
 

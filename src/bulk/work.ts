@@ -335,8 +335,9 @@ class RunWork {
       await Promise.all(
         own.slice(start, start + PARALLEL_WRITES).map(async (entry) => {
           const refs = [];
+          const owner = { model: this.#spec.model, id: `${this.#spec.id}-${entry.index}` };
           for (const [number, bytes] of entry.ownPictures.entries())
-            refs.push((await inputs.write(`${this.#spec.id}-${entry.index}`, number, bytes)).ref);
+            refs.push((await inputs.write(owner, number, bytes)).ref);
           entry.inputs = refs;
         }),
       );

@@ -1,6 +1,6 @@
 /**
- * How the configuration names a Redis: a URL that says where it is, who asks and which Sentinels know it, and the files
- * of TLS. Whatever is wrong with them is found before the first connection, and said without a password in it.
+ * How the configuration names a Redis: a URL that says where it is, who asks, which Sentinels know it or which nodes of
+ * a cluster, and the files of TLS. Whatever is wrong with them is found before the first connection, and said without a password in it.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -20,8 +20,9 @@ export interface HostAndPort {
 export interface RedisTarget {
   /** The URL as it may be logged: without names of users and passwords. */
   shown: string;
-  /** The server, or its Sentinels; none where it listens on a socket. */
+  /** The server, its Sentinels, or some nodes of its cluster; none where it listens on a socket. */
   hosts: readonly HostAndPort[];
+  isCluster: boolean;
   socketPath: string | undefined;
   sentinel: { master: string; username: string | undefined; password: string | undefined } | undefined;
   isTls: boolean;
@@ -37,10 +38,14 @@ const SCHEMES: ReadonlySet<string> = new Set([
   "rediss",
   "redis+sentinel",
   "rediss+sentinel",
+  "redis+cluster",
+  "rediss+cluster",
   "unix",
 ]);
-const SCHEME_NAMES = "redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://";
+const SCHEME_NAMES =
+  "redis://, rediss://, redis+sentinel://, rediss+sentinel://, redis+cluster://, rediss+cluster:// or unix://";
 const SENTINEL_FORM = "redis+sentinel://host:26379,host:26379/master";
+const CLUSTER_FORM = "redis+cluster://host:6379,host:6379";
 
 export const redisUrlSchema = z
   .string()
@@ -50,8 +55,8 @@ export const redisUrlSchema = z
   })
   .meta({
     description:
-      "Redis to use: redis://user:password@host:6379/0, rediss://… for TLS, redis+sentinel://host:26379,host:26379/master (rediss+sentinel:// with TLS), or unix:///path/redis.sock?db=1. Default: an embedded server. Environment: REDIS_URL.",
-    pattern: "^(rediss?(\\+sentinel)?|unix)://",
+      "Redis to use: redis://user:password@host:6379/0, rediss://… for TLS, redis+sentinel://host:26379,host:26379/master (rediss+sentinel:// with TLS), redis+cluster://host:6379,host:6379 (rediss+cluster:// with TLS), or unix:///path/redis.sock?db=1. Default: an embedded server. Environment: REDIS_URL.",
+    pattern: "^(rediss?(\\+(sentinel|cluster))?|unix)://",
   });
 
 const file = z.string().min(1);
@@ -70,12 +75,12 @@ export const redisTlsSchema = z
       .meta({ description: "PEM file with the private key of `cert`, without a passphrase." }),
     servername: z.string().min(1).optional().meta({
       description:
-        "Name that the server's certificate must have, sent to it as SNI. Default: the host of redis_url; with Sentinel, the address that it names.",
+        "Name that the server's certificate must have, sent to it as SNI. Default: the host of redis_url; with Sentinels or a cluster, the address that those name.",
     }),
   })
   .meta({
     description:
-      "TLS to Redis and its Sentinels, with a redis_url that begins with rediss:// or rediss+sentinel://. Paths are relative to the configuration; the files are read again for each new connection.",
+      "TLS to Redis and its Sentinels, with a redis_url that begins with rediss://, rediss+sentinel:// or rediss+cluster://. Paths are relative to the configuration; the files are read again for each new connection.",
   });
 
 export type RedisTls = Readonly<z.output<typeof redisTlsSchema>>;
@@ -85,7 +90,7 @@ export function tlsMismatch(url: string | undefined): string | undefined {
   const target = url === undefined ? undefined : readRedisUrl(url);
   // A faulty URL has its own line.
   if (typeof target === "string" || target?.isTls) return undefined;
-  return "needs a redis_url (or REDIS_URL) that begins with rediss:// or rediss+sentinel://; without it nothing would be encrypted";
+  return "needs a redis_url (or REDIS_URL) that begins with rediss://, rediss+sentinel:// or rediss+cluster://; without it nothing would be encrypted";
 }
 
 /** @throws ConfigError where it is none */
@@ -100,18 +105,22 @@ export function readRedisUrl(url: string): RedisTarget | string {
   const scheme = /^([a-z+-]+):\/\//i.exec(url)?.[1]?.toLowerCase();
   if (scheme === undefined || !SCHEMES.has(scheme)) return unknownScheme(scheme ?? "");
   const isSentinel = scheme.endsWith("+sentinel");
+  const isCluster = scheme.endsWith("+cluster");
   const isSocket = scheme === "unix";
   // The last @ ends the password, as in all clients of Redis: in many a URL it isn't percent-encoded.
   const parts = /^(?:([^/?#]*)@)?([^/?#]*)([^?#]*)(?:\?([^#]*))?$/.exec(url.slice(scheme.length + 3));
   if (!parts) return "must not have a # in it; percent-encode it (%23)";
   const [, login = "", authority = "", path = "", query = ""] = parts;
-  if (isSentinel && login.includes("@"))
-    return `must have user name and password once, before the first host, with each @ in them percent-encoded (%40): ${SENTINEL_FORM}`;
+  const form = isSentinel ? SENTINEL_FORM : isCluster ? CLUSTER_FORM : undefined;
+  if (form !== undefined && login.includes("@"))
+    return `must have user name and password once, before the first host, with each @ in them percent-encoded (%40): ${form}`;
+  if (isCluster && path.length > 1)
+    return `must not name a database: a Redis Cluster has one only. It is written ${CLUSTER_FORM}`;
   try {
-    const parameters = parametersOf(query, isSentinel ? SENTINEL_PARAMETERS : isSocket ? ["db"] : PARAMETERS);
+    const parameters = parametersOf(query, parametersFor(scheme));
     const hosts = isSocket
       ? noHosts(authority)
-      : hostsOf(authority, isSentinel ? SENTINEL_PORT : REDIS_PORT, isSentinel);
+      : hostsOf(authority, isSentinel ? SENTINEL_PORT : REDIS_PORT, form);
     const [, master = "", dbInPath] = isSentinel
       ? (/^\/([^/]+)(?:\/([^/]*))?$/.exec(path) ?? [])
       : ["", "", path.slice(1)];
@@ -122,6 +131,7 @@ export function readRedisUrl(url: string): RedisTarget | string {
     return {
       shown: `${scheme}://${authority}${path}`,
       hosts,
+      isCluster,
       socketPath: isSocket ? decode(path) : undefined,
       sentinel: isSentinel
         ? {
@@ -144,13 +154,18 @@ export function readRedisUrl(url: string): RedisTarget | string {
 
 class UrlFault extends Error {}
 
-const PARAMETERS: readonly string[] = ["db", "family"];
-const SENTINEL_PARAMETERS: readonly string[] = [...PARAMETERS, "sentinel_username", "sentinel_password"];
+function parametersFor(scheme: string): readonly string[] {
+  if (scheme === "unix") return ["db"];
+  if (scheme.endsWith("+cluster")) return ["family"];
+  const parameters = ["db", "family"];
+  return scheme.endsWith("+sentinel")
+    ? [...parameters, "sentinel_username", "sentinel_password"]
+    : parameters;
+}
 
 function unknownScheme(scheme: string): string {
   const rule = `must begin with ${SCHEME_NAMES}`;
-  if (scheme.includes("cluster"))
-    return `${rule}; a Redis Cluster is not supported yet: the keys of a queue would lie on different nodes, and no script could reach them. Name a Redis without cluster-enabled, or its Sentinels`;
+  if (scheme.includes("cluster")) return `${rule}; a cluster is written ${CLUSTER_FORM}`;
   if (scheme.includes("sentinel")) return `${rule}; Sentinels are written ${SENTINEL_FORM}`;
   if (/socket|unix/.test(scheme)) return `${rule}; a socket is written unix:///path/redis.sock`;
   return rule;
@@ -161,19 +176,21 @@ function noHosts(authority: string): [] {
   throw new UrlFault("must have three slashes before the path of a socket, as in unix:///path/redis.sock");
 }
 
-function hostsOf(authority: string, usualPort: number, isSentinel: boolean): HostAndPort[] {
+/** @param form how a URL with several hosts is written; undefined where there must be one */
+function hostsOf(authority: string, usualPort: number, form: string | undefined): HostAndPort[] {
   const hosts = authority.split(",").map((text) => {
     const [, host, port = String(usualPort)] = /^(\[[0-9a-f:.]+\]|[^:[\]]*)(?::(\d+))?$/i.exec(text) ?? [];
     if (host === undefined || Number(port) < 1 || Number(port) > 65_535)
       throw new UrlFault(
         "must have a host and a port from 1 to 65535 (host:6379, [::1]:6379) before its path; percent-encode / ? # in a password (%2F %3F %23)",
       );
-    if (isSentinel && host === "")
-      throw new UrlFault(`must name the hosts of the Sentinels, as in ${SENTINEL_FORM}`);
+    if (form !== undefined && host === "") throw new UrlFault(`must name its hosts, as in ${form}`);
     return { host: decode(host.replace(/^\[|\]$/g, "")) || "localhost", port: Number(port) };
   });
-  if (!isSentinel && hosts.length > 1)
-    throw new UrlFault(`must name one host; several are for Sentinels: ${SENTINEL_FORM}`);
+  if (form === undefined && hosts.length > 1)
+    throw new UrlFault(
+      `must name one host; several are for Sentinels (${SENTINEL_FORM}) or a cluster (${CLUSTER_FORM})`,
+    );
   return hosts;
 }
 

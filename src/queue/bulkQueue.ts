@@ -5,11 +5,10 @@
  */
 import { openQueue } from "./bullmq.ts";
 import { Queue } from "bullmq";
-import type { Redis } from "ioredis";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import type { ErrorSummary } from "../errors.ts";
 import type { RequestDictionary } from "../core/request.ts";
-import { connectRedis, execAll, reachRedis } from "../redis/connections.ts";
+import { connectRedis, execAll, reachRedis, type RedisClient } from "../redis/connections.ts";
 import { chunkData, chunkId, type BulkChunkData, type BulkEntryData } from "./bulkChunks.ts";
 import { watchDisk } from "./diskWatch.ts";
 import { watchStorage, type StorageWatch } from "./storageWatch.ts";
@@ -69,8 +68,8 @@ export interface BulkQueues {
 const FIELDS = ["timestamp", "finishedOn", "returnvalue", "failedReason"] as const;
 
 export async function openBulkQueues(config: Config, redisUrl: string): Promise<BulkQueues> {
-  const names = createNames(config.redis_prefix);
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "producer");
+  const names = createNames(config.redis_prefix, redis.isCluster);
   const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const storage = await watchStorage(config, names, redis);
   const disk = await watchDisk(config);
@@ -87,7 +86,7 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
   const queueOf = (model: string): Queue => {
     const known = queues.get(model);
     if (known) return known;
-    const queue = openQueue(model, redis, names.bulkQueuePrefix);
+    const queue = openQueue(model, redis, names.bulkQueuePrefix(model));
     queues.set(model, queue);
     return queue;
   };
@@ -109,7 +108,12 @@ export async function openBulkQueues(config: Config, redisUrl: string): Promise<
   };
 }
 
-function createBulkQueue(redis: Redis, queue: Queue, model: ModelConfig, storage: StorageWatch): BulkQueue {
+function createBulkQueue(
+  redis: RedisClient,
+  queue: Queue,
+  model: ModelConfig,
+  storage: StorageWatch,
+): BulkQueue {
   const scripts = defineScripts(redis);
   return {
     async submit({ id: run, request, priority }, chunks) {
@@ -121,10 +125,11 @@ function createBulkQueue(redis: Redis, queue: Queue, model: ModelConfig, storage
         const data = chunkData(run, request, entries);
         return { name: "entries", data, opts: jobOptions(model, id, priority) };
       });
-      if (storage.isLimited()) {
+      if (storage.isLimited(queue.name)) {
         const entries = chunks.reduce((sum, { length }) => sum + length, 0);
-        storage.claimPredictions(entries, chunks.length);
-        storage.claim(jobs.reduce((sum, { data }) => sum + JSON.stringify(data).length, 0));
+        storage.claimPredictions(queue.name, entries, chunks.length);
+        const bytes = jobs.reduce((sum, { data }) => sum + JSON.stringify(data).length, 0);
+        storage.claim(queue.name, bytes);
       }
       await reachRedis(() => queue.addBulk(jobs));
       return jobs.map(({ opts }) => opts.jobId!);

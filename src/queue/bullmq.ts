@@ -1,7 +1,7 @@
 /** How infermill opens BullMQ's queues and workers: what all of them have in common. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { Queue, Worker, type Job, type Processor, type WorkerOptions } from "bullmq";
-import type { Redis } from "ioredis";
+import type { RedisClient } from "../redis/connections.ts";
 import type { Logger } from "pino";
 import { createBackoff } from "../core/backoff.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
@@ -24,7 +24,7 @@ const RECOVERY = {
 const PAUSES = { firstMs: 250, maxMs: 5000 };
 
 /** A queue whose faults reach the caller of each command, and whose event stream stays short: nobody reads it. */
-export function openQueue(name: string, redis: Redis, prefix: string): Queue {
+export function openQueue(name: string, redis: RedisClient, prefix: string): Queue {
   const queue = new Queue(name, {
     connection: redis,
     prefix,
@@ -34,7 +34,7 @@ export function openQueue(name: string, redis: Redis, prefix: string): Queue {
 }
 
 export interface ConsumeOptions extends Omit<WorkerOptions, "connection"> {
-  redis: Redis;
+  redis: RedisClient;
   log: Logger;
   /** Begins each line of the log, such as "webhooks". */
   name: string;

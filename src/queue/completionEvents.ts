@@ -3,21 +3,33 @@
  * announces it, who waits for one watches. Events can be lost while Redis is
  * away, so a waiter also looks from time to time.
  */
-import type { Redis } from "ioredis";
+import type { RedisClient } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 
-/** Announces the ends of predictions; those of one turn of the event loop in one message. */
+/** Announces the ends of predictions; those of a model in one turn of the event loop in one message. */
 export type NotifyCompletion = (model: string, id: string) => void;
 
-export function createNotifier(redis: Redis, names: Pick<Names, "completions">): NotifyCompletion {
-  let completions: string[] = [];
-  const publish = () => {
-    redis.publish(names.completions, completions.join(" ")).catch(() => {});
-    completions = [];
+export function createNotifier(
+  redis: RedisClient,
+  names: Pick<Names, "completions" | "slots">,
+): NotifyCompletion {
+  const completions = new Map<string, string[]>();
+  const publish = (model: string, text: string): Promise<unknown> => {
+    if (!redis.isCluster) return redis.publish(names.completions, text);
+    // Any node would take it, but only behind the end itself, on the model's node, it can't come before that. The key
+    // takes it there.
+    return redis.pipeline().exists(names.slots(model)).publish(names.completions, text).exec();
+  };
+  const publishAll = () => {
+    // Neither a model's name nor an id has a space.
+    for (const [model, ended] of completions) publish(model, ended.join(" ")).catch(() => {});
+    completions.clear();
   };
   return (model, id) => {
-    // Neither a model's name nor an id has a space.
-    if (completions.push(`${model}:${id}`) === 1) setImmediate(publish);
+    if (completions.size === 0) setImmediate(publishAll);
+    const ended = completions.get(model) ?? [];
+    completions.set(model, ended);
+    ended.push(`${model}:${id}`);
   };
 }
 
@@ -34,7 +46,7 @@ export interface CompletionEvents {
 }
 
 /** @param subscriber a connection of its own, since subscribing takes it over */
-export async function openCompletionEvents(subscriber: Redis, names: Names): Promise<CompletionEvents> {
+export async function openCompletionEvents(subscriber: RedisClient, names: Names): Promise<CompletionEvents> {
   const watchers = new Map<string, Set<() => void>>();
   subscriber.on("message", (_channel, completions: string) => {
     if (watchers.size === 0) return;

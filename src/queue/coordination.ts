@@ -1,7 +1,7 @@
 /** The sign of life of coordinators, and whether what they work on waits in vain. */
 import { QueueKeys } from "bullmq";
-import type { Redis } from "ioredis";
-import { execAll, reachRedis } from "../redis/connections.ts";
+import { execAll, reachRedis, type RedisClient } from "../redis/connections.ts";
+import type { Deliveries } from "./deliveries.ts";
 import { BULK_QUEUE, type Names } from "./names.ts";
 
 const BEAT_MS = 2000;
@@ -10,7 +10,7 @@ const SILENCE_LIMIT_MS = 10_000;
 
 /** Reports a coordinator until `stop()`. One that stops in order counts as alive for as long as its successor needs. */
 export function reportCoordinator(
-  redis: Redis,
+  redis: RedisClient,
   names: Names,
   id: string,
   onFault: (error: Error) => void,
@@ -35,14 +35,18 @@ export interface Coordination {
   deliveries: number;
 }
 
-export async function readCoordination(redis: Redis, names: Names): Promise<Coordination> {
-  const keys = new QueueKeys(names.queuePrefix);
-  const replies = await reachRedis(async () => {
-    const pipeline = redis.pipeline().zcount(names.coordinators, Date.now() - SILENCE_LIMIT_MS, "+inf");
-    for (const queue of [BULK_QUEUE, names.deliveryQueue])
-      for (const state of ["wait", "active"]) pipeline.llen(keys.toKey(queue, state));
-    return (await execAll(pipeline)) as number[];
-  });
-  const [live = 0, waiting = 0, active = 0, due = 0, sending = 0] = replies;
-  return { live, runs: waiting + active, deliveries: due + sending };
+export async function readCoordination(
+  redis: RedisClient,
+  names: Names,
+  deliveries: Deliveries,
+): Promise<Coordination> {
+  const keys = new QueueKeys(names.queuePrefix(undefined));
+  const pipeline = redis.pipeline().zcount(names.coordinators, Date.now() - SILENCE_LIMIT_MS, "+inf");
+  for (const state of ["wait", "active"]) pipeline.llen(keys.toKey(BULK_QUEUE, state));
+  const [replies, due] = await Promise.all([
+    reachRedis(() => execAll(pipeline)) as Promise<number[]>,
+    deliveries.countDue(),
+  ]);
+  const [live = 0, waiting = 0, active = 0] = replies;
+  return { live, runs: waiting + active, deliveries: due };
 }

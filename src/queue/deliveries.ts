@@ -2,15 +2,16 @@
  * Webhook deliveries as jobs of a queue of their own. The delivery of a
  * prediction's end is added in the very transaction that accepts the prediction
  * and waits there, so that no crash can part the two; whoever ends the prediction
- * promotes it. Sending is src/webhooks.
+ * promotes it. Sending is src/webhooks. On a Redis Cluster, where one transaction can't reach two slots, each model has
+ * a queue of deliveries in its own.
  */
 import { deliveryLinks } from "../core/links.ts";
 import { openQueue } from "./bullmq.ts";
-import { Job, Queue } from "bullmq";
-import type { Redis } from "ioredis";
+import { Job, type JobType, type Queue } from "bullmq";
+import type { Config } from "../config/schema.ts";
 import type { WebhookEventType } from "../config/webhooks.ts";
 import { DeliveryNotFoundError } from "../errors.ts";
-import { reachRedis } from "../redis/connections.ts";
+import { reachRedis, type RedisClient } from "../redis/connections.ts";
 import { toIsoTime } from "./jobs.ts";
 import { isPredictionId as isJobId, newDeliveryId, type Names } from "./names.ts";
 
@@ -119,22 +120,25 @@ export interface FoundDeliveries {
   next: number | null;
 }
 
+type DeliveryQueue = Queue<DeliveryData, DeliveryOutcome>;
+
 export class Deliveries {
-  /** BullMQ's queue, for the dashboard. */
-  readonly queue: Queue<DeliveryData, DeliveryOutcome>;
-  readonly #redis: Redis;
+  /** BullMQ's queues by the model whose deliveries they hold; undefined stands for all others. */
+  readonly queues: ReadonlyMap<string | undefined, DeliveryQueue>;
+  readonly #redis: RedisClient;
   readonly #names: Names;
   readonly #attempts: number;
 
-  /**
-   * @param redis shared with the queues of the models, whose transactions add deliveries
-   * @param attempts how often each is tried
-   */
-  constructor(redis: Redis, names: Names, attempts: number) {
+  /** @param redis shared with the queues of the models, whose transactions add deliveries */
+  constructor(redis: RedisClient, names: Names, { models, webhooks }: Pick<Config, "models" | "webhooks">) {
     this.#redis = redis;
     this.#names = names;
-    this.#attempts = attempts;
-    this.queue = openQueue(names.deliveryQueue, redis, names.queuePrefix);
+    this.#attempts = webhooks.retry_delays_ms.length;
+    this.queues = new Map(
+      names
+        .deliveryOwners(Object.keys(models))
+        .map((owner) => [owner, openQueue(names.deliveryQueue, redis, names.queuePrefix(owner))] as const),
+    );
   }
 
   /** The delivery of a prediction that is about to be accepted, to be added in the same transaction. */
@@ -144,7 +148,8 @@ export class Deliveries {
     prediction: { model: string; id: string },
     expiresAt: number | undefined,
   ): DeliveryJob {
-    return this.#build(id, { ...webhook, prediction }, msUntilLook(LOOK_WAITING_MS, expiresAt));
+    const data = { ...webhook, prediction };
+    return this.#build(this.#queueOf(prediction.model), id, data, msUntilLook(LOOK_WAITING_MS, expiresAt));
   }
 
   /**
@@ -153,23 +158,29 @@ export class Deliveries {
    */
   async send(webhook: Webhook, event: WebhookEvent, id = newDeliveryId()): Promise<void> {
     if (!webhook.events.includes(event.type)) return;
-    const { data, opts, name } = this.#build(id, { ...webhook, event }, 0);
-    await reachRedis(() => this.queue.add(name, data, opts));
+    const queue = this.#queueOf(undefined);
+    const { data, opts, name } = this.#build(queue, id, { ...webhook, event }, 0);
+    await reachRedis(() => queue.add(name, data, opts));
   }
 
-  /** A prediction is about to end: should this process die now, its delivery is looked at soon. */
-  soon(id: string): Promise<void> {
-    return ignoreOtherStates(this.queue.getBackend().changeDelay(id, LOOK_RUNNING_MS));
+  /** A prediction of a model is about to end: should this process die now, its delivery is looked at soon. */
+  soon(model: string, id: string): Promise<void> {
+    return ignoreOtherStates(this.#queueOf(model).getBackend().changeDelay(id, LOOK_RUNNING_MS));
   }
 
-  /** A prediction has ended: its delivery goes out. */
-  now(id: string): Promise<void> {
-    return ignoreOtherStates(this.queue.getBackend().promote(id));
+  /**
+   * A prediction has ended: its delivery goes out.
+   * @param model undefined of what isn't a prediction's
+   */
+  now(model: string | undefined, id: string): Promise<void> {
+    return ignoreOtherStates(this.#queueOf(model).getBackend().promote(id));
   }
 
   /** Takes back what was added for a prediction that was there already; at the latest it finds that out by itself. */
-  async discard(id: string): Promise<void> {
-    await this.queue.remove(id).catch(() => {});
+  async discard(model: string, id: string): Promise<void> {
+    await this.#queueOf(model)
+      .remove(id)
+      .catch(() => {});
   }
 
   /** @throws DeliveryNotFoundError */
@@ -197,7 +208,7 @@ export class Deliveries {
     limit = 100,
   }: DeliverySearch): Promise<FoundDeliveries> {
     const states = status === undefined ? ALL_STATES : STATES[status];
-    const counts = await reachRedis(() => this.queue.getJobCounts(...states));
+    const counts = await this.#countEach(...states);
     const fits = ({ data, returnvalue }: DeliveryJob) =>
       (prediction === undefined || data.prediction?.id === prediction) &&
       (run === undefined || runOf(data) === run) &&
@@ -205,15 +216,12 @@ export class Deliveries {
     const found: DeliveryJob[] = [];
     let [left, position] = [offset, offset];
     for (const state of states) {
-      const all = counts[state] ?? 0;
-      for (let start = Math.min(left, all); start < all;) {
+      const all = sumOf(counts, state);
+      for await (const job of newestIn(state, counts, Math.min(left, all), Math.min(PAGE, limit))) {
         if (found.length >= limit || position >= offset + MAX_SEARCHED)
           return { deliveries: await this.#describeAll(found), next: position };
-        const end = start + Math.min(PAGE, limit - found.length) - 1;
-        const jobs = (await reachRedis(() => this.queue.getJobs([state], start, end))) as DeliveryJob[];
-        found.push(...jobs.filter(Boolean).filter(fits));
-        position += Math.min(end, all - 1) - start + 1;
-        start = end + 1;
+        if (job && fits(job)) found.push(job);
+        position++;
       }
       left = Math.max(0, left - all);
     }
@@ -226,11 +234,26 @@ export class Deliveries {
 
   /** How many there are of each status; skipped ones count as delivered. */
   async count(): Promise<{ pending: number; delivered: number; failed: number }> {
-    const counts = await reachRedis(() =>
-      this.queue.getJobCounts("wait", "active", "delayed", "completed", "failed"),
-    );
-    const { wait = 0, active = 0, delayed = 0, completed = 0, failed = 0 } = counts;
-    return { pending: wait + active + delayed, delivered: completed, failed };
+    const counts = await this.#countEach("wait", "active", "delayed", "completed", "failed");
+    return {
+      pending: sumOf(counts, "wait", "active", "delayed"),
+      delivered: sumOf(counts, "completed"),
+      failed: sumOf(counts, "failed"),
+    };
+  }
+
+  /** How many wait for a coordinator, or are with one, at this moment. */
+  async countDue(): Promise<number> {
+    return sumOf(await this.#countEach("wait", "active"), "wait", "active");
+  }
+
+  /** Of each queue how many are in each state. */
+  #countEach(...states: readonly JobType[]): Promise<QueueCounts> {
+    return reachRedis(async () => {
+      const queues = [...this.queues.values()];
+      const counts = await Promise.all(queues.map((queue) => queue.getJobCounts(...states)));
+      return queues.map((queue, index) => ({ queue, counts: counts[index]! }));
+    });
   }
 
   /**
@@ -245,7 +268,7 @@ export class Deliveries {
     await reachRedis(() => job.updateData({ ...job.data, not_before: 0 }));
     if (state === "failed" || state === "completed")
       await reachRedis(() => ignoreOtherStates(job.retry(state, { resetAttemptsMade: true })));
-    else await reachRedis(() => this.now(id));
+    else await reachRedis(() => this.now(job.data.prediction?.model, id));
     return this.read(id);
   }
 
@@ -273,11 +296,15 @@ export class Deliveries {
     );
   }
 
-  close(): Promise<void> {
-    return this.queue.close();
+  async close(): Promise<void> {
+    await Promise.all([...this.queues.values()].map((queue) => queue.close()));
   }
 
-  #build(id: string, data: DeliveryData, delay: number): DeliveryJob {
+  #queueOf(model: string | undefined): DeliveryQueue {
+    return this.queues.get(model) ?? this.queues.get(undefined)!;
+  }
+
+  #build(queue: DeliveryQueue, id: string, data: DeliveryData, delay: number): DeliveryJob {
     const options = {
       jobId: id,
       delay,
@@ -286,19 +313,22 @@ export class Deliveries {
       keepLogs: MAX_LOGGED_ATTEMPTS,
       stackTraceLimit: 0,
     };
-    return new Job(this.queue, "deliver", data, options, id) as DeliveryJob;
+    return new Job(queue, "deliver", data, options, id) as DeliveryJob;
   }
 
   async #readJob(id: string): Promise<DeliveryJob> {
     // What can't be an id could be another of the queue's keys.
-    const job = isJobId(id) ? await reachRedis(() => this.queue.getJob(id)) : undefined;
+    const queues = isJobId(id) ? [...this.queues.values()] : [];
+    const jobs = await reachRedis(() => Promise.all(queues.map((queue) => queue.getJob(id))));
+    const job = jobs.find((each) => each !== undefined);
     if (job) return job;
     throw new DeliveryNotFoundError(`there is no delivery ${JSON.stringify(id.slice(0, 200))}`);
   }
 
   async #describe(job: DeliveryJob): Promise<Delivery> {
     const id = job.id!;
-    const { logs } = await reachRedis(() => this.queue.getJobLogs(id));
+    const queue = this.#queueOf(job.data.prediction?.model);
+    const { logs } = await reachRedis(() => queue.getJobLogs(id));
     const { url, event, prediction, not_before } = job.data;
     const attempts = logs.map((line) => JSON.parse(line) as DeliveryAttempt);
     const status = job.finishedOn ? (job.returnvalue?.status ?? "failed") : "pending";
@@ -316,6 +346,56 @@ export class Deliveries {
       attempts,
       links: deliveryLinks(id),
     };
+  }
+}
+
+type QueueCounts = readonly { queue: DeliveryQueue; counts: Readonly<Record<string, number>> }[];
+
+function sumOf(all: QueueCounts, ...states: readonly string[]): number {
+  return all.reduce(
+    (sum, { counts }) => sum + states.reduce((own, state) => own + (counts[state] ?? 0), 0),
+    0,
+  );
+}
+
+/**
+ * Those of all queues in one state, the newest first, without the first `skip`; undefined for one that was removed
+ * meanwhile.
+ * @param page how many are read at a time
+ */
+async function* newestIn(
+  state: JobType,
+  all: QueueCounts,
+  skip: number,
+  page: number,
+): AsyncGenerator<DeliveryJob | undefined> {
+  // Of one queue, Redis skips them.
+  const start = all.length === 1 ? skip : 0;
+  const readers = all.map(({ queue, counts }) => readPages(queue, state, start, counts[state] ?? 0, page));
+  const heads = await Promise.all(readers.map((reader) => reader.next()));
+  for (let position = start; ; position++) {
+    const ages = heads.map(({ done, value }) =>
+      done ? -1 : (value?.finishedOn ?? value?.timestamp ?? Infinity),
+    );
+    const newest = Math.max(...ages);
+    if (newest < 0) return;
+    const index = ages.indexOf(newest);
+    if (position >= skip) yield heads[index]!.value as DeliveryJob | undefined;
+    heads[index] = await readers[index]!.next();
+  }
+}
+
+async function* readPages(
+  queue: DeliveryQueue,
+  state: JobType,
+  start: number,
+  end: number,
+  page: number,
+): AsyncGenerator<DeliveryJob | undefined> {
+  for (let first = start; first < end; first += page) {
+    const last = Math.min(first + page, end) - 1;
+    const jobs = (await reachRedis(() => queue.getJobs([state], first, last))) as (DeliveryJob | undefined)[];
+    for (let index = 0; index <= last - first; index++) yield jobs[index];
   }
 }
 

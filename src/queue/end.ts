@@ -23,7 +23,7 @@ export async function endPrediction(
     if (outcome === "ended before" || outcome === "running") return false;
     store.notifyCompletion(model, id);
     const job = await readJob(store, model, id);
-    if (job?.data.webhook) await store.deliveries.now(job.data.webhook);
+    if (job?.data.webhook) await store.deliveries.now(model, job.data.webhook);
     // The worker removes the inputs of what it runs.
     if (outcome === "ended waiting") await store.inputs.remove(job?.data.inputs ?? []);
     return true;

@@ -8,10 +8,9 @@ import type { Hash } from "node:crypto";
 import { mkdir, open, readdir, readFile, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import { toStoragePlace } from "../config/storagePlace.ts";
-import { reachRedis } from "../redis/connections.ts";
+import { reachRedis, type RedisClient } from "../redis/connections.ts";
 import type { StorageWatch } from "./storageWatch.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import type { DiskWatch } from "./diskWatch.ts";
@@ -74,13 +73,20 @@ export interface StoredInput {
   bytes: number;
 }
 
+/** Whose input it is. */
+export interface InputOwner {
+  model: string;
+  id: string;
+}
+
 export interface InputStore {
   /**
    * Stores one input; resolves once a worker can read it.
+   * @param owner the prediction, or whatever else has an id of its own
    * @param source bytes, or a stream that is written as it arrives
    * @param hash takes the bytes in for `sha256`
    */
-  write(predictionId: string, index: number, source: Buffer | Readable, hash?: Hash): Promise<StoredInput>;
+  write(owner: InputOwner, index: number, source: Buffer | Readable, hash?: Hash): Promise<StoredInput>;
   /** The bytes of an input that this store holds; undefined where they are gone, or elsewhere. */
   read(ref: InputRef): Promise<Buffer | undefined>;
   remove(refs: readonly InputRef[]): Promise<void>;
@@ -101,7 +107,7 @@ export interface InputGuards {
 export function createInputStore(
   config: Config,
   names: Names,
-  redis: Redis,
+  redis: RedisClient,
   guards?: InputGuards,
 ): InputStore {
   const { input_storage: place, input_ttl_seconds: ttlSeconds } = config;
@@ -122,10 +128,10 @@ function createFileStore(folder: string, ttlSeconds: number, disk: DiskWatch | u
   const made = new Map<string, Promise<unknown>>();
 
   return {
-    async write(predictionId, index, source, hash) {
+    async write({ id }, index, source, hash) {
       // The end of an id is its random part: 256 folders keep each one short.
-      const shard = predictionId.slice(-2).toLowerCase();
-      const file = `${shard}/${predictionId}-${index}`;
+      const shard = id.slice(-2).toLowerCase();
+      const file = `${shard}/${id}-${index}`;
       disk?.check();
       try {
         if (!made.has(shard)) made.set(shard, mkdir(join(folder, shard), { recursive: true, mode: 0o700 }));
@@ -217,16 +223,16 @@ async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash):
 }
 
 function createRedisStore(
-  redis: Redis,
+  redis: RedisClient,
   names: Names,
   ttlSeconds: number,
   storage: StorageWatch | undefined,
 ): InputStore {
   return {
-    async write(predictionId, index, source, hash) {
+    async write({ model, id }, index, source, hash) {
       const bytes = Buffer.isBuffer(source) ? source : await readAll(source);
-      storage?.claim(bytes.length);
-      const key = names.input(predictionId, index);
+      storage?.claim(model, bytes.length);
+      const key = names.input(model, id, index);
       await reachRedis(() => redis.set(key, bytes, "EX", ttlSeconds));
       return {
         ref: { redis: key },
@@ -252,8 +258,8 @@ function createRedisStore(
 
 function createObjectInputs(folder: StorageFolder, ttlSeconds: number): InputStore {
   return {
-    async write(predictionId, index, source, hash) {
-      const path = `${predictionId.slice(-2).toLowerCase()}/${predictionId}-${index}`;
+    async write({ id }, index, source, hash) {
+      const path = `${id.slice(-2).toLowerCase()}/${id}-${index}`;
       let bytes = 0;
       let fault: unknown;
       // What breaks off is the client's connection then, and not the storage's.

@@ -1,14 +1,22 @@
-/** Names of everything that infermill keeps in Redis, in one place. */
+/**
+ * Names of everything that infermill keeps in Redis, in one place. A Redis Cluster takes several keys in one step only
+ * where they lie in one hash slot, which is that of what stands in braces: there each model has a slot, and what belongs
+ * to no model has one. On a single Redis there are no braces.
+ */
 import { createHash } from "node:crypto";
 import { QueueKeys } from "bullmq";
 import { v7 as uuidv7 } from "uuid";
 import { BadInputError } from "../errors.ts";
 
 export interface Names {
-  /** Prefix of BullMQ's own keys; a model's queue has the model's name. */
-  readonly queuePrefix: string;
-  input(predictionId: string, index: number): string;
-  output(ownerId: string, name: string): string;
+  /**
+   * Prefix of BullMQ's own keys for the queues of a model: its own, which has the model's name, and that of its webhook
+   * deliveries. Undefined: for those that belong to no model.
+   */
+  queuePrefix(model: string | undefined): string;
+  input(model: string, predictionId: string, index: number): string;
+  /** @param ownerId of the prediction with its model before it, or of the entry of a bulk run */
+  output(model: string, ownerId: string, name: string): string;
   thumbnail(model: string, id: string): string;
   /** Slots that submissions in progress hold in a model's queue. */
   slots(model: string): string;
@@ -21,14 +29,16 @@ export interface Names {
   statistics(model: string): string;
   /** Sorted set of coordinators by the time of their last sign of life. */
   readonly coordinators: string;
-  /** Queue of the webhook deliveries; no model can have this name. */
+  /** Queue of webhook deliveries; no model can have this name. */
   readonly deliveryQueue: string;
+  /** The models that have a queue of deliveries of their own; undefined stands for all other deliveries. */
+  deliveryOwners(models: readonly string[]): (string | undefined)[];
   /** Sorted set of webhook URLs that answered 410, by the time until which they are left alone. */
   readonly goneWebhooks: string;
   /** Channel on which the end of every prediction is published. */
   readonly completions: string;
-  /** Prefix of BullMQ's keys for the bulkQueues: the queue of each model that holds the predictions of bulk runs only. */
-  readonly bulkQueuePrefix: string;
+  /** Prefix of BullMQ's keys for a model's bulkQueue: the queue that holds the predictions of bulk runs only. */
+  bulkQueuePrefix(model: string): string;
   /** Channel on which the end of every prediction of a bulk run is published. */
   readonly bulkCompletions: string;
   /** Hash with what is known of a bulk run. */
@@ -42,26 +52,30 @@ export interface Names {
 /** Queue of the bulk runs themselves, one job a run. No model has this name. */
 export const BULK_QUEUE = "_bulk";
 
-export function createNames(prefix: string): Names {
+/** @param isCluster whether they are for a Redis Cluster */
+export function createNames(prefix: string, isCluster = false): Names {
+  const own = isCluster ? `{${prefix}}` : prefix;
+  const of = (model: string) => (isCluster ? `{${prefix}:${model}}` : prefix);
   return {
-    queuePrefix: `${prefix}:queue`,
-    input: (id, index) => `${prefix}:input:${id}:${index}`,
-    output: (id, name) => `${prefix}:output:${id}:${name}`,
-    thumbnail: (model, id) => `${prefix}:thumbnail:${model}:${id}`,
-    slots: (model) => `${prefix}:slots:${model}`,
+    queuePrefix: (model) => `${model === undefined ? own : of(model)}:queue`,
+    input: (model, id, index) => `${of(model)}:input:${id}:${index}`,
+    output: (model, id, name) => `${of(model)}:output:${id}:${name}`,
+    thumbnail: (model, id) => `${of(model)}:thumbnail:${model}:${id}`,
+    slots: (model) => `${of(model)}:slots:${model}`,
     loadRequests: `${prefix}:load-requests`,
-    worker: (id) => `${prefix}:worker:${id}`,
-    workers: `${prefix}:workers`,
-    statistics: (model) => `${prefix}:statistics:${model}`,
-    coordinators: `${prefix}:coordinators`,
+    worker: (id) => `${own}:worker:${id}`,
+    workers: `${own}:workers`,
+    statistics: (model) => `${of(model)}:statistics:${model}`,
+    coordinators: `${own}:coordinators`,
     deliveryQueue: "_webhooks",
-    goneWebhooks: `${prefix}:webhooks:gone`,
+    deliveryOwners: (models) => (isCluster ? [undefined, ...models] : [undefined]),
+    goneWebhooks: `${own}:webhooks:gone`,
     completions: `${prefix}:completions`,
-    bulkQueuePrefix: `${prefix}:bulk-queue`,
+    bulkQueuePrefix: (model) => `${of(model)}:bulk-queue`,
     bulkCompletions: `${prefix}:bulk-completions`,
-    bulkRun: (id) => `${prefix}:bulk:${id}`,
-    bulkOwner: (id) => `${prefix}:bulk-owner:${id}`,
-    bulkRuns: `${prefix}:bulk-runs`,
+    bulkRun: (id) => `${own}:bulk:${id}`,
+    bulkOwner: (id) => `${own}:bulk-owner:${id}`,
+    bulkRuns: `${own}:bulk-runs`,
   };
 }
 

@@ -6,11 +6,10 @@
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rm, stat, unlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import type { Output } from "../core/request.ts";
 import { LoaderError } from "../errors.ts";
-import { reachRedis } from "../redis/connections.ts";
+import { reachRedis, type RedisClient } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 
 /** BullMQ copies return values into its event stream, which is why more than this stays out of them. */
@@ -38,8 +37,8 @@ export function bytesInRedis(refs: readonly OutputRef[]): number {
   return refs.reduce((sum, ref) => sum + ("redis" in ref || "data" in ref ? ref.bytes : 0), 0);
 }
 
-/** Whose outputs they are: of a prediction of a model, or of an entry of a bulk run. */
-export type OutputOwner = { model: string; id: string } | { bulkRun: string; index: string };
+/** Whose outputs they are: of a prediction, or of an entry of a bulk run. */
+export type OutputOwner = { model: string; id: string } | { model: string; bulkRun: string; index: string };
 
 export interface OutputStore {
   /**
@@ -57,9 +56,9 @@ export interface OutputStore {
   sweep(): Promise<void>;
 }
 
-export function createOutputStore(config: Config, names: Names, redis: Redis): OutputStore {
+export function createOutputStore(config: Config, names: Names, redis: RedisClient): OutputStore {
   const ttlOf = (owner: OutputOwner) =>
-    "model" in owner
+    "id" in owner
       ? (config.models[owner.model]?.result_ttl_seconds ?? config.bulk_ttl_seconds)
       : config.bulk_ttl_seconds;
   const place =
@@ -69,7 +68,8 @@ export function createOutputStore(config: Config, names: Names, redis: Redis): O
           redis,
           (owner, name) =>
             names.output(
-              "model" in owner ? `${owner.model}:${owner.id}` : `${owner.bulkRun}:${owner.index}`,
+              owner.model,
+              "id" in owner ? `${owner.model}:${owner.id}` : `${owner.bulkRun}:${owner.index}`,
               name,
             ),
           ttlOf,
@@ -89,7 +89,7 @@ export function createOutputStore(config: Config, names: Names, redis: Redis): O
     },
     read: async (ref) => (ref.data === undefined ? place.read(ref) : Buffer.from(ref.data, "base64")),
     readOf: async (owner, name) =>
-      OUTPUT_NAME.test(name) && ("model" in owner || /^\d+$/.test(owner.index))
+      OUTPUT_NAME.test(name) && ("id" in owner || /^\d+$/.test(owner.index))
         ? place.read(place.refOf(owner, name))
         : undefined,
     removeBulkRun: (run) => place.removeBulkRun(run),
@@ -119,7 +119,7 @@ interface Place {
 /** Below `models/<model>/<end of the id>/` and `bulk/<run>/`. */
 export function createFiles(folder: string, config: Config): Place {
   const fileOf = (owner: OutputOwner, name: string) =>
-    "model" in owner
+    "id" in owner
       ? `models/${owner.model}/${owner.id.slice(-2)}/${owner.id}~${filePart(name)}`
       : `bulk/${owner.bulkRun}/${owner.index}~${filePart(name)}`;
   return {
@@ -170,7 +170,7 @@ function ifMissing(error: NodeJS.ErrnoException): undefined {
 }
 
 export function createKeys(
-  redis: Redis,
+  redis: RedisClient,
   keyOf: (owner: OutputOwner, name: string) => string,
   ttlOf: (owner: OutputOwner) => number,
 ): Place {

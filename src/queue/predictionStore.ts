@@ -1,9 +1,8 @@
 /** What the functions of this folder share: connections, queues and stores of one producer. */
 import { Job, type Queue } from "bullmq";
-import type { Redis } from "ioredis";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import { ModelNotFoundError, PredictionNotFoundError } from "../errors.ts";
-import { reachRedis } from "../redis/connections.ts";
+import { reachRedis, type RedisClient } from "../redis/connections.ts";
 import type { StorageWatch } from "./storageWatch.ts";
 import type { CompletionEvents, NotifyCompletion } from "./completionEvents.ts";
 import type { Deliveries } from "./deliveries.ts";
@@ -18,7 +17,7 @@ import type { ThumbnailStore } from "./thumbnails.ts";
 export interface PredictionStore {
   readonly config: Config;
   readonly names: Names;
-  readonly redis: Redis;
+  readonly redis: RedisClient;
   readonly scripts: Scripts;
   /** BullMQ's queues by model name. */
   readonly queues: ReadonlyMap<string, Queue>;

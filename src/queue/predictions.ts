@@ -147,8 +147,8 @@ export class Predictions {
   }
 
   /** @throws OutputNotFoundError */
-  readBulkOutput(bulkRun: string, index: string, name: string): Promise<Buffer> {
-    return reading.readBulkOutput(this.#store, bulkRun, index, name);
+  readBulkOutput(run: { id: string; model: string }, index: string, name: string): Promise<Buffer> {
+    return reading.readBulkOutput(this.#store, run, index, name);
   }
 
   /** @throws OutputNotFoundError where one is gone */
@@ -208,12 +208,13 @@ export class Predictions {
 
   /** Counts bytes that go to Redis beside the predictions. @throws QueueStorageFullError */
   claimStorage(bytes: number): void {
-    this.#store.storage.claim(bytes);
+    this.#store.storage.claim(undefined, bytes);
   }
 
   /** Whether coordinators are alive, and what waits for one. */
   coordination(): Promise<Coordination> {
-    return readCoordination(this.#store.redis, this.#store.names);
+    const { redis, names, deliveries } = this.#store;
+    return readCoordination(redis, names, deliveries);
   }
 
   /** @throws DiskFullError where the disk of the data folder has only its reserve left */
@@ -253,13 +254,15 @@ export class Predictions {
 export async function openPredictions(config: Config, redisUrl: string): Promise<Predictions> {
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "producer");
   const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
-  const names = createNames(config.redis_prefix);
+  const names = createNames(config.redis_prefix, redis.isCluster);
   const storage = await watchStorage(config, names, redis);
   const disk = await watchDisk(config);
-  const openAll = (prefix: string) =>
-    new Map(Object.keys(config.models).map((model) => [model, openQueue(model, redis, prefix)] as const));
-  const queues = openAll(names.queuePrefix);
-  const bulkQueues = openAll(names.bulkQueuePrefix);
+  const openAll = (prefixOf: (model: string) => string) =>
+    new Map(
+      Object.keys(config.models).map((model) => [model, openQueue(model, redis, prefixOf(model))] as const),
+    );
+  const queues = openAll((model) => names.queuePrefix(model));
+  const bulkQueues = openAll((model) => names.bulkQueuePrefix(model));
   const store: PredictionStore = {
     config,
     names,
@@ -272,12 +275,12 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
     disk,
     outputs: createOutputStore(config, names, redis),
     thumbnails: createThumbnailStore(config, names, redis),
-    deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
+    deliveries: new Deliveries(redis, names, config),
     completions: await openCompletionEvents(subscriber, names),
     notifyCompletion: createNotifier(redis, names),
   };
   const all = [...queues.values(), ...bulkQueues.values()];
-  await Promise.all([...all, store.deliveries.queue].map((queue) => queue.waitUntilReady()));
+  await Promise.all([...all, ...store.deliveries.queues.values()].map((queue) => queue.waitUntilReady()));
   return new Predictions(store, async () => {
     storage.close();
     disk.close();

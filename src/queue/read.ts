@@ -75,13 +75,13 @@ export async function readOutput(
 /** @throws OutputNotFoundError */
 export async function readBulkOutput(
   store: PredictionStore,
-  bulkRun: string,
+  { id, model }: { id: string; model: string },
   index: string,
   name: string,
 ): Promise<Buffer> {
-  const bytes = await store.outputs.readOf({ bulkRun, index }, name);
+  const bytes = await store.outputs.readOf({ model, bulkRun: id, index }, name);
   if (bytes) return bytes;
-  throw new OutputNotFoundError(`the entry ${index} of ${bulkRun} has no output ${JSON.stringify(name)}`);
+  throw new OutputNotFoundError(`the entry ${index} of ${id} has no output ${JSON.stringify(name)}`);
 }
 
 /**

@@ -4,7 +4,8 @@
  * bullmq version that package.json pins.
  */
 import { addPrioritizedJob } from "bullmq/dist/esm/scripts/addPrioritizedJob-9.js";
-import type { ChainableCommander, Redis } from "ioredis";
+import type { ChainableCommander } from "ioredis";
+import type { RedisClient } from "../redis/connections.ts";
 
 /**
  * Takes up to `wanted` slots in a queue that may hold `limit` waiting predictions. A slot is held from before the
@@ -137,7 +138,7 @@ for number, key in ipairs(KEYS) do
 end
 return counts`;
 
-interface ScriptedRedis extends Redis {
+type ScriptedRedis = RedisClient & {
   addPrediction(...keysAndArguments: (string | number | Buffer)[]): Promise<string | null>;
   reserveSlots(...keysAndArguments: (string | number)[]): Promise<number>;
   endPrediction(...keysAndArguments: (string | number)[]): Promise<EndOutcome>;
@@ -147,7 +148,7 @@ interface ScriptedRedis extends Redis {
   keepRows(...keysAndArguments: string[]): Promise<KeepOutcome>;
   findRun(...keysAndArguments: string[]): Promise<string[]>;
   countEntries(...keys: (number | string)[]): Promise<number[]>;
-}
+};
 
 /** `withdrawn`: its entries that have not begun are wanted no more; `gone`: nor is the chunk. */
 export type KeepOutcome = "kept" | "withdrawn" | "gone";
@@ -176,7 +177,7 @@ export interface Scripts {
    * @returns null where there is no room
    */
   addPrediction(
-    commands: Redis | ChainableCommander,
+    commands: RedisClient | ChainableCommander,
     addJob: (client: { runCommand: (name: string, keysAndArguments: ScriptArguments) => unknown }) => unknown,
     slots: string,
     toKey: ToKey,
@@ -197,7 +198,7 @@ export interface Scripts {
   countEntries(toKey: ToKey, types: readonly string[]): Promise<number[]>;
 }
 
-export function defineScripts(connection: Redis): Scripts {
+export function defineScripts(connection: RedisClient): Scripts {
   connection.defineCommand("reserveSlots", { numberOfKeys: 5, lua: RESERVE_SLOTS });
   connection.defineCommand("addPrediction", {
     numberOfKeys: addPrioritizedJob.keys + 3,

@@ -2,8 +2,7 @@
  * What became of each model's predictions in the last minutes. Workers count for themselves and publish a point of
  * each interval in which something ended, beside their heartbeat; every api reads the same.
  */
-import type { Redis } from "ioredis";
-import { execAll } from "../redis/connections.ts";
+import { execAll, type RedisClient } from "../redis/connections.ts";
 import type { StatisticsPoint } from "../core/modelStatus.ts";
 import type { Names } from "./names.ts";
 
@@ -80,7 +79,7 @@ function emptyPoint(now: number): WorkerPoint {
 
 /** Adds what a worker counted; nothing where nothing ended. */
 export async function publishStatistics(
-  redis: Redis,
+  redis: RedisClient,
   names: Names,
   worker: string,
   points: Readonly<Record<string, readonly WorkerPoint[]>>,
@@ -99,7 +98,11 @@ export async function publishStatistics(
 }
 
 /** The intervals of the last minutes in which something ended, the oldest first. */
-export async function readStatistics(redis: Redis, names: Names, model: string): Promise<StatisticsPoint[]> {
+export async function readStatistics(
+  redis: RedisClient,
+  names: Names,
+  model: string,
+): Promise<StatisticsPoint[]> {
   const texts = await redis.zrangebyscore(names.statistics(model), Date.now() - STATISTICS_SPAN_MS, "+inf");
   const byTime = new Map<number, WorkerPoint[]>();
   for (const text of texts) {

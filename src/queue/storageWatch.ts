@@ -1,15 +1,14 @@
 /**
- * How full Redis is. Submissions stop while there is still room for what was accepted to be taken, finished and freed:
+ * How full Redis is, or each node of a cluster. Submissions stop while there is still room for what was accepted to be taken, finished and freed:
  * below a share of maxmemory, with the responses counted in that are still to come. Looked at from time to time; what
  * this process has written since is added, so that a burst between two looks can't fill what is left.
  */
 import { QueueKeys } from "bullmq";
-import type { Redis } from "ioredis";
 import type { Config } from "../config/schema.ts";
 import { formatMebibytes } from "../core/byteSize.ts";
 import { QueueStorageFullError } from "../errors.ts";
 import { parseInfo } from "../redis/check.ts";
-import { execAll } from "../redis/connections.ts";
+import { execAll, type RedisClient } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 import { defineScripts } from "./scripts.ts";
 import { readWorkerReports } from "./workerReports.ts";
@@ -22,9 +21,12 @@ const CLOSE = 0.7;
 const LOOK_UNLIMITED_MS = 10_000;
 /** Redis gets memory in steps (jemalloc's size classes) of up to a quarter of what it holds. */
 const ALLOCATION = 1.25;
+/** Of the queue of a model, with two lists and two sets of what is under way. */
+const COUNTS_OF_MODEL = 4;
 /** What Redis needs for a job beside its data, roughly. */
 const JOB_BYTES = 1024;
 
+/** Of a cluster, that of the node that has the least room. */
 export interface StorageState {
   /** Bytes that count against `max`, as of the last look. */
   used: number;
@@ -38,126 +40,183 @@ export interface StorageState {
   problem: string | undefined;
 }
 
+/** The model whose keys are meant; undefined for those that belong to no model. */
+type Owner = string | undefined;
+
 export interface StorageWatch {
   read(): StorageState;
   /** Whether bytes are worth counting; without a maxmemory they aren't. */
-  isLimited(): boolean;
+  isLimited(owner: Owner): boolean;
   /**
    * Counts bytes that are about to be written.
    * @throws QueueStorageFullError where they don't fit below the limit
    */
-  claim(bytes: number): void;
+  claim(owner: Owner, bytes: number): void;
   /**
    * Counts predictions that are about to be accepted, with the responses that they will have.
    * @param jobs how many jobs they travel in
    * @throws QueueStorageFullError
    */
-  claimPredictions(count: number, jobs?: number): void;
+  claimPredictions(model: string, count: number, jobs?: number): void;
   close(): void;
 }
 
-export async function watchStorage(config: Config, names: Names, redis: Redis): Promise<StorageWatch> {
+/** A Redis, or a node of a cluster, as it was seen last. */
+interface Node {
+  used: number;
+  max: number;
+  /** Of those whose keys it has. */
+  accounts: Account[];
+}
+
+interface Account {
+  node: Node;
+  /** Bytes that the responses of what is under way will need, estimated. */
+  expected: number;
+  /** Bytes claimed since the last look was sent off. */
+  claimed: number;
+  /** The largest that was refused and still doesn't fit: until it does, Redis counts as full. */
+  refused: number;
+}
+
+export async function watchStorage(config: Config, names: Names, redis: RedisClient): Promise<StorageWatch> {
   const { max_memory_share: share } = config;
   const models = Object.keys(config.models);
   const scripts = defineScripts(redis);
-  let used = 0;
-  let max = 0;
-  let expected = 0;
-  /** Claimed since the last look was sent off. */
-  let claimed = 0;
-  /** The largest that was refused and still doesn't fit: until it does, Redis counts as full. */
-  let refused = 0;
+  const unseen: Node = { used: 0, max: 0, accounts: [] };
+  const accounts = new Map<Owner, Account>(
+    [undefined, ...models].map((owner) => [owner, { node: unseen, expected: 0, claimed: 0, refused: 0 }]),
+  );
+  /** Those of a group are looked at in one step. */
+  const groups: readonly (readonly Owner[])[] = redis.isCluster
+    ? [...accounts.keys()].map((owner) => [owner])
+    : [[...accounts.keys()]];
   /** Of all that this process claimed: a response is taken to be as large as a request until workers report theirs. */
   const requests = { count: 0, bytes: 0 };
   let responseBytes: number | undefined;
   let timer: NodeJS.Timeout | undefined;
   let isClosed = false;
 
-  const limitOf = () => Math.floor(max * share);
   const requestBytes = () => (requests.count > 0 ? requests.bytes / requests.count : 0);
   const expectedEach = () => (responseBytes ?? requestBytes()) * ALLOCATION;
+  const limitOf = ({ max }: Node) => Math.floor(max * share);
+  const sumOf = (node: Node, what: "expected" | "claimed") =>
+    node.accounts.reduce((sum, account) => sum + account[what], 0);
+  const filled = (node: Node) => node.used + sumOf(node, "claimed") + sumOf(node, "expected");
+  const listNodes = () => [...new Set([...accounts.values()].map(({ node }) => node))];
 
   async function look(): Promise<void> {
-    const before = claimed;
+    const before = new Map([...accounts.values()].map((account) => [account, account.claimed]));
     try {
-      const info = parseInfo(await redis.info("memory"));
-      const limit = Number(info.get("maxmemory") ?? 0);
-      if (limit > 0) await lookAtWork();
-      max = limit;
-      used = Number(info.get("used_memory") ?? 0) - Number(info.get("mem_not_counted_for_evict") ?? 0);
-      claimed -= before;
-      if (problemWith(refused) === undefined) refused = 0;
+      const looks = await Promise.allSettled(groups.map(lookAt));
+      const sights = looks.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+      const means = sights.some(({ max }) => max > 0) ? await readResponseBytes() : undefined;
+      const nodes = new Map<string, Node>();
+      for (const { runId, used, max, underWay } of sights) {
+        const node = nodes.get(runId) ?? { used, max, accounts: [] };
+        nodes.set(runId, node);
+        for (const [owner, count] of underWay) {
+          const account = accounts.get(owner)!;
+          account.node = node;
+          account.claimed -= before.get(account)!;
+          account.expected = count * (means?.get(owner) ?? expectedEach());
+          node.accounts.push(account);
+        }
+      }
+      for (const account of accounts.values())
+        if (problemWith(account, account.refused) === undefined) account.refused = 0;
     } catch {
-      // Away, or INFO is forbidden: what was known last stays.
+      // Away, or forbidden: what was known last stays.
     }
     if (isClosed) return;
-    const isClose = used + claimed + expected > CLOSE * limitOf();
-    const delay = max === 0 ? LOOK_UNLIMITED_MS : isClose ? LOOK_CLOSELY_MS : LOOK_MS;
+    const limited = listNodes().filter(({ max }) => max > 0);
+    const isClose = limited.some((node) => filled(node) > CLOSE * limitOf(node));
+    const delay = limited.length === 0 ? LOOK_UNLIMITED_MS : isClose ? LOOK_CLOSELY_MS : LOOK_MS;
     timer = setTimeout(() => void look(), delay).unref();
   }
 
-  /** What is under way in all queues, and how large responses are. */
-  async function lookAtWork(): Promise<void> {
-    const pipeline = redis.pipeline();
-    for (const model of models) {
-      const keyOf = (type: string) => new QueueKeys(names.queuePrefix).toKey(model, type);
+  /** The Redis that has the keys of some owners, and how much is under way for each. */
+  async function lookAt(owners: readonly Owner[]) {
+    // In a cluster, keys take a pipeline to the node that has them.
+    const pipeline = redis.pipeline().info("server").info("memory");
+    for (const owner of owners) {
+      if (owner === undefined) {
+        pipeline.exists(names.workers);
+        continue;
+      }
+      const keyOf = (type: string) => new QueueKeys(names.queuePrefix(owner)).toKey(owner, type);
       for (const type of ["wait", "active"]) pipeline.llen(keyOf(type));
       for (const type of ["prioritized", "delayed"]) pipeline.zcard(keyOf(type));
     }
-    const ofBulkQueue = (model: string) =>
-      scripts.countEntries(
-        (type) => new QueueKeys(names.bulkQueuePrefix).toKey(model, type),
-        ["wait", "active", "prioritized", "delayed"],
-      );
-    const [reports, counts, bulkCounts] = await Promise.all([
-      readWorkerReports(redis, names),
-      execAll(pipeline),
-      Promise.all(models.map(ofBulkQueue)),
+    const [[server, memory, ...counts], bulkCounts] = await Promise.all([
+      execAll(pipeline) as Promise<[string, string, ...number[]]>,
+      Promise.all(owners.map(countBulkEntries)),
     ]);
-    const perModel = counts.length / models.length;
-    const totals = new Map(models.map((model) => [model, { succeeded: 0, bytes: 0 }]));
-    for (const { models: served } of reports) {
-      for (const [model, report] of Object.entries(served)) {
-        const total = totals.get(model);
-        if (!total) continue;
-        total.succeeded += report.totals.succeeded;
-        total.bytes += report.totals.response_bytes ?? 0;
-      }
+    const info = parseInfo(memory);
+    const underWay = new Map<Owner, number>();
+    for (const [index, owner] of owners.entries()) {
+      const own = counts.splice(0, owner === undefined ? 1 : COUNTS_OF_MODEL);
+      underWay.set(
+        owner,
+        owner === undefined ? 0 : own.reduce((sum, count) => sum + count, bulkCounts[index]!),
+      );
     }
-    const all = [...totals.values()].reduce((sum, { succeeded, bytes }) => ({
-      succeeded: sum.succeeded + succeeded,
-      bytes: sum.bytes + bytes,
-    }));
-    responseBytes = all.succeeded > 0 ? all.bytes / all.succeeded : undefined;
-    expected = 0;
-    for (const [index, model] of models.entries()) {
-      const { succeeded, bytes } = totals.get(model)!;
-      const ofQueue = counts.slice(index * perModel, (index + 1) * perModel) as number[];
-      const underWay = [...ofQueue, ...bulkCounts[index]!].reduce((sum, count) => sum + count, 0);
-      expected += underWay * (succeeded > 0 ? (bytes / succeeded) * ALLOCATION : expectedEach());
-    }
+    return {
+      runId: parseInfo(server).get("run_id") ?? "",
+      used: Number(info.get("used_memory") ?? 0) - Number(info.get("mem_not_counted_for_evict") ?? 0),
+      max: Number(info.get("maxmemory") ?? 0),
+      underWay,
+    };
   }
 
-  function problemWith(bytes: number): string | undefined {
-    const limit = limitOf();
-    if (max === 0 || used + claimed + expected + bytes * ALLOCATION <= limit) return undefined;
+  async function countBulkEntries(model: Owner): Promise<number> {
+    if (model === undefined) return 0;
+    const keys = new QueueKeys(names.bulkQueuePrefix(model));
+    const types = ["wait", "active", "prioritized", "delayed"];
+    const counts = await scripts.countEntries((type) => keys.toKey(model, type), types);
+    return counts.reduce((sum, count) => sum + count, 0);
+  }
+
+  /** How large the responses of each model are, as far as workers know. */
+  async function readResponseBytes(): Promise<Map<Owner, number>> {
+    const totals = new Map(models.map((model) => [model, { succeeded: 0, bytes: 0 }]));
+    const all = { succeeded: 0, bytes: 0 };
+    for (const { models: served } of await readWorkerReports(redis, names)) {
+      for (const [model, { totals: reported }] of Object.entries(served)) {
+        const total = totals.get(model);
+        if (!total) continue;
+        for (const each of [total, all]) {
+          each.succeeded += reported.succeeded;
+          each.bytes += reported.response_bytes ?? 0;
+        }
+      }
+    }
+    responseBytes = all.succeeded > 0 ? all.bytes / all.succeeded : undefined;
+    const known = [...totals].filter(([, { succeeded }]) => succeeded > 0);
+    return new Map(known.map(([model, { succeeded, bytes }]) => [model, (bytes / succeeded) * ALLOCATION]));
+  }
+
+  function problemWith({ node }: Account, bytes: number): string | undefined {
+    const limit = limitOf(node);
+    if (node.max === 0 || filled(node) + bytes * ALLOCATION <= limit) return undefined;
     return (
-      `Redis holds ${formatMebibytes(used + claimed)} of its maxmemory of ${formatMebibytes(max)}, the responses of what was accepted need about ${formatMebibytes(expected)} more, ` +
+      `${redis.isCluster ? "A node of the Redis Cluster" : "Redis"} holds ${formatMebibytes(node.used + sumOf(node, "claimed"))} of its maxmemory of ${formatMebibytes(node.max)}, the responses of what was accepted need about ${formatMebibytes(sumOf(node, "expected"))} more, ` +
       `and all may fill ${formatMebibytes(limit)} (max_memory_share ${share})`
     );
   }
 
-  function claim(bytes: number): void {
-    const problem = problemWith(bytes);
+  function claim(owner: Owner, bytes: number): void {
+    const account = accounts.get(owner)!;
+    const problem = problemWith(account, bytes);
     if (problem === undefined) {
-      claimed += bytes * ALLOCATION;
+      account.claimed += bytes * ALLOCATION;
       return;
     }
-    if (bytes * ALLOCATION > limitOf())
+    if (bytes * ALLOCATION > limitOf(account.node))
       throw new QueueStorageFullError(
         `${formatMebibytes(bytes)} never fit: ${problem}; raise the maxmemory of Redis, or let inputs be files`,
       );
-    refused = Math.max(refused, bytes);
+    account.refused = Math.max(account.refused, bytes);
     throw new QueueStorageFullError(
       `${problem}; nothing was accepted, try again when predictions have ended and old ones have gone (result_ttl_seconds)`,
     );
@@ -165,14 +224,21 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
 
   await look();
   return {
-    read: () => ({ used, max, limit: limitOf(), expected, problem: problemWith(refused) }),
-    isLimited: () => max > 0,
-    claim(bytes) {
-      claim(bytes);
+    read() {
+      const problem = [...accounts.values()]
+        .map((account) => problemWith(account, account.refused))
+        .find((each) => each !== undefined);
+      const [fullest] = listNodes().toSorted((a, b) => shareFilled(b) - shareFilled(a));
+      const { used, max } = fullest!;
+      return { used, max, limit: limitOf(fullest!), expected: sumOf(fullest!, "expected"), problem };
+    },
+    isLimited: (owner) => accounts.get(owner)!.node.max > 0,
+    claim(owner, bytes) {
+      claim(owner, bytes);
       requests.bytes += bytes;
     },
-    claimPredictions(count, jobs = count) {
-      claim(jobs * JOB_BYTES + count * expectedEach());
+    claimPredictions(model, count, jobs = count) {
+      claim(model, jobs * JOB_BYTES + count * expectedEach());
       requests.count += count;
     },
     close() {
@@ -180,4 +246,8 @@ export async function watchStorage(config: Config, names: Names, redis: Redis): 
       clearTimeout(timer);
     },
   };
+
+  function shareFilled(node: Node): number {
+    return node.max > 0 ? filled(node) / node.max : 0;
+  }
 }

@@ -1,7 +1,7 @@
 /** Accepting predictions: room in the queue, then the jobs, all in one transaction. */
 import { randomUUID } from "node:crypto";
 import { Job } from "bullmq";
-import type { ChainableCommander, Redis } from "ioredis";
+import type { ChainableCommander } from "ioredis";
 import type { RequestDictionary } from "../core/request.ts";
 import {
   QueueFullError,
@@ -10,7 +10,7 @@ import {
   RedisUnavailableError,
   type IdempotencyConflictError,
 } from "../errors.ts";
-import { execAll, mayHaveRun, reachRedis } from "../redis/connections.ts";
+import { execAll, mayHaveRun, reachRedis, type RedisClient } from "../redis/connections.ts";
 import type { Webhook } from "./deliveries.ts";
 import { fingerprintOf, idempotencyConflict } from "./idempotency.ts";
 import type { StoredInput } from "./inputs.ts";
@@ -66,7 +66,7 @@ export async function reserveSlots(store: PredictionStore, model: string, wanted
   const limit = modelOf(store, model).max_queue_length;
   const queue = queueOf(store, model);
   // Before an upload is read for nothing.
-  store.storage.claimPredictions(wanted);
+  store.storage.claimPredictions(model, wanted);
   const token = randomUUID();
   const freeFirst = (count: number) =>
     freeSlots(
@@ -109,7 +109,7 @@ export async function reserveSlots(store: PredictionStore, model: string, wanted
  * @throws QueueStorageFullError where Redis has no room
  */
 export function roomWhenAdded(store: PredictionStore, model: string): Slots {
-  store.storage.claimPredictions(1);
+  store.storage.claimPredictions(model, 1);
   let unused = 1;
   return { model, granted: 1, take: () => (unused-- > 0 ? "" : undefined), release() {} };
 }
@@ -146,7 +146,7 @@ export async function submitPredictions(
     added.set(submission, { job, slot });
   }
   try {
-    if (store.storage.isLimited()) store.storage.claim(sizeOf(added));
+    if (store.storage.isLimited(model)) store.storage.claim(model, sizeOf(added));
     if (!(await reachRedis(() => addJobs(store, model, added), NOTHING_ACCEPTED))) {
       for (const submission of added.keys())
         refused.set(submission, queueFull(model, settings.max_queue_length));
@@ -172,7 +172,7 @@ export async function submitPredictions(
     if (!submission.isIdempotent) continue;
     const first = await readJob(store, model, submission.id);
     if (first?.data.submission === data.submission) continue;
-    if (data.webhook) await store.deliveries.discard(data.webhook);
+    if (data.webhook) await store.deliveries.discard(model, data.webhook);
     if (first?.data.fingerprint !== data.fingerprint)
       refused.set(submission, idempotencyConflict(submission.id));
     else repeats.add(submission);
@@ -207,7 +207,7 @@ async function addJobs(
   const { toKey } = queueOf(store, model);
   const options = { limit: modelOf(store, model).max_queue_length, slotTtlMs: SLOT_TTL_MS };
   const slots = store.names.slots(model);
-  const add = (commands: Redis | ChainableCommander, { job, slot }: AddedJob) =>
+  const add = (commands: RedisClient | ChainableCommander, { job, slot }: AddedJob) =>
     store.scripts.addPrediction(commands, (client) => job.addJob(client as never), slots, toKey, {
       ...options,
       slot,

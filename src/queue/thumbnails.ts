@@ -4,10 +4,9 @@
  */
 import { access } from "node:fs/promises";
 import { join } from "node:path";
-import type { Redis } from "ioredis";
 import { thumbnailSize } from "../config/browsers.ts";
 import type { Config } from "../config/schema.ts";
-import { reachRedis } from "../redis/connections.ts";
+import { reachRedis, type RedisClient } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 import { createFiles, createKeys } from "./outputs.ts";
 
@@ -24,7 +23,7 @@ export interface ThumbnailStore {
 
 const NAME = "thumbnail";
 
-export function createThumbnailStore(config: Config, names: Names, redis: Redis): ThumbnailStore {
+export function createThumbnailStore(config: Config, names: Names, redis: RedisClient): ThumbnailStore {
   const folder = join(config.data_dir, "thumbnails");
   const ttlOf = (model: string) => config.models[model]?.result_ttl_seconds ?? config.bulk_ttl_seconds;
   const place =
@@ -32,8 +31,8 @@ export function createThumbnailStore(config: Config, names: Names, redis: Redis)
       ? createFiles(folder, config)
       : createKeys(
           redis,
-          (owner) => ("model" in owner ? names.thumbnail(owner.model, owner.id) : ""),
-          (owner) => ("model" in owner ? ttlOf(owner.model) : 0),
+          (owner) => ("id" in owner ? names.thumbnail(owner.model, owner.id) : ""),
+          (owner) => ("id" in owner ? ttlOf(owner.model) : 0),
         );
   const areMade = thumbnailSize(config) !== undefined;
   const exists = async (model: string, id: string) => {

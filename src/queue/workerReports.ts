@@ -3,10 +3,9 @@
  * their engines fare, whether consumption makes progress. Workers write a
  * heartbeat, the api reads them all.
  */
-import type { Redis } from "ioredis";
 import type { LoaderDescription } from "../core/description.ts";
 import type { Timings } from "../core/prediction.ts";
-import { execAll } from "../redis/connections.ts";
+import { execAll, type RedisClient } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
 
 export const HEARTBEAT_INTERVAL_MS = 2000;
@@ -57,7 +56,11 @@ export interface WorkerReport {
   models: Record<string, ModelReport>;
 }
 
-export async function publishWorkerReport(redis: Redis, names: Names, report: WorkerReport): Promise<void> {
+export async function publishWorkerReport(
+  redis: RedisClient,
+  names: Names,
+  report: WorkerReport,
+): Promise<void> {
   await execAll(
     redis
       .multi()
@@ -67,11 +70,11 @@ export async function publishWorkerReport(redis: Redis, names: Names, report: Wo
   );
 }
 
-export async function removeWorkerReport(redis: Redis, names: Names, workerId: string): Promise<void> {
+export async function removeWorkerReport(redis: RedisClient, names: Names, workerId: string): Promise<void> {
   await redis.multi().del(names.worker(workerId)).zrem(names.workers, workerId).exec();
 }
 
-export async function readWorkerReports(redis: Redis, names: Names): Promise<WorkerReport[]> {
+export async function readWorkerReports(redis: RedisClient, names: Names): Promise<WorkerReport[]> {
   const ids = await redis.zrange(names.workers, 0, "-1");
   if (ids.length === 0) return [];
   const reports = await redis.mget(ids.map((id) => names.worker(id)));

@@ -4,10 +4,14 @@
  * often forbids CONFIG.
  */
 import type { Redis } from "ioredis";
+import { mastersOf, type RedisClient } from "./connections.ts";
 import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
 
 /** BullMQ uses commands and options that came with this version. */
 export const OLDEST_REDIS_VERSION = "6.2.0";
+
+/** Nodes of a cluster that a message names: others are found by any of them. */
+const MAX_NAMED_NODES = 3;
 
 /** What `checkRedis` found. */
 export interface RedisCheck {
@@ -18,11 +22,24 @@ export interface RedisCheck {
 }
 
 /**
- * Reads version, eviction and persistence of the server behind a connection.
+ * Reads version, eviction and persistence of the server behind a connection, or of all masters of a cluster.
  * @throws RedisUnavailableError when the server is older than BullMQ needs, RedisRefusedError where it is a node of a
- * cluster, or a Sentinel
+ * cluster that isn't named as one, or a Sentinel
  */
-export async function checkRedis(redis: Redis): Promise<RedisCheck> {
+export async function checkRedis(redis: RedisClient): Promise<RedisCheck> {
+  const outcomes = await Promise.allSettled(
+    mastersOf(redis).map((master) => checkServer(master, redis.isCluster)),
+  );
+  const faults = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? [outcome.reason] : []));
+  const checks = outcomes.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
+  const refusal: unknown = faults.find((fault) => fault instanceof RedisUnavailableError);
+  // A master of several that is lost has a replica that takes its place, or whoever needs its keys says so.
+  if (refusal || checks.length === 0) throw refusal ?? faults[0];
+  return { version: checks[0]!.version, warnings: [...new Set(checks.flatMap(({ warnings }) => warnings))] };
+}
+
+/** @param isOfCluster whether it is one of the masters of a cluster that is named as such */
+async function checkServer(redis: Redis, isOfCluster: boolean): Promise<RedisCheck> {
   let info: Map<string, string>;
   try {
     info = parseInfo(await redis.info());
@@ -37,7 +54,7 @@ export async function checkRedis(redis: Redis): Promise<RedisCheck> {
   }
   const version = info.get("redis_version") ?? "unknown";
   if (version !== "unknown" && !isRecentEnough(version)) throw tooOld(version);
-  if (info.get("redis_mode") === "cluster") throw isCluster();
+  if (info.get("redis_mode") === "cluster" && !isOfCluster) throw await isNodeOfCluster(redis);
   if (info.get("redis_mode") === "sentinel") throw isSentinel(info);
   return {
     version,
@@ -64,9 +81,17 @@ function tooOld(version: string): RedisUnavailableError {
 }
 
 /** Found at the start, before the first script is refused with MOVED or CROSSSLOT. */
-function isCluster(): RedisRefusedError {
+async function isNodeOfCluster(redis: Redis): Promise<RedisRefusedError> {
+  const slots = (await redis.cluster("SLOTS").catch(() => [])) as [number, number, [string, number]][];
+  const hosts = slots.map(([, , [host, port]]) => {
+    // A node that no other has met doesn't know its own address.
+    const known = host || redis.options.host || "localhost";
+    return `${known.includes(":") ? `[${known}]` : known}:${port}`;
+  });
+  const scheme = redis.options.tls ? "rediss+cluster" : "redis+cluster";
+  const some = [...new Set(hosts)].slice(0, MAX_NAMED_NODES).join(",") || "host:6379";
   return new RedisRefusedError(
-    "Redis is a node of a Redis Cluster, and redis_url names it as a single server: the keys of a queue would lie on different nodes, and no script could reach them; name a Redis without cluster-enabled, or unset REDIS_URL (redis_url in the configuration) to use an embedded one",
+    `Redis is a node of a Redis Cluster, and redis_url names it as a single server; write ${scheme}://${some} (with user name and password before the first host, where it has them now)`,
   );
 }
 

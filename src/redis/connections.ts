@@ -1,5 +1,5 @@
 /**
- * Connections to Redis. Producers fail at once when Redis is away, so that the
+ * Connections to Redis, or to all nodes of a Redis Cluster. Producers fail at once when Redis is away, so that the
  * api can say 503; workers and subscribers wait for it to come back. Both look
  * for the master anew when theirs has become a replica.
  */
@@ -13,7 +13,7 @@ import {
   type ConnectionOptions,
   type SecureContext,
 } from "node:tls";
-import { Redis, type ChainableCommander, type RedisOptions } from "ioredis";
+import { Cluster, Redis, type ChainableCommander, type ClusterOptions, type RedisOptions } from "ioredis";
 import { parseRedisUrl, type RedisTarget, type RedisTls } from "../config/redis.ts";
 import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
 import { connectionFaultOf, isReadOnly, noteReadOnly, redisFaultOf } from "./refusals.ts";
@@ -26,17 +26,24 @@ const SLOW_AFTER_MS = 1000;
 /** How often one connection looks for another master while the one that it has refuses writes. */
 const READONLY_RECONNECT_MS = 1000;
 
-/** With Sentinel: a server or Sentinel that doesn't answer within that is taken for dead. */
-const SENTINEL_TIMEOUT_MS = 3000;
+/** With Sentinels or a cluster: a server or Sentinel that doesn't answer within that is taken for dead. */
+const DEAD_AFTER_MS = 3000;
 const TLS_PROBE_MS = 1000;
 /**
- * With Sentinel, a connection on which an answer is overdue is cut, and the master looked for anew: a machine that
+ * With Sentinels or a cluster, a connection on which an answer is overdue is cut, and the master looked for anew: a machine that
  * vanished or froze closes none. Longer than the commands with which BullMQ waits for jobs (10 s).
  */
 const SILENCE_LIMIT_MS: Record<ConnectionRole, number> = {
   producer: COMMAND_TIMEOUT_MS + 1000,
   worker: 15_000,
 };
+/** How often a cluster is asked which node has which slots; MOVED and lost connections are reasons to ask at once. */
+const SLOTS_INTERVAL_MS = 5000;
+/** Before a command is sent again: to the node that MOVED names, and where a connection broke or keys are being moved. */
+const MOVED_DELAY_MS = 10;
+const REDIRECTION_DELAY_MS = 100;
+/** How often a producer's command is sent again: for about a second, in which a failover may well be over. */
+const PRODUCER_REDIRECTIONS = 10;
 /** So that there is an answer to wait for where only messages come in. */
 const PING_INTERVAL_MS = 5000;
 
@@ -44,6 +51,9 @@ const shared: RedisOptions = {
   lazyConnect: true,
   retryStrategy: (attempt) => Math.min(50 * attempt, MAX_RECONNECT_DELAY_MS),
 };
+
+/** A connection to one Redis, or those to the nodes of a cluster: there, keys of one command must lie in one slot. */
+export type RedisClient = Redis | Cluster;
 
 /** `producer`: fails at once; `worker`: waits for Redis to come back. */
 export type ConnectionRole = "producer" | "worker";
@@ -76,31 +86,27 @@ export async function connectRedis(
   { url, tls }: RedisAddress,
   role: ConnectionRole,
   { timeoutMs = 15_000, onWait }: { timeoutMs?: number; onWait?: (line: string) => void } = {},
-): Promise<Redis> {
+): Promise<RedisClient> {
   const target = parseRedisUrl(url);
-  const redis = new Redis({
-    ...roles[role],
-    ...optionsOf(target, role, tls),
-    reconnectOnError: createReconnectOnReadOnly(),
-  });
-  gatherWrites(redis);
-  if (target.sentinel) pingRegularly(redis);
+  const redis = target.isCluster ? openCluster(target, role, tls) : openServer(target, role, tls);
   let lastError: Error | undefined;
   // ioredis reconnects by itself; without a listener it would print every failed try.
   let giveUp = (_reason: "refused") => {};
   const refused = new Promise<"refused">((resolve) => (giveUp = resolve));
   let hasProbed = false;
-  const note = (seen: Error & { command?: unknown }) => {
+  const note = (thrown: Error & { command?: unknown; lastNodeError?: Error }) => {
+    const seen: Error & { command?: unknown } = thrown.lastNodeError ?? thrown;
     // The arguments of the login: whatever prints the error would print the password.
     delete seen.command;
     lastError = seen;
     // Waiting changes no password and no certificate.
     if (connectionFaultOf(seen)) giveUp("refused");
-    if (hasProbed || !target.sentinel || !target.isTls) return;
+    if (hasProbed || !target.isTls || !(target.sentinel || target.isCluster)) return;
     hasProbed = true;
     void tlsFaultOf(target, tls).then((fault) => fault && note(fault));
   };
   redis.on("error", note);
+  if (target.isCluster) redis.on("node error", note);
   const reason = () => reasonOf(lastError, target);
   const ready = new Promise<void>((resolve) => redis.once("ready", resolve));
   redis.connect().catch(() => {});
@@ -133,6 +139,54 @@ export async function connectRedis(
   return redis;
 }
 
+/** The server behind a connection, or the masters of its cluster, as far as they are known. */
+export function mastersOf(redis: RedisClient): Redis[] {
+  return "nodes" in redis ? redis.nodes("master") : [redis];
+}
+
+function openServer(target: RedisTarget, role: ConnectionRole, tls: RedisTls | undefined): Redis {
+  const redis = new Redis({
+    ...roles[role],
+    ...optionsOf(target, role, tls),
+    reconnectOnError: createReconnectOnReadOnly(),
+  });
+  gatherWrites(redis);
+  if (target.sentinel) pingRegularly(redis);
+  return redis;
+}
+
+/** Nodes are found by CLUSTER SLOTS; what one of them no longer has is asked of the one that has it. */
+function openCluster(target: RedisTarget, role: ConnectionRole, tls: RedisTls | undefined): Cluster {
+  const { hosts, username, password, family, isTls } = target;
+  const { commandTimeout, maxRetriesPerRequest } = roles[role];
+  const options: ClusterOptions = {
+    lazyConnect: true,
+    enableOfflineQueue: role === "worker",
+    clusterRetryStrategy: shared.retryStrategy,
+    maxRedirections: role === "worker" ? Infinity : PRODUCER_REDIRECTIONS,
+    retryDelayOnMoved: MOVED_DELAY_MS,
+    retryDelayOnFailover: REDIRECTION_DELAY_MS,
+    retryDelayOnTryAgain: REDIRECTION_DELAY_MS,
+    // A refusal like others: said, and waited for, by who sent the command.
+    retryDelayOnClusterDown: 0,
+    slotsRefreshInterval: SLOTS_INTERVAL_MS,
+    slotsRefreshTimeout: DEAD_AFTER_MS,
+    // Resolved at each new connection, as everywhere; a certificate is compared with the name.
+    dnsLookup: (host, done) => done(null, host),
+    redisOptions: {
+      username,
+      password,
+      family,
+      maxRetriesPerRequest,
+      ...(commandTimeout !== undefined && { commandTimeout }),
+      connectTimeout: DEAD_AFTER_MS,
+      socketTimeout: SILENCE_LIMIT_MS[role],
+      ...(isTls && { tls: tlsOptions(undefined, tls) }),
+    },
+  };
+  return new Cluster([...hosts], options).on("+node", gatherWrites);
+}
+
 function optionsOf(target: RedisTarget, role: ConnectionRole, tls: RedisTls | undefined): RedisOptions {
   const { hosts, socketPath, sentinel, username, password, db, family } = target;
   const [first] = hosts;
@@ -147,8 +201,8 @@ function optionsOf(target: RedisTarget, role: ConnectionRole, tls: RedisTls | un
     ...(sentinel.username !== undefined && { sentinelUsername: sentinel.username }),
     ...(sentinel.password !== undefined && { sentinelPassword: sentinel.password }),
     ...(secure && { tls: secure, sentinelTLS: secure, enableTLSForSentinelMode: true }),
-    sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
-    connectTimeout: SENTINEL_TIMEOUT_MS,
+    sentinelCommandTimeout: DEAD_AFTER_MS,
+    connectTimeout: DEAD_AFTER_MS,
     socketTimeout: SILENCE_LIMIT_MS[role],
   };
 }
@@ -175,9 +229,9 @@ function tlsOptions(
   };
 }
 
-/** Why the first Sentinel and this client don't agree on TLS: ioredis keeps that to itself. */
-async function tlsFaultOf({ hosts: [sentinel] }: RedisTarget, tls?: RedisTls): Promise<Error | undefined> {
-  const socket = connectTls({ ...sentinel, ...tlsOptions(undefined, tls) });
+/** Why the first Sentinel or node and this client don't agree on TLS: ioredis keeps that to itself. */
+async function tlsFaultOf({ hosts: [first] }: RedisTarget, tls?: RedisTls): Promise<Error | undefined> {
+  const socket = connectTls({ ...first, ...tlsOptions(undefined, tls) });
   try {
     // That a certificate is missing is said by the server only after the client counts as connected.
     await Promise.race([once(socket, "close"), sleep(TLS_PROBE_MS)]);
@@ -229,13 +283,15 @@ function pingRegularly(redis: Redis): void {
   redis.once("end", () => clearInterval(timer));
 }
 
-function reasonOf(error: Error | undefined, { sentinel, isTls }: RedisTarget): string {
+function reasonOf(error: Error | undefined, { sentinel, isCluster, isTls }: RedisTarget): string {
   // To ioredis, Sentinels that answer so are unreachable.
   if (sentinel && error?.message.includes("No such master"))
     return ` (its Sentinels watch no master that is called ${sentinel.master})`;
   // A Redis waits for the end of the line that it takes the client's greeting for.
   if (isTls && (!error || error.message.includes("ETIMEDOUT")))
     return " (no answer; it may not speak TLS on this port, use redis:// or its tls-port then)";
+  // Nodes that don't answer are errors; the answers of these say that some slots have no node.
+  if (isCluster && !error) return " (its nodes answer that the cluster is down; CLUSTER INFO tells more)";
   return error ? ` (${error.message})` : "";
 }
 
@@ -269,7 +325,9 @@ export async function reachRedis<T>(commands: () => Promise<T>, consequence = "t
 export function mayHaveRun({ cause }: RedisUnavailableError): boolean {
   return (
     cause instanceof Error &&
-    /Connection is closed|Command timed out|max retries per request|ECONN|EPIPE/.test(cause.message)
+    /Connection is closed|connection close$|Command timed out|max retries per request|ECONN|EPIPE/.test(
+      cause.message,
+    )
   );
 }
 

@@ -2,9 +2,8 @@
  * Where Redis comes from: the one that the user named, or else an embedded
  * server for the data folder, run from whatever Redis this machine has or can get.
  */
-import type { Redis } from "ioredis";
 import type { RedisTls } from "../config/redis.ts";
-import { connectRedis, withoutPassword, type RedisAddress } from "./connections.ts";
+import { connectRedis, withoutPassword, type RedisAddress, type RedisClient } from "./connections.ts";
 import { checkRedis } from "./check.ts";
 import { startEmbeddedRedis } from "./embeddedServer.ts";
 import { findRedisProgram } from "./findRedisProgram.ts";
@@ -60,7 +59,7 @@ async function useNamedRedis(address: RedisAddress, source: string, log?: RedisL
 }
 
 /** Everything waits for Redis to come back, each part by itself; this is the one place that says so. */
-function logAbsence(connection: Redis, place: string, log: RedisLog): void {
+function logAbsence(connection: RedisClient, place: string, log: RedisLog): void {
   let isAway = false;
   connection.on("close", () => {
     // ioredis says "end" for a connection that was closed on purpose.

@@ -20,12 +20,15 @@ const REFUSALS: readonly [pattern: RegExp, reason: string][] = [
   [/\bMISCONF\b/, "it can't write its data to disk; free space on its machine, its log says more"],
   [/\bLOADING\b/, "it is still loading its data"],
   [/\bMASTERDOWN\b/, "it is a replica that has lost its master"],
-  [/\bCLUSTERDOWN\b/, "its cluster is down"],
-  [/\bNOREPLICAS\b/, "it has fewer replicas than its min-replicas-to-write"],
-  [/\bTRYAGAIN\b/, "its cluster is moving keys"],
   [
-    /\b(MOVED|ASK) \d+ |\bCROSSSLOT\b|keys in request don't hash to the same slot/,
-    "it is a node of a Redis Cluster",
+    /\bCLUSTERDOWN\b/,
+    "its cluster is down: some hash slots have no node (a failover under way, or a master without a replica)",
+  ],
+  [/\bNOREPLICAS\b/, "it has fewer replicas than its min-replicas-to-write"],
+  [/\bTRYAGAIN\b/, "its cluster is moving the hash slot of these keys to another node"],
+  [
+    /\b(MOVED|ASK) \d+ |\bCROSSSLOT\b|keys in request don't hash to the same slot|should belong to the same slot/,
+    "it is a node of a Redis Cluster, and redis_url must name it as one (redis+cluster://host:port)",
   ],
   [/\bNOPERM\b|user executing the script can't/, "its ACL forbids the command to this user"],
   [
@@ -43,7 +46,7 @@ const REFUSALS: readonly [pattern: RegExp, reason: string][] = [
 const OUT_OF_MEMORY = /\bOOM command not allowed/;
 const NOT_SENT = /Stream isn't writeable/;
 const CONNECTION_FAULT =
-  /Stream isn't writeable|Connection is closed|Command timed out|max retries per request|ECONN|ENOENT|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN/i;
+  /Stream isn't writeable|Connection is closed|aborted due to connection close|Command timed out|max retries per request|Cluster isn't ready|Cluster is ended|None of startup nodes|Failed to refresh slots cache|ECONN|ENOENT|EPIPE|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN/i;
 
 /**
  * The error that a fault of Redis is for a client: where it is away, full, or refuses. Undefined for every other error.
@@ -87,6 +90,9 @@ const CONNECTION_ADVICE: readonly [pattern: RegExp, advice: string][] = [
     /Last error: .*(WRONGPASS|NOAUTH|ERR invalid password)/,
     "correct sentinel_username and sentinel_password in REDIS_URL or redis_url",
   ],
+  [/cluster support disabled/, "it is a single Redis: name it as redis://host:port, or rediss:// with TLS"],
+  [/unknown command .?cluster\b/i, "it is no node of a Redis Cluster (a Sentinel?)"],
+  [/\bNOPERM\b.*\bcluster\b/i, "allow the user +cluster, by which the nodes of a Redis Cluster are found"],
   [
     /\bWRONGPASS\b|\bNOAUTH\b|ERR invalid password|AUTH <password> called without/,
     "correct user name and password in REDIS_URL or redis_url",
@@ -127,14 +133,17 @@ export function noteReadOnly(): void {
 function refusalOf(error: Error): string | undefined {
   const text = textOf(error);
   // ioredis names the errors that Redis replies with; a loader's own text may well hold one of these words.
-  if (error.name !== "ReplyError" && !/^-?[A-Z]{4,} /.test(text)) return undefined;
+  if (error.name !== "ReplyError" && !/^-?[A-Z]{4,} |^All (the )?keys in /.test(text)) return undefined;
   return REFUSALS.find(([pattern]) => pattern.test(text))?.[1];
 }
 
-/** Of a transaction that was discarded, the error of the command that was refused. */
+/**
+ * Of a transaction that was discarded, the error of the command that was refused; of a command that was sent to one node
+ * of a cluster after the other, the last one's.
+ */
 function textOf(error: Error): string {
   const [first] = (error as { previousErrors?: Error[] }).previousErrors ?? [];
-  return first?.message ?? error.message;
+  return (first?.message ?? error.message).replace(/^Too many Cluster redirections\. Last error: \w+: /, "");
 }
 
 function firstLine(text: string): string {

@@ -5,6 +5,7 @@
  * once.
  */
 import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
+import { createFaultLog } from "../queue/faultLog.ts";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DelayedError, UnrecoverableError } from "bullmq";
 import type { Logger } from "pino";
@@ -66,9 +67,11 @@ export async function startWebhookDelivery({
   const userAgent = `infermill/${version}`;
   const predictions = await openPredictions(config, redisUrl);
   const { deliveries, names } = predictions;
-  const receivers = new Receivers(CONCURRENCY, (id) => {
-    deliveries.now(id).catch((error) => log.debug(`webhooks: ${error.message}`));
+  const receivers = new Receivers(CONCURRENCY, (key) => {
+    const [model, id] = key.split(" ") as [string, string];
+    deliveries.now(model || undefined, id).catch((error) => log.debug(`webhooks: ${error.message}`));
   });
+  const keyOf = (job: DeliveryJob) => `${job.data.prediction?.model ?? ""} ${job.id}`;
 
   async function deliver(job: DeliveryJob, token?: string): Promise<DeliveryOutcome> {
     try {
@@ -78,7 +81,7 @@ export async function startWebhookDelivery({
       const event = job.data.event ?? (await awaitEvent(job, token));
       if (!job.data.events.includes(event.type)) return { status: "skipped", event: event.type };
       const { host } = new URL(job.data.url);
-      const visit = receivers.visit(host, job.id!);
+      const visit = receivers.visit(host, keyOf(job));
       return visit ? await send(job, event, visit) : await awaitRoom(job, event, host, token);
     } catch (error) {
       // Redis was away or refused, which is not the receiver's fault and costs no attempt.
@@ -88,7 +91,7 @@ export async function startWebhookDelivery({
     }
   }
 
-  const onFault = (error: Error) => void worker.emit("error", error);
+  const onFault = createFaultLog(log, "webhooks");
 
   async function send(job: DeliveryJob, event: WebhookEvent, visit: Visit): Promise<DeliveryOutcome> {
     const { url } = job.data;
@@ -132,7 +135,7 @@ export async function startWebhookDelivery({
     const limitMs = Math.max(ROOM_LIMIT_MS, ROOM_LIMIT_EACH_MS * receivers.countWaiting(host));
     const until = Date.now() + withJitter(limitMs);
     await job.moveToDelayed(until, token);
-    receivers.whenFree(host, job.id!, until);
+    receivers.whenFree(host, keyOf(job), until);
     throw new DelayedError();
   }
 
@@ -149,7 +152,7 @@ export async function startWebhookDelivery({
       // It may have ended between the look and the move, and whoever ended it found nothing to promote.
       await predictions
         .read(model, id)
-        .then(async ({ status }) => isFinal(status) && deliveries.now(job.id!))
+        .then(async ({ status }) => isFinal(status) && deliveries.now(model, job.id!))
         .catch((error) => log.debug(`webhooks: ${error.message}`));
       throw new DelayedError();
     }
@@ -168,31 +171,35 @@ export async function startWebhookDelivery({
   }
 
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
-  const worker = consumeQueue<DeliveryData, DeliveryOutcome>(names.deliveryQueue, deliver, {
-    redis,
-    log,
-    name: "webhooks",
-    prefix: names.queuePrefix,
-    concurrency: CONCURRENCY,
-    maxStalledCount: MAX_STALLS,
-    removeOnComplete: KEPT_DELIVERED,
-    removeOnFail: KEPT_FAILED,
-    settings: {
-      backoffStrategy: (attemptsMade, _type, error) =>
-        error instanceof AttemptError ? error.delayMs : delayAfter(attemptsMade),
-    },
-  });
-  worker.on("failed", (job, error) => {
-    if (job?.finishedOn)
-      log.warn(
-        { delivery: job.id, host: new URL(job.data.url).host },
-        `webhook not delivered: ${error.message}`,
-      );
+  const workers = [...deliveries.queues.keys()].map((owner) => {
+    const worker = consumeQueue<DeliveryData, DeliveryOutcome>(names.deliveryQueue, deliver, {
+      redis,
+      log,
+      name: "webhooks",
+      prefix: names.queuePrefix(owner),
+      // Of all together, `receivers` lets so many be sent at a time.
+      concurrency: CONCURRENCY,
+      maxStalledCount: MAX_STALLS,
+      removeOnComplete: KEPT_DELIVERED,
+      removeOnFail: KEPT_FAILED,
+      settings: {
+        backoffStrategy: (attemptsMade, _type, error) =>
+          error instanceof AttemptError ? error.delayMs : delayAfter(attemptsMade),
+      },
+    });
+    return worker.on("failed", (job, error) => {
+      if (job?.finishedOn)
+        log.warn(
+          { delivery: job.id, host: new URL(job.data.url).host },
+          `webhook not delivered: ${error.message}`,
+        );
+    });
   });
 
   return {
     async close(limitMs) {
-      await Promise.race([worker.close(), sleep(limitMs, undefined, { ref: false })]);
+      const closed = Promise.all(workers.map((worker) => worker.close()));
+      await Promise.race([closed, sleep(limitMs, undefined, { ref: false })]);
       await predictions.close();
       redis.disconnect();
     },

@@ -30,6 +30,7 @@ const KEEP_BYTES = 256 * 1024;
 export type ChunkJob = Job<BulkChunkData, number>;
 
 export interface ChunkRunnerOptions {
+  modelName: string;
   pool: EnginePool;
   tasks: TaskRunner;
   inputs: InputStore;
@@ -60,7 +61,7 @@ export interface ChunkRunner {
 }
 
 export function createChunkRunner(options: ChunkRunnerOptions): ChunkRunner {
-  const { pool, tasks, timeoutMs, readRows, onHeld, onFailure, onFault } = options;
+  const { modelName, pool, tasks, timeoutMs, readRows, onHeld, onFailure, onFault } = options;
   const held = { chunks: 0, entries: 0 };
 
   async function runChunk(job: ChunkJob, token?: string): Promise<number> {
@@ -148,7 +149,10 @@ export function createChunkRunner(options: ChunkRunnerOptions): ChunkRunner {
 
   async function storeOutputs(run: string, entry: number, made: readonly Output[]): Promise<StoredOutputs> {
     const index = String(entry);
-    const refs = await untilTaken(() => options.outputs.write({ bulkRun: run, index }, made), onFault);
+    const refs = await untilTaken(
+      () => options.outputs.write({ model: modelName, bulkRun: run, index }, made),
+      onFault,
+    );
     const described = refs.map(({ name, media_type, bytes, data }) => ({
       name,
       media_type,

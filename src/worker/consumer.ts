@@ -4,7 +4,7 @@
  * whatever batch it ran in.
  */
 import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
-import type { Redis } from "ioredis";
+import type { RedisClient } from "../redis/connections.ts";
 import { UnrecoverableError, WaitingError, type Job } from "bullmq";
 import type { Logger } from "pino";
 import type { ModelConfig } from "../config/schema.ts";
@@ -50,7 +50,7 @@ export interface ConsumerOptions {
   /** Predictions of bulk runs come from a queue of their own, the model's bulkQueue. */
   source: "queue" | "bulk";
   pool: EnginePool;
-  redis: Redis;
+  redis: RedisClient;
   names: Names;
   inputs: InputStore;
   outputs: OutputStore;
@@ -84,6 +84,7 @@ export function startConsumer({
   const scripts = defineScripts(redis);
   let entriesOfChunk = 1;
   const tasks = createTaskRunner({
+    modelName,
     pool,
     fetchInputs,
     onFetching: adjust,
@@ -91,6 +92,7 @@ export function startConsumer({
     onFault,
   });
   const chunks = createChunkRunner({
+    modelName,
     pool,
     tasks,
     inputs,
@@ -148,7 +150,7 @@ export function startConsumer({
       return { ...stored, timings, batch_size: batchSize, engine };
     } finally {
       // Before BullMQ ends the job, in case that this process dies then.
-      if (job.data.webhook) deliveries.soon(job.data.webhook).catch(warnOfWebhook(job));
+      if (job.data.webhook) deliveries.soon(modelName, job.data.webhook).catch(warnOfWebhook(job));
     }
   }
 
@@ -178,7 +180,7 @@ export function startConsumer({
   function ownerOf(id: string): OutputOwner {
     if (source === "queue") return { model: modelName, id };
     const { run, index } = partsOfBulkPredictionId(id);
-    return { bulkRun: run, index };
+    return { model: modelName, bulkRun: run, index };
   }
 
   /** As many predictions as the pool has use for; a chunk brings several, and one that is nearly done counts for little. */
@@ -212,7 +214,7 @@ export function startConsumer({
     redis,
     log: log.child({ model: modelName }),
     name: "queue",
-    prefix: source === "bulk" ? names.bulkQueuePrefix : names.queuePrefix,
+    prefix: source === "bulk" ? names.bulkQueuePrefix(modelName) : names.queuePrefix(modelName),
     concurrency: pool.capacity,
     maxStalledCount: MAX_STALLS,
     removeOnComplete: { age: model.result_ttl_seconds, count: MAX_KEPT },
@@ -223,11 +225,11 @@ export function startConsumer({
   }
   const notifyCompletion = createNotifier(
     redis,
-    source === "bulk" ? { completions: names.bulkCompletions } : names,
+    source === "bulk" ? { ...names, completions: names.bulkCompletions } : names,
   );
   // Only once the end is in Redis, so that an input outlives every worker that may still need it.
   const cleanUp = (job: PredictionJob, wasRead: boolean) => {
-    if (job.data.webhook) deliveries.now(job.data.webhook).catch(warnOfWebhook(job));
+    if (job.data.webhook) deliveries.now(modelName, job.data.webhook).catch(warnOfWebhook(job));
     endInputs(job, wasRead).catch(warnOfInput(job.id!));
   };
   worker.on("completed", (job) => {

@@ -21,6 +21,7 @@ export interface TaskRunner {
 }
 
 export interface TaskRunnerOptions {
+  modelName: string;
   pool: EnginePool;
   fetchInputs: FetchInputs;
   /** Is told whenever `fetching` changes. */
@@ -34,6 +35,7 @@ export interface TaskRunnerOptions {
 }
 
 export function createTaskRunner({
+  modelName,
   pool,
   fetchInputs,
   onFetching,
@@ -46,7 +48,7 @@ export function createTaskRunner({
     fetching++;
     onFetching();
     try {
-      return await untilTaken(() => fetchInputs(refs), onFault);
+      return await untilTaken(() => fetchInputs(modelName, refs), onFault);
     } finally {
       fetching--;
       onFetching();

@@ -1,5 +1,5 @@
 /** Inputs that an engine can't reach: those that wait in Redis or came in the job itself travel to it as bytes. */
-import type { Redis } from "ioredis";
+import type { RedisClient } from "../redis/connections.ts";
 import {
   lostInput,
   noTimings,
@@ -21,7 +21,7 @@ export interface StoredMember extends Omit<Member, "inputs"> {
 /** Reads what an engine can't; at once where there is nothing to read. What can't be read is its member's outcome. */
 export type ReadStoredInputs = (members: StoredMember[]) => Member[] | Promise<(Member | MemberOutcome)[]>;
 
-export function createStoredInputReader(redis: Redis): ReadStoredInputs {
+export function createStoredInputReader(redis: RedisClient): ReadStoredInputs {
   return (members) => {
     const refs = members.flatMap(({ inputs }) => inputs);
     const keys = refs.flatMap((ref) => ("redis" in ref ? [ref.redis] : []));
@@ -32,7 +32,7 @@ export function createStoredInputReader(redis: Redis): ReadStoredInputs {
 }
 
 async function readFromRedis(
-  redis: Redis,
+  redis: RedisClient,
   members: StoredMember[],
   keys: readonly string[],
 ): Promise<(Member | MemberOutcome)[]> {

@@ -31,7 +31,7 @@ export interface FetchedInputs {
 
 export interface FetchInputs {
   /** @throws BadInputError where trying again can't help, else RetryableError or StorageUnavailableError */
-  (refs: readonly InputRef[]): Promise<FetchedInputs>;
+  (model: string, refs: readonly InputRef[]): Promise<FetchedInputs>;
   /** Whether something has to be fetched. */
   isNeeded(refs: readonly InputRef[]): boolean;
 }
@@ -81,11 +81,14 @@ export function createInputFetcher(
     }
   }
 
-  async function fetchInput({ url: text, ...label }: { url: string } & InputLabel): Promise<LocalInputRef> {
+  async function fetchInput(
+    model: string,
+    { url: text, ...label }: { url: string } & InputLabel,
+  ): Promise<LocalInputRef> {
     const answer = await openUrl(text, Date.now() + timeoutMs);
     const body = Readable.from(limited(answer, text, maxBytes));
     // Under an id of its own: the prediction may be tried again while this try is still under way.
-    const { ref, bytes } = await inputs.write(newPredictionId(), 0, body);
+    const { ref, bytes } = await inputs.write({ model, id: newPredictionId() }, 0, body);
     if (bytes > 0) return { ...(ref as LocalInputRef), ...label };
     await inputs.remove([ref]);
     throw new BadInputError(`${shown(text)} is empty`);
@@ -93,7 +96,7 @@ export function createInputFetcher(
 
   const isElsewhere = (ref: InputRef) => "url" in ref || objects.isObject(ref);
 
-  async function fetchInputs(refs: readonly InputRef[]): Promise<FetchedInputs> {
+  async function fetchInputs(model: string, refs: readonly InputRef[]): Promise<FetchedInputs> {
     if (!refs.some(isElsewhere))
       return { refs: refs as readonly LocalInputRef[], fetched: [], release: () => {}, ms: 0 };
     const startedAt = performance.now();
@@ -103,7 +106,7 @@ export function createInputFetcher(
     reading?.catch(() => {});
     const outcomes = await Promise.allSettled(
       refs.map(async (ref) => {
-        if ("url" in ref) return fetchInput(ref);
+        if ("url" in ref) return fetchInput(model, ref);
         const at = ofObjects.indexOf(ref);
         return at < 0 ? (ref as LocalInputRef) : (await reading!).inputs[at]!;
       }),

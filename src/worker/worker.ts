@@ -58,8 +58,8 @@ export interface RunningWorker {
  */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const { config, redisUrl, models, resolvePaths, isStrict, log } = options;
-  const names = createNames(config.redis_prefix);
   const redis = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
+  const names = createNames(config.redis_prefix, redis.isCluster);
   const subscriber = await connectRedis({ url: redisUrl, tls: config.redis_tls }, "worker");
   const closing = new AbortController();
   const onAway = ({ message }: Error) =>
@@ -72,7 +72,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     inputs,
     outputs,
     thumbnails,
-    queues: models.map((model) => openQueue(model, redis, names.queuePrefix)),
+    queues: models.map((model) => openQueue(model, redis, names.queuePrefix(model))),
     config,
     log,
   });
@@ -83,7 +83,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     inputs,
     outputs,
     fetchInputs: createInputFetcher(config, inputs, { storage: { signal: closing.signal, onAway } }),
-    deliveries: new Deliveries(redis, names, config.webhooks.retry_delays_ms.length),
+    deliveries: new Deliveries(redis, names, config),
     log,
   };
   const storage = await watchStorage(config, names, redis);

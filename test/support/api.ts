@@ -93,14 +93,14 @@ export function consume(
       batch_size: 1,
       engine: "test/0",
     }),
-    { connection: redis, prefix: names.queuePrefix, concurrency: 10 },
+    { connection: redis, prefix: names.queuePrefix(model), concurrency: 10 },
   );
   const notifyCompletion = createNotifier(redis, names);
-  const deliveries = new Deliveries(redis, names, config.webhooks.retry_delays_ms.length);
+  const deliveries = new Deliveries(redis, names, config);
   const finish = (job: PredictionJob | undefined) => {
     if (!job) return;
     notifyCompletion(model, job.id!);
-    if (job.data.webhook && job.finishedOn) void deliveries.now(job.data.webhook);
+    if (job.data.webhook && job.finishedOn) void deliveries.now(model, job.data.webhook);
   };
   worker.on("completed", finish);
   worker.on("failed", finish);

@@ -28,8 +28,8 @@ const bulkOutputQuerySchema = z.object({
 async function getBulkOutput({ bulk, predictions }: Api, req: Request, res: Response): Promise<void> {
   const { type } = parseWith(bulkOutputQuerySchema, req.query);
   const [run, index, name] = (["run", "index", "name"] as const).map((each) => pathParameter(req, each));
-  await bulk.readSpec(run!);
-  sendBytes(res, name!, type, await predictions.readBulkOutput(run!, index!, name!));
+  const spec = await bulk.readSpec(run!);
+  sendBytes(res, name!, type, await predictions.readBulkOutput(spec, index!, name!));
 }
 
 function sendBytes(res: Response, name: string, mediaType: string, bytes: Buffer): void {

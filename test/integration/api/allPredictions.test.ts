@@ -132,7 +132,7 @@ describe.skipIf(whyNoRedis)("the list of all predictions", () => {
 
   test("goes on where many ended in the same millisecond, or are gone by now", async () => {
     const connection = openRedis(redis.url);
-    const key = `${createNames(api.config.redis_prefix).queuePrefix}:Other`;
+    const key = `${createNames(api.config.redis_prefix).queuePrefix("Other")}:Other`;
     const ids = Array.from({ length: 60 }, (_, index) => `same_${String(index).padStart(2, "0")}`);
     for (const id of ids) {
       await connection.zadd(`${key}:failed`, 1000, id);

@@ -27,7 +27,7 @@ describe.skipIf(whyNoRedis)("the dashboard", () => {
   /** In the layout of BullMQ, since to run so many would take minutes. */
   async function addFinishedJobs() {
     const connection = openRedis(redis.url);
-    const key = `${createNames(api.config.redis_prefix).queuePrefix}:Echo`;
+    const key = `${createNames(api.config.redis_prefix).queuePrefix("Echo")}:Echo`;
     const data = JSON.stringify({ request: { Tid: "1" }, inputs: [{ file: "ab/x-0" }] });
     const returnvalue = JSON.stringify({
       response: { Fs: [], Rc: "200" },
@@ -170,7 +170,10 @@ describe.skipIf(whyNoRedis)("the dashboard", () => {
       expect([path, response.status]).toEqual([path, 405]);
     }
     const connection = openRedis(redis.url);
-    const queue = new Queue("Tiny", { connection, prefix: createNames(api.config.redis_prefix).queuePrefix });
+    const queue = new Queue("Tiny", {
+      connection,
+      prefix: createNames(api.config.redis_prefix).queuePrefix("Tiny"),
+    });
     expect(await queue.getPrioritizedCount()).toBe(1);
     expect(await queue.isPaused()).toBe(false);
     await queue.close();

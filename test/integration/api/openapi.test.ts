@@ -156,8 +156,8 @@ describe.skipIf(whyNoRedis)("what the api says of itself", () => {
     const { body: prediction } = await send("POST", api.predictions(), {});
     expect((await send("GET", `${api.url}/health/ready`)).status).toBe(200);
     const connection = openRedis(redis.url);
-    const { queuePrefix } = createNames(api.config.redis_prefix);
-    await connection.hset(`${queuePrefix}:Echo:${prediction.id}`, "timestamp", Date.now() - 60_000);
+    const prefix = createNames(api.config.redis_prefix).queuePrefix("Echo");
+    await connection.hset(`${prefix}:Echo:${prediction.id}`, "timestamp", Date.now() - 60_000);
     connection.disconnect();
     const { status, body } = await send("GET", `${api.url}/health/ready`);
     expect(status).toBe(503);

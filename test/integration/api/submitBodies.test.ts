@@ -31,7 +31,10 @@ describe.skipIf(whyNoRedis)("submitting", () => {
       bulk_roots: { photos: "/srv/photos" },
     });
     connection = openRedis(redis.url);
-    queue = new Queue("Echo", { connection, prefix: createNames(api.config.redis_prefix).queuePrefix });
+    queue = new Queue("Echo", {
+      connection,
+      prefix: createNames(api.config.redis_prefix).queuePrefix("Echo"),
+    });
   });
   afterAll(async () => {
     await queue?.close();
@@ -402,7 +405,7 @@ describe.skipIf(whyNoRedis)("submitting", () => {
         const headers = { "Content-Type": type };
         const response = await fetch(remote.predictions(), { method: "POST", headers, body });
         const { id } = (await response.json()) as Json;
-        const key = createNames(remote.config.redis_prefix).input(id, 0);
+        const key = createNames(remote.config.redis_prefix).input("Echo", id, 0);
         expect(await connection.getBuffer(key)).toEqual(picture);
         await send("DELETE", `${remote.predictions()}/${id}`);
         expect(await connection.exists(key)).toBe(0);

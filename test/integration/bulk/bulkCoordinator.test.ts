@@ -34,7 +34,7 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     connection = openRedis(redis.url);
     bulkQueue = new Queue("Echo", {
       connection,
-      prefix: createNames(api.config.redis_prefix).bulkQueuePrefix,
+      prefix: createNames(api.config.redis_prefix).bulkQueuePrefix("Echo"),
     });
   });
   afterAll(async () => {
@@ -156,7 +156,7 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     const cutOff = await openBulkRuns(api.config, redis.url, async () => {
       throw new RedisUnavailableError("Redis went away");
     });
-    const deliveries = new Deliveries(connection, createNames(api.config.redis_prefix), 1);
+    const deliveries = new Deliveries(connection, createNames(api.config.redis_prefix), api.config);
     let coordinator: BulkCoordinator | undefined;
     try {
       expect(await cutOff.cancel(id)).toMatchObject({ id, status: "cancelled" });
@@ -173,7 +173,7 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
   });
 
   test("sends a chunk again that a worker of 0.1 took for one prediction, and nothing of it is lost", async () => {
-    const prefix = createNames(api.config.redis_prefix).bulkQueuePrefix;
+    const prefix = createNames(api.config.redis_prefix).bulkQueuePrefix("Echo");
     const scripts = defineScripts(connection);
     const taken: string[] = [];
     const worker = new Worker(
@@ -220,7 +220,7 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
       // As an owner that died leaves it: one entry ended, the others wait.
       await submit(id);
       const token = "a worker";
-      const worker = new Worker("Echo", undefined, { connection, prefix: names.bulkQueuePrefix });
+      const worker = new Worker("Echo", undefined, { connection, prefix: names.bulkQueuePrefix("Echo") });
       const job = await worker.getNextJob(token);
       await job.log("a large response");
       await job.moveToCompleted({ response_log: 0 }, token, false);

@@ -186,7 +186,7 @@ describe.skipIf(whyNoRedis)("a chunk", () => {
 
   test("of 0.1, which is one prediction, is still taken", async () => {
     const names = createNames("infermill");
-    const queue = new Queue("Scripted", { connection, prefix: names.bulkQueuePrefix });
+    const queue = new Queue("Scripted", { connection, prefix: names.bulkQueuePrefix("Scripted") });
     const id = `${run}-7`;
     const job = await queue.add(
       "predict",

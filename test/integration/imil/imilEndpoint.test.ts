@@ -67,7 +67,10 @@ describe.skipIf(whyNoRedis)("IMIL's endpoint", () => {
       bulk_roots: { photos: "/srv/photos" },
     });
     connection = openRedis(redis.url);
-    queue = new Queue("Echo", { connection, prefix: createNames(api.config.redis_prefix).queuePrefix });
+    queue = new Queue("Echo", {
+      connection,
+      prefix: createNames(api.config.redis_prefix).queuePrefix("Echo"),
+    });
   });
   afterAll(async () => {
     await queue?.close();

@@ -37,7 +37,7 @@ async function provide(dataDir: string, env: NodeJS.ProcessEnv = testRedisEnv): 
 }
 
 async function connect(server: RedisServer): Promise<Redis> {
-  const redis = await connectRedis({ url: server.url, tls: undefined }, "worker");
+  const redis = (await connectRedis({ url: server.url, tls: undefined }, "worker")) as Redis;
   cleanUps.push(() => redis.disconnect());
   return redis;
 }

@@ -69,7 +69,7 @@ describe.skipIf(whyNoRedis)("webhooks", () => {
   /** As their time to live does. */
   async function removeEndedPredictions(): Promise<void> {
     const connection = openRedis(redis.url);
-    const { queuePrefix: prefix } = createNames(api.config.redis_prefix);
+    const prefix = createNames(api.config.redis_prefix).queuePrefix("Echo");
     const queue = new Queue("Echo", { connection, prefix });
     await queue.clean(0, 0, "completed");
     await queue.close();

@@ -66,14 +66,16 @@ describe("fetching", () => {
   }
 
   async function failure(path: string): Promise<Error> {
-    const error: unknown = await fetchInputs([{ url: base + path }]).catch((thrown: unknown) => thrown);
+    const error: unknown = await fetchInputs("Echo", [{ url: base + path }]).catch(
+      (thrown: unknown) => thrown,
+    );
     if (!(error instanceof Error)) throw new Error(`${path} was fetched`);
     return error;
   }
 
   test("a picture is stored where engines read it, beside those that are there already", async () => {
     const here = { file: "ab/other" };
-    const { refs, fetched, ms } = await fetchInputs([here, { url: `${base}/a.jpg?key=1` }]);
+    const { refs, fetched, ms } = await fetchInputs("Echo", [here, { url: `${base}/a.jpg?key=1` }]);
     expect(asked).toEqual(["/a.jpg?key=1"]);
     expect(refs).toEqual([here, fetched[0]]);
     expect(await readFile(join(inputFolder(config), (fetched[0] as { file: string }).file))).toEqual(picture);
@@ -87,7 +89,7 @@ describe("fetching", () => {
       if (left === "0") res.end(picture);
       else res.writeHead(302, { Location: `/${Number(left) - 1}` }).end();
     };
-    expect((await fetchInputs([{ url: `${base}/3` }])).fetched).toHaveLength(1);
+    expect((await fetchInputs("Echo", [{ url: `${base}/3` }])).fetched).toHaveLength(1);
     expect(await failure("/4")).toMatchObject({ message: expect.stringContaining("more than 3 times") });
     await rm(inputFolder(config), { recursive: true });
   });
@@ -157,7 +159,9 @@ describe("fetching", () => {
 
   test("what was fetched beside one that failed is removed", async () => {
     answer = (req, res) => (req.url === "/bad" ? res.writeHead(404).end() : res.end(picture));
-    await expect(fetchInputs([{ url: `${base}/good` }, { url: `${base}/bad` }])).rejects.toThrow("404");
+    await expect(fetchInputs("Echo", [{ url: `${base}/good` }, { url: `${base}/bad` }])).rejects.toThrow(
+      "404",
+    );
     expect(await stored()).toEqual([]);
   });
 });

@@ -36,14 +36,36 @@ describe("redis_url", () => {
         isTls: false,
       },
     ],
-    ["rediss+sentinel://a/m", { isTls: true, sentinel: { master: "m" } }],
+    ["rediss+sentinel://a/m", { isTls: true, sentinel: { master: "m" }, isCluster: false }],
+    [
+      "redis+cluster://app:p%40ss@a:7001,b,[::1]:7003?family=6",
+      {
+        hosts: [
+          { host: "a", port: 7001 },
+          { host: "b", port: 6379 },
+          { host: "::1", port: 7003 },
+        ],
+        isCluster: true,
+        sentinel: undefined,
+        username: "app",
+        password: "p@ss",
+        db: 0,
+        family: 6,
+        isTls: false,
+      },
+    ],
+    ["rediss+cluster://a/", { isCluster: true, isTls: true }],
   ])("%s is read", (url, expected) => {
     expect(parseRedisUrl(url)).toMatchObject(expected);
   });
 
   test.each([
     ["cache:6379", /must begin with redis:/],
-    ["redis+cluster://a:7001,b:7001", /Redis Cluster is not supported yet/],
+    ["redis-cluster://a:7001,b:7001", /a cluster is written redis\+cluster:/],
+    ["redis+cluster://a:7001,b:7001/1", /must not name a database/],
+    ["redis+cluster://a:7001?db=1", /other parameters behind its \? than family/],
+    ["redis+cluster://u:secret@a,u:secret@b", /once, before the first host/],
+    ["redis+cluster://:7001", /must name its hosts, as in redis\+cluster:/],
     ["redis-sentinel://a:26379#m", /Sentinels are written redis\+sentinel:/],
     ["redis+socket:///run/redis.sock", /a socket is written unix:/],
     ["redis://a,b", /must name one host; several are for Sentinels/],
@@ -55,7 +77,7 @@ describe("redis_url", () => {
     ["redis://a/1?db=2", /database once/],
     ["redis://a?pasword=secret", /other parameters behind its \? than db, family/],
     ["redis+sentinel://a:26379", /must name the master/],
-    ["redis+sentinel:///m", /hosts of the Sentinels/],
+    ["redis+sentinel:///m", /must name its hosts, as in redis\+sentinel:/],
     ["redis+sentinel://u:secret@a,u:secret@b/m", /once, before the first host/],
     ["unix://run/redis.sock", /three slashes/],
     ["unix://", /must name a socket/],
@@ -67,6 +89,7 @@ describe("redis_url", () => {
   test("what is shown of it has no user and no password", () => {
     for (const url of ["redis://app:se@cret@cache:1/2", "unix://app:secret@/run/s?db=1"])
       expect(parseRedisUrl(url).shown).not.toMatch(/app|secret|cret/);
+    expect(parseRedisUrl("rediss+cluster://app:secret@a:1,b:2").shown).toBe("rediss+cluster://a:1,b:2");
     expect(parseRedisUrl("redis+sentinel://u:secret@a,b:1/m?sentinel_password=secret").shown).toBe(
       "redis+sentinel://a,b:1/m",
     );
