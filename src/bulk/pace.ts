@@ -56,9 +56,11 @@ export class Pace {
     return last.at > first.at ? (1000 * (last.ended - first.ended)) / (last.at - first.at) : 0;
   }
 
-  plan({ workers, capacity }: Capacity): Plan {
-    const wanted = capacity > 0 ? Math.max(WINDOW_CAPACITIES * capacity, (this.rate * WINDOW_MS) / 1000) : 0;
-    const window = Math.min(MAX_WINDOW, Math.max(capacity > 0 ? 1 : MIN_WINDOW, Math.ceil(wanted)));
+  /** @param sharing runs of the model that are worked on side by side, this one included: each has its part of the window */
+  plan({ workers, capacity }: Capacity, sharing: number): Plan {
+    const wanted =
+      capacity > 0 ? Math.max(WINDOW_CAPACITIES * capacity, (this.rate * WINDOW_MS) / 1000) : MIN_WINDOW;
+    const window = Math.ceil(Math.min(MAX_WINDOW, wanted) / sharing);
     const ofEachWorker = this.rate / Math.max(1, workers);
     const rowBytes = this.#ended > 0 ? this.#bytes / this.#ended : 0;
     const limits = [

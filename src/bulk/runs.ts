@@ -17,7 +17,7 @@ import {
   RedisUnavailableError,
   type ErrorSummary,
 } from "../errors.ts";
-import { connectRedis, reachRedis, type RedisClient } from "../redis/connections.ts";
+import { connectRedis, execAll, reachRedis, type RedisClient } from "../redis/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
@@ -242,6 +242,14 @@ export class BulkRuns {
       if (!(error instanceof RedisUnavailableError)) throw error;
     }
     return run;
+  }
+
+  /** Which of these runs are to be cancelled. */
+  async findCancelled(ids: readonly string[]): Promise<string[]> {
+    const pipeline = this.#redis.pipeline();
+    for (const id of ids) pipeline.hexists(this.#names.bulkRun(id), "cancel");
+    const marks = await reachRedis(() => execAll(pipeline));
+    return ids.filter((_, at) => marks[at] === 1);
   }
 
   /** Whether nobody works on a run. */

@@ -48,6 +48,8 @@ export interface WorkOptions {
   runs: BulkRuns;
   bulkQueues: BulkQueues;
   capacityOf: (model: string) => Promise<Capacity>;
+  /** How many runs are worked on here at this moment, by their model and priority: they share its window. */
+  sideBySide: Map<string, number>;
   log: Logger;
   /** Aborted to let go of the run, for this process or another to resume. */
   signal: AbortSignal;
@@ -182,6 +184,7 @@ class RunWork {
   readonly #bulkQueue: BulkQueue;
   readonly #entries: AsyncGenerator<{ index: number; text: string }>;
   readonly #pace = new Pace();
+  readonly #share: string;
   #plan: Plan = { chunk: 1, window: MIN_WINDOW };
   /** Read and not in Redis: to be submitted, again where it was lost. */
   #unsubmitted: Entry[] = [];
@@ -215,6 +218,7 @@ class RunWork {
     this.#state = state;
     this.#results = results;
     this.#heartbeat = heartbeat;
+    this.#share = `${spec.model} ${spec.priority}`;
     this.#bulkQueue = options.bulkQueues.bulkQueue(spec.model);
     this.#entries = readEntries(options.runs.folder(spec.id).entriesFile);
   }
@@ -226,6 +230,7 @@ class RunWork {
     const listening = bulkQueues.listen((id) => this.#onCompletion(id));
     const wake = () => this.#wake();
     stop.addEventListener("abort", wake);
+    this.#enterShare(1);
     try {
       await persistently(log, () => this.#adopt());
       await this.#makePlan();
@@ -249,6 +254,7 @@ class RunWork {
       else if (this.#inFlight === 0) await this.#collectUntil(Date.now() + LAST_CHUNKS_MS);
       if (this.#written.length > 0) await this.#bulkQueue.remove(this.#written).catch(() => {});
     } finally {
+      this.#enterShare(-1);
       stop.removeEventListener("abort", wake);
       listening.stop();
       await this.#entries.return(undefined);
@@ -276,7 +282,7 @@ class RunWork {
   }
 
   async #readAhead(): Promise<void> {
-    const mayReadOn = () => this.#inFlight < this.#plan.window && this.#ownBytes < MAX_OWN_BYTES;
+    const mayReadOn = () => this.#inFlight < this.#plan.window && this.#hasRoom();
     while (!this.#isAllRead && (mayReadOn() || this.#foreign.size > 0)) {
       const next = await this.#entries.next();
       if (next.done) {
@@ -299,7 +305,7 @@ class RunWork {
     await this.#readAhead();
     if (Date.now() < this.#submitAt) return;
     // What makes no whole chunk waits for the next entries, where such will come.
-    const isMoreToCome = this.#sent.size > 0 && !this.#isAllRead && this.#ownBytes < MAX_OWN_BYTES;
+    const isMoreToCome = this.#sent.size > 0 && !this.#isAllRead && this.#hasRoom();
     const size = this.#plan.chunk;
     for (;;) {
       const ready = this.#unsubmitted.length;
@@ -380,8 +386,26 @@ class RunWork {
     this.#written = [];
   }
 
+  /** Runs that have the window in common, this one included. */
+  #sharing(): number {
+    return this.#options.sideBySide.get(this.#share) ?? 1;
+  }
+
+  #enterShare(by: 1 | -1): void {
+    const { sideBySide } = this.#options;
+    const count = (sideBySide.get(this.#share) ?? 0) + by;
+    if (count > 0) sideBySide.set(this.#share, count);
+    else sideBySide.delete(this.#share);
+  }
+
+  /** Whether more may be read of pictures that came inside a manifest. */
+  #hasRoom(): boolean {
+    return this.#ownBytes < MAX_OWN_BYTES / this.#sharing();
+  }
+
   async #makePlan(): Promise<void> {
-    this.#plan = this.#pace.plan(await this.#options.capacityOf(this.#spec.model));
+    const capacity = await this.#options.capacityOf(this.#spec.model);
+    this.#plan = this.#pace.plan(capacity, this.#sharing());
   }
 
   async #collectChunks(ids: readonly string[]): Promise<void> {

@@ -45,11 +45,12 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     await redis?.close();
   });
 
-  async function sendManifest(entries: number, keys = {}, query = ""): Promise<string> {
+  async function sendManifest(entries: number, keys = {}, query = "", model = "Echo"): Promise<string> {
     const lines = Array.from({ length: entries }, (_, index) =>
       JSON.stringify({ custom_id: `c${index}`, ...keys }),
     );
-    return (await send("POST", `${api.url}/v1/bulk?model=Echo${query}`, lines.join("\n"), NDJSON)).body.id;
+    return (await send("POST", `${api.url}/v1/bulk?model=${model}${query}`, lines.join("\n"), NDJSON)).body
+      .id;
   }
 
   async function readLines(id: string): Promise<string[]> {
@@ -171,6 +172,35 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
       await cutOff.close();
     }
   });
+
+  test("works on a few runs of a model and priority side by side, and none waits for a less urgent one or another model", async () => {
+    const start = (model: string, priority: string) => sendManifest(1, {}, `&priority=${priority}`, model);
+    const low: string[] = [];
+    for (let number = 0; number < 9; number++) low.push(await start("Echo", "low"));
+    const others = [await start("Echo", "high"), await start("Tiny", "low")];
+    const statusOf = async (id: string) => (await runs.read(id)).status;
+    const coordinator = await startCoordinator();
+    try {
+      await until(
+        async () =>
+          (await Promise.all([...low.slice(0, 8), ...others].map(statusOf))).every(
+            (status) => status === "running",
+          ),
+        "all that need not wait",
+      );
+      expect(await statusOf(low[8]!)).toBe("queued");
+      // Cancelled while it waits for its turn, and one that has its turn leaves it to the next.
+      const waiting = await start("Echo", "low");
+      const cancel = async (id: string) => (await send("DELETE", `${api.url}/v1/bulk/${id}`)).body.status;
+      expect(await cancel(waiting)).toBe("cancelled");
+      expect(await statusOf(low[8]!)).toBe("queued");
+      expect(await cancel(low[0]!)).toBe("cancelled");
+      await until(async () => (await statusOf(low[8]!)) === "running", "the next one");
+      await Promise.all([...low.slice(1), ...others].map(cancel));
+    } finally {
+      await coordinator.close();
+    }
+  }, 30_000);
 
   test("sends a chunk again that a worker of 0.1 took for one prediction, and nothing of it is lost", async () => {
     const prefix = createNames(api.config.redis_prefix).bulkQueuePrefix("Echo");
