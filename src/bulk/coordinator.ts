@@ -9,6 +9,7 @@ import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
 import { DelayedError, type Job, UnrecoverableError, WaitingError } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
+import { MAX_DURATION_MS } from "../config/webhooks.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import {
   BulkRunNotFoundError,
@@ -115,9 +116,11 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
           job.updateProgress(progressOf(state)).catch(() => {});
         },
       });
-      if (outcome !== "released") return await untilTaken(() => showProgress(job, tools.runs), onFault);
+      if (outcome !== "released") await untilTaken(() => showProgress(job, tools.runs), onFault);
+      if (outcome === "failed") throw new UnrecoverableError(await reasonOf(id));
+      if (outcome !== "released") return;
     } catch (error) {
-      if (error instanceof WaitingError) throw error;
+      if (error instanceof WaitingError || error instanceof UnrecoverableError) throw error;
       return await fail(job, token, redisFaultOf(error) ?? diskFaultOf(error) ?? error, {
         runs: tools.runs,
         log,
@@ -130,10 +133,13 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     return giveBack(job, token, letGo);
   }
 
-  /** One that is cancelled, or let go of, waits no longer. */
-  async function takeTurns({ id, model, priority }: BulkSpec, signal: AbortSignal) {
+  /** One that is cancelled, let go of, or over its deadline waits no longer. */
+  async function takeTurns({ id, model, priority, limits }: BulkSpec, signal: AbortSignal) {
     const waits = new AbortController();
     const until = AbortSignal.any([signal, waits.signal]);
+    const { isResumed } = await tools.runs.readResumption(id);
+    const msLeft = limits?.deadline === undefined || isResumed ? Infinity : limits.deadline - Date.now();
+    const timer = setTimeout(() => waits.abort(), Math.min(msLeft, MAX_DURATION_MS));
     waiting.set(id, waits);
     let place: Turn | undefined;
     try {
@@ -150,8 +156,15 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
       place?.end();
       throw error;
     } finally {
+      clearTimeout(timer);
       waiting.delete(id);
     }
+  }
+
+  /** For the dashboard. */
+  async function reasonOf(id: string): Promise<string> {
+    const { error } = await tools.runs.read(id);
+    return error ? `${error.code}: ${error.detail}` : "failed";
   }
 
   async function endWaitOfCancelled(): Promise<void> {

@@ -14,6 +14,7 @@ import { placeForCopies, startCopies } from "./copies.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import { listFolder, readEntry, type Entry } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
+import { watchLimits, type LimitWatch } from "./limits.ts";
 import { MIN_WINDOW, Pace, type Capacity, type Plan } from "./pace.ts";
 import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.ts";
 import { readEntries, type EntryCounts } from "./runFolder.ts";
@@ -58,13 +59,13 @@ export interface WorkOptions {
 }
 
 /**
- * @returns how the run ended, or "released" when `signal` was aborted first
+ * @returns how the run ended, `failed` where it reached one of its limits; "released" when `signal` was aborted first
  * @throws RunTakenOverError where another process works on it, or what keeps the run from going on
  */
 export async function workOnRun(
   spec: BulkSpec,
   options: WorkOptions,
-): Promise<"completed" | "cancelled" | "released"> {
+): Promise<"completed" | "cancelled" | "failed" | "released"> {
   const { config, runs, log } = options;
   const state: BulkState = {
     status: "walking",
@@ -76,17 +77,25 @@ export async function workOnRun(
   };
   const heartbeat = await startHeartbeat(spec.id, options);
   let copies: CopyCounts | undefined;
+  let exceeded: InfermillError | undefined;
+  let limits: LimitWatch | undefined;
   try {
     // It may have stopped to wait for the run: its files are another process's then.
     if (heartbeat.order() === "release") return "released";
     await runs.folder(spec.id).writeUsedModel(usedModel(config, spec.model));
+    const resumption = await persistently(log, () => runs.readResumption(spec.id));
+    limits = watchLimits(spec.limits ?? {}, resumption, (error) => {
+      exceeded = error;
+      heartbeat.giveUp();
+    });
     if (await writeEntries(spec, state, options, heartbeat)) {
       const results = await openResults(runs.resultsFile(spec), state.total);
       try {
         Object.assign(state, { status: "running" }, results.counts());
+        limits.check(state.failed);
         heartbeat.tell(state);
         const drawing = await copiesOf(spec, options, heartbeat.stop);
-        await new RunWork(spec, options, state, results, heartbeat).run();
+        await new RunWork(spec, options, state, results, heartbeat, limits).run();
         // Before the end: a run that is completed has its copies.
         copies = await drawing?.finish();
       } finally {
@@ -96,7 +105,7 @@ export async function workOnRun(
     const order = heartbeat.order();
     if (order === "taken") throw new RunTakenOverError(`another process works on ${spec.id}`);
     if (order === "release") return "released";
-    const status = order === "cancel" ? "cancelled" : "completed";
+    const status = order === "cancel" ? "cancelled" : exceeded ? "failed" : "completed";
     const { total, succeeded, failed, skipped } = state;
     if (status === "completed" && succeeded + failed !== total) {
       throw new InfermillError(
@@ -104,9 +113,11 @@ export async function workOnRun(
       );
     }
     if (copies) await runs.folder(spec.id).writeCopies(copies);
-    await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed, skipped }));
+    const counts = { total, succeeded, failed, skipped };
+    await persistently(log, () => runs.end(spec.id, status, counts, exceeded?.toSummary()));
     return status;
   } finally {
+    limits?.stop();
     await heartbeat.end();
   }
 }
@@ -181,6 +192,7 @@ class RunWork {
   readonly #state: BulkState;
   readonly #results: ResultsFile;
   readonly #heartbeat: Heartbeat;
+  readonly #limits: LimitWatch;
   readonly #bulkQueue: BulkQueue;
   readonly #entries: AsyncGenerator<{ index: number; text: string }>;
   readonly #pace = new Pace();
@@ -212,7 +224,9 @@ class RunWork {
     state: BulkState,
     results: ResultsFile,
     heartbeat: Heartbeat,
+    limits: LimitWatch,
   ) {
+    this.#limits = limits;
     this.#spec = spec;
     this.#options = options;
     this.#state = state;
@@ -250,7 +264,7 @@ class RunWork {
           await sleep(fault ? DISK_RETRY_MS : REDIS_RETRY_MS);
         }
       }
-      if (this.#heartbeat.order() === "cancel") await this.#withdraw();
+      if (["cancel", "give up"].includes(this.#heartbeat.order())) await this.#withdraw();
       else if (this.#inFlight === 0) await this.#collectUntil(Date.now() + LAST_CHUNKS_MS);
       if (this.#written.length > 0) await this.#bulkQueue.remove(this.#written).catch(() => {});
     } finally {
@@ -461,6 +475,7 @@ class RunWork {
     }));
     await this.#results.append(outcomes);
     Object.assign(this.#state, this.#results.counts());
+    this.#limits.check(this.#state.failed);
     this.#pace.noteEnded(
       outcomes.length,
       outcomes.reduce((sum, { rest }) => sum + rest.length, 0),
