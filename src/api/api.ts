@@ -15,7 +15,10 @@ export interface Api {
   readonly bulk: BulkRuns;
   readonly log: Logger;
   readonly metrics: Metrics;
-  /** Reports of the live workers, at most two seconds old. */
+  /**
+   * Reports of the live workers, at most two seconds old; older where Redis can't be asked: of a cluster, the node that
+   * has them is needed for no prediction.
+   */
   readonly recentReports: () => Promise<WorkerReport[]>;
   /** The OpenAPI document. */
   readonly openapi: object;

@@ -1,5 +1,5 @@
 /** The api, and its Express app that doesn't listen: headers, the table of routes, the pages, the errors. */
-import { rememberBriefly } from "../core/remember.ts";
+import { orLast, rememberBriefly } from "../core/remember.ts";
 import { setMaxListeners } from "node:events";
 import { IncomingMessage, ServerResponse } from "node:http";
 import { createRequire } from "node:module";
@@ -24,6 +24,7 @@ import { createDashboard } from "./dashboard.ts";
 import { findPublicPath } from "./publicPath.ts";
 import { getDocsScript, getIcon, ICON_PATH, siteRoutes } from "./site.ts";
 import { createMetrics } from "./metrics.ts";
+import { observeRequests } from "./observe.ts";
 import { createOpenApi } from "./openapi.ts";
 import { createProblemHandler, encodeErrors, MethodNotAllowedError } from "./problems.ts";
 import { healthRoutes } from "./health.ts";
@@ -53,7 +54,10 @@ export function createApi(options: AppOptions): Api {
     bulk,
     log,
     metrics: createMetrics(config, predictions),
-    recentReports: rememberBriefly(() => predictions.workers(), HEARTBEAT_INTERVAL_MS),
+    recentReports: rememberBriefly(
+      orLast(() => predictions.workers()),
+      HEARTBEAT_INTERVAL_MS,
+    ),
     openapi: createOpenApi(table, config),
     closing,
   };
@@ -79,7 +83,7 @@ export function createApp(api: Api, protocols: readonly Protocol[]): Express {
   app.response.json = sendJson;
   app.use(securityHeaders());
   app.use(findPublicPath(config));
-  app.use(measureRequests(api));
+  app.use(observeRequests(api, DASHBOARD_PATH));
   app.use(refuseExcess());
   for (const { errors } of protocols) {
     if (!errors) continue;
@@ -177,27 +181,6 @@ function securityHeaders(): RequestHandler {
     for (const [name, value] of headers) res.setHeader(name, value);
     next();
   };
-}
-
-function measureRequests({ metrics }: Api): RequestHandler {
-  return (req, res, next) => {
-    const start = performance.now();
-    const isOfDashboard = req.path.startsWith(DASHBOARD_PATH);
-    res.once("close", () => {
-      const route = isOfDashboard ? DASHBOARD_PATH : routeOf(req.route);
-      metrics.observeRequest(
-        { method: req.method, route, status: String(res.statusCode) },
-        (performance.now() - start) / 1000,
-      );
-    });
-    next();
-  };
-}
-
-/** As the table writes it; paths as they came would make a label value each. */
-function routeOf(route: unknown): string {
-  const path = (route as { path?: string } | undefined)?.path;
-  return path?.replaceAll(/:(\w+)/g, "{$1}") ?? "other";
 }
 
 function packageFolder(name: string): string {

@@ -16,6 +16,7 @@ import { listFolder, readEntry, type Entry } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
 import { watchLimits, type LimitWatch } from "./limits.ts";
 import { MIN_WINDOW, Pace, type Capacity, type Plan } from "./pace.ts";
+import { publishResults } from "./publish.ts";
 import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.ts";
 import { readEntries, type EntryCounts } from "./runFolder.ts";
 import type { BulkRuns, BulkState } from "./runs.ts";
@@ -113,6 +114,9 @@ export async function workOnRun(
       );
     }
     if (copies) await runs.folder(spec.id).writeCopies(copies);
+    // Before the end, too: whoever is notified of it finds them there.
+    if (spec.results && status === "completed")
+      await publishResults(runs.resultsFile(spec), spec.results, config);
     const counts = { total, succeeded, failed, skipped };
     await persistently(log, () => runs.end(spec.id, status, counts, exceeded?.toSummary()));
     return status;

@@ -16,7 +16,7 @@ import {
 import { Cluster, Redis, type ChainableCommander, type ClusterOptions, type RedisOptions } from "ioredis";
 import { parseRedisUrl, type RedisTarget, type RedisTls } from "../config/redis.ts";
 import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
-import { connectionFaultOf, isReadOnly, noteReadOnly, redisFaultOf } from "./refusals.ts";
+import { connectionFaultOf, isReadOnly, isRedirected, noteReadOnly, redisFaultOf } from "./refusals.ts";
 
 /** How long a producer's command may take before the queue counts as unreachable. */
 const COMMAND_TIMEOUT_MS = 5000;
@@ -309,6 +309,42 @@ export async function execAll(commands: Pick<ChainableCommander, "exec">): Promi
 }
 
 /**
+ * Sends a transaction of scripts, and once more where a server doesn't know them all: ioredis takes a script for known as
+ * soon as it was sent on a connection, though a transaction that is refused as a whole (OOM, NOREPLICAS, TRYAGAIN) runs
+ * none of it. To run what ran before again must be harmless.
+ */
+export async function execScripts(
+  redis: RedisClient,
+  build: () => Promise<ChainableCommander>,
+): Promise<unknown[]> {
+  try {
+    return await execAll(await build());
+  } catch (error) {
+    if (!(error instanceof Error && error.message.startsWith("NOSCRIPT"))) throw error;
+    await loadScripts(redis);
+    return execAll(await build());
+  }
+}
+
+const loading = new WeakMap<RedisClient, Promise<void>>();
+
+/** Sends all scripts of a connection to its server, or to the masters of its cluster; once, however many ask for it. */
+function loadScripts(redis: RedisClient): Promise<void> {
+  const underWay = loading.get(redis);
+  if (underWay) return underWay;
+  const scripts = Object.values(redis.scriptsSet as Record<string, { lua: string }>);
+  const loads = mastersOf(redis).map((master) =>
+    Promise.all(scripts.map(({ lua }) => master.script("LOAD", lua))),
+  );
+  // One that is away has none of the keys, or says so when it is asked for them.
+  const done = Promise.allSettled(loads)
+    .then(() => {})
+    .finally(() => loading.delete(redis));
+  loading.set(redis, done);
+  return done;
+}
+
+/**
  * Runs a producer's commands.
  * @param consequence what the client is told where Redis is away or too slow
  * @throws RedisUnavailableError then, and where Redis refuses them
@@ -325,9 +361,10 @@ export async function reachRedis<T>(commands: () => Promise<T>, consequence = "t
 export function mayHaveRun({ cause }: RedisUnavailableError): boolean {
   return (
     cause instanceof Error &&
-    /Connection is closed|connection close$|Command timed out|max retries per request|ECONN|EPIPE/.test(
-      cause.message,
-    )
+    (isRedirected(cause) ||
+      /Connection is closed|connection close$|Command timed out|max retries per request|ECONN|EPIPE/.test(
+        cause.message,
+      ))
   );
 }
 

@@ -43,6 +43,7 @@ const REFUSALS: readonly [pattern: RegExp, reason: string][] = [
     "it lacks a command that the queue needs; it must be version 6.2 or newer",
   ],
 ];
+const REDIRECTED = /^Too many Cluster redirections\. Last error: \w+: /;
 const OUT_OF_MEMORY = /\bOOM command not allowed/;
 const NOT_SENT = /Stream isn't writeable/;
 const CONNECTION_FAULT =
@@ -56,6 +57,13 @@ export function redisFaultOf(thrown: unknown, consequence = "try again"): RedisU
   if (thrown instanceof RedisUnavailableError) return thrown;
   if (!(thrown instanceof Error) || thrown instanceof InfermillError) return undefined;
   const text = textOf(thrown);
+  if (isRedirected(thrown) && !/\bTRYAGAIN\b/.test(text))
+    return new RedisUnavailableError(
+      `a node of the Redis Cluster can't be reached just now; ${consequence}`,
+      {
+        cause: thrown,
+      },
+    );
   if (OUT_OF_MEMORY.test(text))
     return new QueueStorageFullError(
       `Redis has reached its maxmemory; ${consequence} when predictions have ended`,
@@ -130,6 +138,11 @@ export function noteReadOnly(): void {
   readOnlyUntil = Date.now() + READONLY_MEMORY_MS;
 }
 
+/** Whether it was sent to one node of a cluster after the other in vain: each may have run it before its connection broke. */
+export function isRedirected({ message }: Error): boolean {
+  return REDIRECTED.test(message);
+}
+
 function refusalOf(error: Error): string | undefined {
   const text = textOf(error);
   // ioredis names the errors that Redis replies with; a loader's own text may well hold one of these words.
@@ -143,7 +156,7 @@ function refusalOf(error: Error): string | undefined {
  */
 function textOf(error: Error): string {
   const [first] = (error as { previousErrors?: Error[] }).previousErrors ?? [];
-  return (first?.message ?? error.message).replace(/^Too many Cluster redirections\. Last error: \w+: /, "");
+  return (first?.message ?? error.message).replace(REDIRECTED, "");
 }
 
 function firstLine(text: string): string {

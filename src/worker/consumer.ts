@@ -27,6 +27,9 @@ import { bytesInRedis, type OutputOwner, type OutputStore } from "../queue/outpu
 import { storeResponse } from "../queue/responses.ts";
 import { defineScripts } from "../queue/scripts.ts";
 import { createChunkRunner, type ChunkJob } from "./chunkRunner.ts";
+import { processSpan } from "../queue/spans.ts";
+import { inSpan, isTracing, type Span } from "../tracing/tracing.ts";
+import { timingAttributes } from "./batchSpans.ts";
 import type { EndOfInputs } from "./endOfInputs.ts";
 import { NotStartedError, type EnginePool } from "./enginePool.ts";
 import { createTaskRunner } from "./runTask.ts";
@@ -117,7 +120,7 @@ export function startConsumer({
   async function runJob(job: BulkOrPredictionJob, token?: string): Promise<Completion | number> {
     try {
       const prediction = asPrediction(job);
-      if (prediction) return await runPrediction(prediction);
+      if (prediction) return await takePrediction(prediction);
       const count = await chunks.run(job as ChunkJob, token);
       notifyCompletion(modelName, job.id!);
       return count;
@@ -127,11 +130,22 @@ export function startConsumer({
         await job.moveToWait(token);
         throw new WaitingError();
       }
-      throw jobError(toInfermillError(error, (detail, options) => new RetryableError(detail, options)));
+      throw jobError(asInfermillError(error));
     }
   }
 
-  async function runPrediction(job: PredictionJob): Promise<Completion> {
+  /** Those of bulk runs have no spans: their run has one. */
+  function takePrediction(job: PredictionJob): Promise<Completion> {
+    if (source === "bulk" || !isTracing()) return runPrediction(job);
+    return inSpan(
+      `process ${modelName}`,
+      processSpan(modelName, job),
+      (span) => runPrediction(job, span),
+      (error) => (error instanceof NotStartedError ? undefined : asInfermillError(error).code),
+    );
+  }
+
+  async function runPrediction(job: PredictionJob, span?: Span): Promise<Completion> {
     try {
       if (job.data.expires_at && job.data.expires_at < Date.now())
         throw new PredictionExpiredError("it waited for longer than its ttl_ms");
@@ -141,9 +155,11 @@ export function startConsumer({
         priority: job.priority || PRIORITIES.normal,
         timeoutMs: Math.min(job.data.timeout_ms ?? Infinity, model.timeout_ms),
         expiresAt: job.data.expires_at,
+        span,
       };
       const result = await tasks.run(task, job.data.inputs, job.timestamp);
       const { response, outputs, timings, batchSize, engine } = result;
+      span?.setAttributes({ ...timingAttributes(timings), "infermill.batch_size": batchSize });
       const stored = await untilTaken(() => store(job, response, outputs), onFault);
       // Sent right behind BullMQ's own command, which goes out before the event loop turns: a round trip less than after it.
       notifyCompletion(modelName, job.id!);
@@ -223,10 +239,7 @@ export function startConsumer({
   function onFault(error: Error): void {
     worker.emit("error", error);
   }
-  const notifyCompletion = createNotifier(
-    redis,
-    source === "bulk" ? { ...names, completions: names.bulkCompletions } : names,
-  );
+  const notifyCompletion = createNotifier(redis, names, source);
   // Only once the end is in Redis, so that an input outlives every worker that may still need it.
   const cleanUp = (job: PredictionJob, wasRead: boolean) => {
     if (job.data.webhook) deliveries.now(modelName, job.data.webhook).catch(warnOfWebhook(job));
@@ -259,6 +272,11 @@ type BulkOrPredictionJob = Job<PredictionJobData | BulkChunkData, Completion | n
 /** Undefined for a chunk. */
 function asPrediction(job: BulkOrPredictionJob): PredictionJob | undefined {
   return isChunk(job.data) ? undefined : (job as PredictionJob);
+}
+
+/** What nobody foresaw may pass. */
+function asInfermillError(error: unknown): InfermillError {
+  return toInfermillError(error, (detail, options) => new RetryableError(detail, options));
 }
 
 /** Of an error as it is thrown, or as BullMQ was given it. */

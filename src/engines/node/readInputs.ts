@@ -16,9 +16,10 @@ export interface InputSources {
 }
 
 /**
- * A file that the system has in memory is read in this thread: each of the four calls would take longer on its way to
- * another than it takes. Where two in a row take so long (one may have had to wait for its core), the disk or the network is asked, and files are read side by side for
- * a while, by other threads, while a model runs in this one.
+ * A file that the system has in memory is read at once: each of the four calls would take longer on its way to another
+ * thread than it takes, and wait there for the end of a model's run, which blocks the event loop. Where two in a row take
+ * so long (one may have had to wait for its core), a disk or the network is asked: the files of users are read side by
+ * side for a while then, by other threads, while a model runs in this one. Uploads were written a moment ago.
  */
 const QUICK_MS = 5;
 const SLOW_FOR_MS = 1000;
@@ -35,15 +36,16 @@ export async function readInputs(
   const read: (Buffer | BadInputError | undefined)[] = [];
   for (const place of places) read.push("bytes" in place ? place.bytes : readNow(place, sources));
   if (read.every((each) => each !== undefined)) return read;
-  return Promise.all(read.map(async (each, at) => each ?? readSoon(places[at] as FilePlace, sources)));
+  return Promise.all(read.map(async (each, at) => each ?? readSoon(places[at] as UsersPlace, sources)));
 }
 
 /** Undefined where it is better read by another thread. */
 function readNow(place: FilePlace, sources: InputSources): Buffer | BadInputError | undefined {
   const startedAt = performance.now();
-  if (startedAt < slowUntil) return undefined;
+  const isUpload = "file" in place;
+  if (!isUpload && startedAt < slowUntil) return undefined;
   try {
-    return readWholeNow(openPlaceNow(place, sources), nameOf(place));
+    return readWholeNow(openPlaceNow(place, sources), nameOf(place), isUpload ? Infinity : MAX_QUICK_BYTES);
   } catch (error) {
     return faultOf(error, place);
   } finally {
@@ -58,9 +60,9 @@ function noteTime(ms: number): void {
   slowUntil = performance.now() + SLOW_FOR_MS;
 }
 
-async function readSoon(place: FilePlace, sources: InputSources): Promise<Buffer | BadInputError> {
+async function readSoon(place: UsersPlace, sources: InputSources): Promise<Buffer | BadInputError> {
   try {
-    return await readWhole(await openPlace(place, sources), nameOf(place));
+    return await readWhole(await openPlace(place, sources.roots), nameOf(place));
   } catch (error) {
     return faultOf(error, place);
   }
@@ -74,12 +76,13 @@ function faultOf(error: unknown, place: FilePlace): BadInputError {
   return new BadInputError(problem, { cause: error });
 }
 
-function readWholeNow(file: number, name: string): Buffer | undefined {
+/** Undefined where it is larger than that. */
+function readWholeNow(file: number, name: string, maxBytes: number): Buffer | undefined {
   try {
     const stats = fstatSync(file);
     if (!stats.isFile()) throw new BadInputError(`${name} is no regular file`);
     const { size } = stats;
-    if (size > MAX_QUICK_BYTES) return undefined;
+    if (size > maxBytes) return undefined;
     const bytes = Buffer.allocUnsafeSlow(size);
     let length = 0;
     while (length < size) {
@@ -113,10 +116,10 @@ async function readWhole(file: FileHandle, name: string): Promise<Buffer> {
 }
 
 type FilePlace = Exclude<InputPlace, { bytes: Buffer }>;
+type UsersPlace = Exclude<FilePlace, { file: string }>;
 
-function openPlace(place: FilePlace, { folder, roots }: InputSources): Promise<FileHandle> {
-  if ("root" in place) return openBelowRoot(place, roots);
-  return open(toFilePath("file" in place ? join(folder, place.file) : place.path), OPEN_FLAGS);
+function openPlace(place: UsersPlace, roots: InputSources["roots"]): Promise<FileHandle> {
+  return "root" in place ? openBelowRoot(place, roots) : open(toFilePath(place.path), OPEN_FLAGS);
 }
 
 function openPlaceNow(place: FilePlace, { folder, roots }: InputSources): number {

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { compileGlob } from "../../bulk/glob.ts";
 import { checkFolderOfRun } from "../../bulk/entry.ts";
 import { placeForCopies } from "../../bulk/copies.ts";
+import { readResultsName } from "../../bulk/publish.ts";
 import { parseFolderName, type RootedPath } from "../../config/bulkRoots.ts";
 import type { Config } from "../../config/schema.ts";
 import type { BulkSpec } from "../../bulk/spec.ts";
@@ -36,6 +37,12 @@ const webhook = z.string({ error: "must be one URL" }).optional().meta({
 });
 const eventsText = `Ends to notify of: ${BULK_EVENTS.join(", ")}. Default: all.`;
 
+const results = z.string({ error: "must be one name" }).min(1).optional().meta({
+  description:
+    "File that the results are also written to once the run is completed, below one of the configuration's results_roots, as <root>/<path>.ndjson. Default: none.",
+  example: "found/2024/results.ndjson",
+});
+
 export const bulkFolderSchema = z
   .strictObject({
     model: z.string().meta({ description: "Name of a configured model." }),
@@ -58,6 +65,7 @@ export const bulkFolderSchema = z
         "Folder for copies of the pictures with what was found drawn in, below one of the configuration's annotate_roots, as <root> or <root>/<path>. Default: none are made.",
       example: "marked/2024",
     }),
+    results,
     priority,
     fail_fast: failFastSchema.optional(),
     max_failures: maxFailuresSchema.optional(),
@@ -75,6 +83,7 @@ export const manifestQuerySchema = z.strictObject({
   model: z
     .string({ error: "must name a configured model" })
     .meta({ description: "Name of a configured model." }),
+  results,
   priority,
   fail_fast: z.preprocess(booleanOfQuery, failFastSchema.optional()),
   max_failures: z.preprocess(numberOfQuery, maxFailuresSchema.optional()),
@@ -109,7 +118,7 @@ export async function readFolderRequest(api: Api, body: unknown): Promise<BulkSp
       throw new BadInputError(`request can't hold ${key}: the files are the pictures`);
   checkRequestSize(asked.request, config);
   const annotate = await readAnnotate(asked.annotate, config);
-  return { ...specOf(api, asked, source, asked.request), ...(annotate && { annotate }) };
+  return { ...(await specOf(api, asked, source, asked.request)), ...(annotate && { annotate }) };
 }
 
 async function readAnnotate(text: string | undefined, config: Config): Promise<RootedPath | undefined> {
@@ -120,10 +129,13 @@ async function readAnnotate(text: string | undefined, config: Config): Promise<R
   return place;
 }
 
-/** @throws InvalidRequestError with all faults, ModelNotFoundError */
-export function readManifestQuery(api: Api, req: Request): { spec: BulkSpec; hasUniqueIds: boolean } {
+/** @throws InvalidRequestError with all faults, ModelNotFoundError, BadInputError */
+export async function readManifestQuery(
+  api: Api,
+  req: Request,
+): Promise<{ spec: BulkSpec; hasUniqueIds: boolean }> {
   const asked = check(manifestQuerySchema, req.query);
-  const spec = specOf(api, asked, { kind: "manifest" }, {});
+  const spec = await specOf(api, asked, { kind: "manifest" }, {});
   return { spec, hasUniqueIds: asked.unique_custom_ids };
 }
 
@@ -139,10 +151,11 @@ function jsonOfQuery(value: unknown): unknown {
   }
 }
 
-function specOf(
+async function specOf(
   { config, predictions }: Api,
   asked: {
     model: string;
+    results?: string | undefined;
     priority: Priority;
     webhook?: string | undefined;
     webhook_events?: string | string[] | undefined;
@@ -150,7 +163,7 @@ function specOf(
   } & AskedLimits,
   source: BulkSpec["source"],
   request: BulkSpec["request"],
-): BulkSpec {
+): Promise<BulkSpec> {
   predictions.model(asked.model);
   const given = { webhook: asked.webhook, webhook_events: asked.webhook_events?.toString() };
   const faults: Fault[] = [];
@@ -169,6 +182,7 @@ function specOf(
     ...(asked.metadata && { metadata: asked.metadata }),
     created,
     webhook: hook,
+    ...(asked.results !== undefined && { results: await readResultsName(asked.results, config) }),
   };
 }
 

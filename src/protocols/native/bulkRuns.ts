@@ -40,7 +40,7 @@ async function createBulkRun(api: Api, req: Request, res: Response): Promise<voi
     spec = await readFolderRequest(api, await readJson(req, config.max_body_bytes));
     await bulk.create(spec);
   } else {
-    const query = readManifestQuery(api, req);
+    const query = await readManifestQuery(api, req);
     spec = query.spec;
     const body = limitBody(req, config.max_manifest_bytes, "max_manifest_bytes");
     const needs = await descriptionOf(api, spec.model);

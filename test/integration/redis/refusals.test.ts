@@ -102,6 +102,22 @@ describe.skipIf(whyNoRedis)("when Redis refuses", () => {
     );
   });
 
+  test("because it lacks the scripts that it had (SCRIPT FLUSH, another master): it gets them again, nothing is refused", async () => {
+    const submitTwo = async () => {
+      const answer = await fetch(`${infermill.url}/v1/models/Scripted/predictions`, {
+        method: "POST",
+        headers: { "Content-Type": "application/x-ndjson" },
+        body: '{"Fid":"1"}\n{"Fid":"2"}\n',
+      });
+      const body = (await answer.json()) as { predictions: { status: string }[] };
+      return { code: answer.status, each: body.predictions?.map(({ status }) => status) };
+    };
+    const accepted = { code: 202, each: ["queued", "queued"] };
+    expect(await submitTwo()).toEqual(accepted);
+    await redis.admin.script("FLUSH");
+    expect(await submitTwo()).toEqual(accepted);
+  });
+
   test("a user without permission gets 503 with the reason, and readiness says it", async () => {
     await redis.admin.call(
       "ACL",

@@ -1,4 +1,5 @@
 import { describe, expect, test, vi } from "vitest";
+import { mayHaveRun } from "../../../src/redis/connections.ts";
 import { connectionFaultOf, noteReadOnly, redisFaultOf } from "../../../src/redis/refusals.ts";
 
 /** As ioredis throws what Redis replies. */
@@ -37,6 +38,11 @@ describe("what Redis refuses", () => {
     ["NOREPLICAS Not enough good replicas to write.", "redis_refused", "min-replicas-to-write"],
     ["MOVED 3999 127.0.0.1:6381", "redis_refused", "node of a Redis Cluster"],
     ["CROSSSLOT Keys in request don't hash to the same slot", "redis_refused", "node of a Redis Cluster"],
+    [
+      "Too many Cluster redirections. Last error: ReplyError: TRYAGAIN Multiple keys request during rehashing of slot",
+      "redis_refused",
+      "moving the hash slot",
+    ],
     ["NOPERM User app has no permissions to run the 'evalsha' command", "redis_refused", "ACL forbids"],
     [
       "WRONGPASS invalid username-password pair or user is disabled.",
@@ -82,12 +88,28 @@ describe("what Redis refuses", () => {
     }
   });
 
+  test("a command that was sent from node to node in vain is none that Redis refuses", () => {
+    for (const last of ["Error: Connection is closed.", "ReplyError: MOVED 3999 127.0.0.1:6381"]) {
+      const fault = redisFaultOf(new Error(`Too many Cluster redirections. Last error: ${last}`));
+      expect(fault).toMatchObject({ code: "redis_unavailable", status: 503 });
+      expect(fault!.message).toContain("a node of the Redis Cluster can't be reached");
+      // Any of the nodes may have run it.
+      expect(mayHaveRun(fault!)).toBe(true);
+    }
+    const unsent = new Error("Cluster isn't ready and enableOfflineQueue options is false");
+    expect(redisFaultOf(unsent)).toMatchObject({ code: "redis_unavailable" });
+    expect(mayHaveRun(redisFaultOf(unsent)!)).toBe(false);
+  });
+
   test.each([
     ["WRONGPASS invalid username-password pair or user is disabled.", "user name and password"],
     [
       "All sentinels are unreachable. Retrying from scratch after 10ms. Last error: WRONGPASS invalid username-password pair",
       "sentinel_password",
     ],
+    ["ERR This instance has cluster support disabled", "name it as redis://"],
+    ["ERR unknown command 'CLUSTER', with args beginning with: 'SLOTS'", "no node of a Redis Cluster"],
+    ["NOPERM User app has no permissions to run the 'cluster|slots' command", "+cluster"],
     ["self-signed certificate in certificate chain", "redis_tls.ca"],
     ["unable to get local issuer certificate", "redis_tls.ca"],
     [
