@@ -19,6 +19,8 @@ export interface Entry extends BulkEntryData {
   label: string;
   /** Pictures that came inside the manifest: stored while it is in the queue only. */
   ownPictures: Buffer[];
+  /** Of it in the list of the run, its pictures as bytes. */
+  bytes: number;
 }
 
 const NONE: Buffer[] = [];
@@ -27,15 +29,27 @@ const NONE: Buffer[] = [];
 export function readEntry(index: number, text: string, spec: BulkSpec): Entry {
   const entry = JSON.parse(text) as BulkEntry;
   if (typeof entry === "string")
-    return { index, inputs: [placeOfFile(spec, entry)], label: `,"path":${text}`, ownPictures: NONE };
-  const { custom_id, request, refs = [], base64 } = entry;
+    return {
+      index,
+      inputs: [placeOfFile(spec, entry)],
+      label: `,"path":${text}`,
+      ownPictures: NONE,
+      bytes: text.length,
+    };
+  const { custom_id, request, refs = [], base64 = [] } = entry;
+  const ownPictures = base64.length > 0 ? base64.map((each) => decodeBase64(each, "image")) : NONE;
   return {
     index,
     ...(request && { request }),
     inputs: [...refs],
     label: custom_id === undefined ? "" : `,"custom_id":${JSON.stringify(custom_id)}`,
-    ownPictures: base64?.map((each) => decodeBase64(each, "image")) ?? NONE,
+    ownPictures,
+    bytes: text.length - sumOfLengths(base64) + sumOfLengths(ownPictures),
   };
+}
+
+function sumOfLengths(list: readonly { length: number }[]): number {
+  return list.reduce((sum, { length }) => sum + length, 0);
 }
 
 /** Where a file of the run's folder is. */

@@ -8,7 +8,7 @@ import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import type { CopyCounts } from "../core/bulkSummary.ts";
 import { InfermillError, RedisUnavailableError } from "../errors.ts";
-import { failedRow, readRow, type EntryOutcome } from "../queue/bulkChunks.ts";
+import { chunkId, failedRow, readRow, type EntryOutcome } from "../queue/bulkChunks.ts";
 import type { BulkQueue, BulkQueues, ChunkState } from "../queue/bulkQueue.ts";
 import { placeForCopies, startCopies } from "./copies.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
@@ -30,7 +30,9 @@ const GATHER_PART = 1 / 4;
 const LOOK_INTERVAL_MS = 2000;
 /** Chunks that are sent or read in one go: what they hold is in memory together. */
 const MAX_CHUNKS_TOGETHER = 32;
-/** Bytes of pictures inside a manifest beyond which no more are read ahead; they stay in memory until their entry ends. */
+/** Bytes of a chunk's entries as they stand in the manifest. */
+const MAX_CHUNK_BYTES = 1024 * 1024;
+/** Bytes of entries beyond which no more are read ahead, pictures inside a manifest included: they stay in memory until they end. */
 const MAX_OWN_BYTES = 64 * 1024 * 1024;
 /** Inputs that came inside a manifest and are stored side by side. */
 const PARALLEL_WRITES = 16;
@@ -103,6 +105,8 @@ export async function workOnRun(
         await results.close();
       }
     }
+    // What is left of the work is no entry's.
+    limits.stop();
     const order = heartbeat.order();
     if (order === "taken") throw new RunTakenOverError(`another process works on ${spec.id}`);
     if (order === "release") return "released";
@@ -216,7 +220,7 @@ class RunWork {
   #isAllRead = false;
   /** Read, and without a line. */
   #inFlight = 0;
-  /** Of pictures in flight that came inside the manifest. */
+  /** Of what is in flight. */
   #ownBytes = 0;
   /** At the beginning: what another coordinator left in the bulk queue may have ended. */
   #lookAt = 0;
@@ -311,7 +315,7 @@ class RunWork {
       if (this.#results.isDone(index)) continue;
       const entry = readEntry(index, text, this.#spec);
       this.#inFlight++;
-      this.#ownBytes += bytesOf(entry);
+      this.#ownBytes += entry.bytes;
       const sentAs = this.#foreign.get(index);
       this.#foreign.delete(index);
       if (sentAs === undefined) this.#unsubmitted.push(entry);
@@ -322,34 +326,37 @@ class RunWork {
   async #fillWindow(): Promise<void> {
     await this.#readAhead();
     if (Date.now() < this.#submitAt) return;
-    // What makes no whole chunk waits for the next entries, where such will come.
-    const isMoreToCome = this.#sent.size > 0 && !this.#isAllRead && this.#hasRoom();
-    const size = this.#plan.chunk;
     for (;;) {
-      const ready = this.#unsubmitted.length;
-      const count = isMoreToCome ? ready - (ready % size) : ready;
-      if (count === 0) return;
-      // As many as Redis takes in one go without keeping others waiting.
-      const entries = this.#unsubmitted.slice(0, Math.min(count, MAX_CHUNKS_TOGETHER * size));
-      await this.#submit(entries, size);
+      const chunks = this.#takeChunks();
+      if (chunks.length === 0) return;
+      const entries = chunks.flat();
+      await this.#storeInputs(entries);
       this.#unsubmitted.splice(0, entries.length);
+      // Before they are sent: where nobody knows whether Redis took them, a look finds out.
+      for (const chunk of chunks) {
+        const left = new Map(chunk.map((entry) => [entry.index, entry]));
+        this.#sent.set(chunkId(this.#spec.id, chunk), { left, seen: 0 });
+      }
+      await this.#bulkQueue.submit(
+        this.#spec,
+        chunks.map((chunk) => chunk.map(({ index, request, inputs }) => ({ index, request, inputs }))),
+      );
     }
   }
 
-  /** A second submission of what Redis knows already changes nothing, so a fault on the way needs no care. */
-  async #submit(entries: readonly Entry[], size: number): Promise<void> {
-    await this.#storeInputs(entries);
+  /** Of those that are to be submitted the next chunks, as many as go in one step. */
+  #takeChunks(): Entry[][] {
+    const all = this.#unsubmitted;
+    // What makes no whole chunk waits for the next entries, where such will come.
+    const isMoreToCome = this.#sent.size > 0 && !this.#isAllRead && this.#hasRoom();
     const chunks: Entry[][] = [];
-    for (let start = 0; start < entries.length; start += size)
-      chunks.push(entries.slice(start, start + size));
-    const ids = await this.#bulkQueue.submit(
-      this.#spec,
-      chunks.map((chunk) => chunk.map(({ index, request, inputs }) => ({ index, request, inputs }))),
-    );
-    for (const [at, id] of ids.entries()) {
-      const left = new Map(chunks[at]!.map((entry) => [entry.index, entry]));
-      this.#sent.set(id, { left, seen: 0 });
+    for (let start = 0; start < all.length && chunks.length < MAX_CHUNKS_TOGETHER;) {
+      const end = endOfChunk(all, start, this.#plan.chunk);
+      if (end === all.length && end - start < this.#plan.chunk && isMoreToCome) break;
+      chunks.push(all.slice(start, end));
+      start = end;
     }
+    return chunks;
   }
 
   async #storeInputs(entries: readonly Entry[]): Promise<void> {
@@ -416,7 +423,7 @@ class RunWork {
     else sideBySide.delete(this.#share);
   }
 
-  /** Whether more may be read of pictures that came inside a manifest. */
+  /** Whether more may be held in memory. */
   #hasRoom(): boolean {
     return this.#ownBytes < MAX_OWN_BYTES / this.#sharing();
   }
@@ -488,7 +495,7 @@ class RunWork {
 
   #forget(entry: Entry): void {
     this.#inFlight--;
-    this.#ownBytes -= bytesOf(entry);
+    this.#ownBytes -= entry.bytes;
     // The worker has removed them, unless they were stored again for an entry that had ended.
     if (entry.ownPictures.length > 0) this.#options.bulkQueues.inputs.remove(entry.inputs).catch(() => {});
   }
@@ -521,6 +528,10 @@ class RunWork {
   }
 }
 
-function bytesOf({ ownPictures }: Entry): number {
-  return ownPictures.reduce((sum, { length }) => sum + length, 0);
+/** Of a chunk that begins there: as many as it may have, fewer where they are large. */
+function endOfChunk(entries: readonly Entry[], start: number, size: number): number {
+  let [end, bytes] = [start + 1, entries[start]!.bytes];
+  while (end < Math.min(entries.length, start + size) && bytes + entries[end]!.bytes <= MAX_CHUNK_BYTES)
+    bytes += entries[end++]!.bytes;
+  return end;
 }

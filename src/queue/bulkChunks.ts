@@ -44,13 +44,8 @@ export function isChunk(data: object): data is BulkChunkData {
 }
 
 /** `<run>-<index of the first>_<how many>`: whoever counts entries has the number from the id. */
-export function chunkId(run: string, indices: readonly number[]): string {
-  return `${run}-${indices[0]}_${indices.length}`;
-}
-
-/** Whether a chunk has this id, or the one prediction that a coordinator of 0.1 sent. */
-export function isChunkId(id: string): boolean {
-  return /-\d+_\d+$/.test(id);
+export function chunkId(run: string, entries: readonly Pick<BulkEntryData, "index">[]): string {
+  return `${run}-${entries[0]!.index}_${entries.length}`;
 }
 
 /** How an entry ended, as a row: JSON that begins with its index and status, as its line of the results does. */

@@ -41,11 +41,8 @@ export interface ChunkState {
 }
 
 export interface BulkQueue {
-  /**
-   * Submits chunks; answers their ids.
-   * @throws QueueStorageFullError where Redis has no room for all of them
-   */
-  submit(run: BulkRunData, chunks: readonly BulkEntryData[][]): Promise<string[]>;
+  /** @throws QueueStorageFullError where Redis has no room for all of them */
+  submit(run: BulkRunData, chunks: readonly BulkEntryData[][]): Promise<void>;
   /** @param chunks each with the number of its rows that are known */
   read(chunks: readonly { id: string; seen: number }[]): Promise<ChunkState[]>;
   /** Ids of what a run has in the queue, in whatever state, and the indices of the entries of each. */
@@ -118,10 +115,7 @@ function createBulkQueue(
   return {
     async submit({ id: run, request, priority }, chunks) {
       const jobs = chunks.map((entries) => {
-        const id = chunkId(
-          run,
-          entries.map(({ index }) => index),
-        );
+        const id = chunkId(run, entries);
         const data = chunkData(run, request, entries);
         return { name: "entries", data, opts: jobOptions(model, id, priority) };
       });
@@ -132,7 +126,6 @@ function createBulkQueue(
         storage.claim(queue.name, bytes);
       }
       await reachRedis(() => queue.addBulk(jobs));
-      return jobs.map(({ opts }) => opts.jobId!);
     },
 
     async read(chunks) {

@@ -7,6 +7,7 @@ import type { Redis } from "ioredis";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { loadConfig } from "../../../src/config/load.ts";
 import { PRIORITIES } from "../../../src/core/prediction.ts";
+import { chunkId } from "../../../src/queue/bulkChunks.ts";
 import { openBulkQueues, type BulkQueue, type BulkQueues } from "../../../src/queue/bulkQueue.ts";
 import type { Completion } from "../../../src/queue/jobs.ts";
 import { createNames, newBulkRunId } from "../../../src/queue/names.ts";
@@ -93,8 +94,8 @@ describe.skipIf(whyNoRedis)("a chunk", () => {
       request: { Fid: `e${index}`, ...request },
       inputs: [],
     }));
-    const [id] = await bulkQueue.submit({ id: run, request: {}, priority: "low" }, [entries]);
-    return id!;
+    await bulkQueue.submit({ id: run, request: {}, priority: "low" }, [entries]);
+    return chunkId(run, entries);
   }
 
   async function look(id: string) {
