@@ -18,22 +18,37 @@ const ROOMS = {
   loaders: ["models", "imil", "tensors", "config", "core"],
   engines: ["loaders", "imil", "config", "core"],
 
+  // Spans, and how their context travels.
+  tracing: [],
+
   // Queues: everything that touches Redis.
   egress: [],
   config: ["imil", "egress", "core"],
   // Object storage.
   storage: ["config", "core"],
   redis: ["config", "core"],
-  queue: ["redis", "storage", "config", "core"],
+  queue: ["redis", "storage", "tracing", "config", "core"],
 
   // Processes: api, worker and coordinator meet in the queue only.
-  worker: ["engines", "queue", "redis", "storage", "egress", "config", "core"],
-  bulk: ["annotate", "queue", "redis", "storage", "imil", "config", "core"],
-  webhooks: ["queue", "redis", "egress", "config", "core"],
+  worker: ["engines", "queue", "redis", "storage", "egress", "tracing", "config", "core"],
+  bulk: ["annotate", "queue", "redis", "storage", "imil", "tracing", "config", "core"],
+  webhooks: ["queue", "redis", "egress", "tracing", "config", "core"],
   // What is made of the results of a bulk run.
   report: ["bulk", "annotate", "loaders", "queue", "storage", "imil", "config", "core"],
-  api: ["bulk", "queue", "redis", "egress", "imil", "tensors", "config", "core"],
-  protocols: ["annotate", "api", "report", "bulk", "queue", "egress", "imil", "tensors", "config", "core"],
+  api: ["bulk", "queue", "redis", "egress", "imil", "tensors", "tracing", "config", "core"],
+  protocols: [
+    "annotate",
+    "api",
+    "report",
+    "bulk",
+    "queue",
+    "egress",
+    "imil",
+    "tensors",
+    "tracing",
+    "config",
+    "core",
+  ],
 
   annotate: ["loaders", "imil", "core"],
   client: ["imil", "core"],
@@ -58,6 +73,7 @@ const ROOMS = {
     "report",
     "storage",
     "tensors",
+    "tracing",
     "webhooks",
     "worker",
   ],
@@ -134,6 +150,15 @@ export default {
       severity: "error",
       from: { pathNot: "^src/storage/s3\\.ts$" },
       to: { path: "^src/storage/s3\\.ts$|node_modules/(@aws-sdk|@smithy)/", dynamic: false },
+    },
+    {
+      name: "traces-are-loaded-when-they-are-on",
+      comment:
+        "who has no traces pays neither their start-up time nor their memory: import() it in tracing.ts",
+      severity: "error",
+      from: { pathNot: "^src/tracing/sdk\\.ts$" },
+      // The api is known by its types, which cost nothing; tracing.test.ts looks at what a process has loaded.
+      to: { path: "^src/tracing/sdk\\.ts$|node_modules/@opentelemetry/(?!api/)", dynamic: false },
     },
     {
       name: "no-circle",

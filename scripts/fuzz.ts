@@ -11,6 +11,7 @@ import { tmpdir } from "node:os";
 import sharp from "sharp";
 import { startInfermill, until } from "../test/support/infermill.ts";
 import { processesBelow } from "../test/support/processes.ts";
+import { createRandom, pick, upTo, type Random } from "./random.ts";
 
 const { values } = parseArgs({
   options: {
@@ -31,22 +32,6 @@ const [requests, pictures, seed, parallel] = [
 const HANG_MS = 60_000;
 /** What a process may keep, in MiB: its heap has grown to the size of the load. */
 const MAX_GROWTH_MIB = 300;
-
-type Random = () => number;
-
-/** mulberry32: the same seed gives the same run. */
-function createRandom(start: number): Random {
-  let state = start >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-const pick = <T>(random: Random, list: readonly T[]): T => list[Math.floor(random() * list.length)]!;
-const upTo = (random: Random, most: number): number => Math.floor(random() * most);
 
 const PATHS = [
   "/v1/models/Detector/predictions",

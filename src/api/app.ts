@@ -24,6 +24,7 @@ import { createDashboard } from "./dashboard.ts";
 import { findPublicPath } from "./publicPath.ts";
 import { getDocsScript, getIcon, ICON_PATH, siteRoutes } from "./site.ts";
 import { createMetrics } from "./metrics.ts";
+import { observeRequests } from "./observe.ts";
 import { createOpenApi } from "./openapi.ts";
 import { createProblemHandler, encodeErrors, MethodNotAllowedError } from "./problems.ts";
 import { healthRoutes } from "./health.ts";
@@ -82,7 +83,7 @@ export function createApp(api: Api, protocols: readonly Protocol[]): Express {
   app.response.json = sendJson;
   app.use(securityHeaders());
   app.use(findPublicPath(config));
-  app.use(measureRequests(api));
+  app.use(observeRequests(api, DASHBOARD_PATH));
   app.use(refuseExcess());
   for (const { errors } of protocols) {
     if (!errors) continue;
@@ -180,27 +181,6 @@ function securityHeaders(): RequestHandler {
     for (const [name, value] of headers) res.setHeader(name, value);
     next();
   };
-}
-
-function measureRequests({ metrics }: Api): RequestHandler {
-  return (req, res, next) => {
-    const start = performance.now();
-    const isOfDashboard = req.path.startsWith(DASHBOARD_PATH);
-    res.once("close", () => {
-      const route = isOfDashboard ? DASHBOARD_PATH : routeOf(req.route);
-      metrics.observeRequest(
-        { method: req.method, route, status: String(res.statusCode) },
-        (performance.now() - start) / 1000,
-      );
-    });
-    next();
-  };
-}
-
-/** As the table writes it; paths as they came would make a label value each. */
-function routeOf(route: unknown): string {
-  const path = (route as { path?: string } | undefined)?.path;
-  return path?.replaceAll(/:(\w+)/g, "{$1}") ?? "other";
 }
 
 function packageFolder(name: string): string {

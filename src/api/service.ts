@@ -30,6 +30,8 @@ import type { Api } from "./api.ts";
 import { ClientGoneError } from "./problems.ts";
 import { abortWhenGone } from "./waiting.ts";
 
+/** Inputs of at most so many bytes are stored before it is known whether the queue has room, unless it was full lately. */
+export const LIGHT_BYTES = 512 * 1024;
 /** Inputs of a call with many predictions that are written side by side. */
 const PARALLEL_WRITES = 16;
 
@@ -51,8 +53,8 @@ export interface Draft {
   id: string;
   /** Whether the id is the client's, so that the submission is idempotent. */
   isIdempotent: boolean;
-  /** Whether there is nothing to store, so that room is looked for only as it is added. */
-  isStored?: boolean;
+  /** Whether there is so little to store that room need not be held meanwhile: it is looked for in the step that adds it. */
+  isLight?: boolean;
   /** Called once there is room: stores the inputs, in their order. */
   receive: (store: StoreInput) => Promise<{ request: RequestDictionary; inputs: StoredInput[] }>;
 }
@@ -84,7 +86,7 @@ export function draftOf(parts: RequestParts, clientId?: string): Draft {
   return {
     id: clientId ?? newPredictionId(),
     isIdempotent: clientId !== undefined,
-    isStored: parts.inputs.every((input) => "ref" in input),
+    isLight: parts.inputs.every((input) => "ref" in input || input.bytes.length <= LIGHT_BYTES),
     receive: async (store) => {
       const inputs: StoredInput[] = [];
       for (const input of parts.inputs)
@@ -136,7 +138,8 @@ async function roomFor(
   options: SubmissionOptions,
 ) {
   const [first] = drafts;
-  if (drafts.length === 1 && first!.isStored && !options.webhook) return predictions.roomWhenAdded(model);
+  if (drafts.length === 1 && first!.isLight && !options.webhook && !predictions.wasFull(model))
+    return predictions.roomWhenAdded(model);
   return predictions.reserve(model, drafts.length);
 }
 

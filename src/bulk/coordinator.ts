@@ -23,9 +23,11 @@ import { openBulkQueues } from "../queue/bulkQueue.ts";
 import { connectRedis } from "../redis/connections.ts";
 import { redisFaultOf } from "../redis/refusals.ts";
 import { Deliveries } from "../queue/deliveries.ts";
-import { failedReason } from "../queue/jobs.ts";
+import { failedReason, failureOf } from "../queue/jobs.ts";
 import { BULK_QUEUE, createNames } from "../queue/names.ts";
 import { HEARTBEAT_INTERVAL_MS, readWorkerReports } from "../queue/workerReports.ts";
+import { processSpan } from "../queue/spans.ts";
+import { inSpan } from "../tracing/tracing.ts";
 import { RunTakenOverError } from "./resultsFile.ts";
 import { openBulkRuns, PoisonousRunError, type BulkRuns, type BulkState } from "./runs.ts";
 import { hasEnded } from "../core/bulkRun.ts";
@@ -119,7 +121,19 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     throw new WaitingError();
   }
 
-  const worker = consumeQueue(BULK_QUEUE, workAlone, {
+  /** A span each time that it is taken up, until it has ended or is let go. */
+  const workTraced = (job: Job, token?: string) =>
+    inSpan(
+      `process ${BULK_QUEUE}`,
+      processSpan(BULK_QUEUE, job),
+      () => workAlone(job, token),
+      (error) =>
+        error instanceof WaitingError || error instanceof DelayedError
+          ? undefined
+          : failureOf((error as Error).message).code,
+    );
+
+  const worker = consumeQueue(BULK_QUEUE, workTraced, {
     redis,
     log,
     name: "bulk",

@@ -21,6 +21,8 @@ import { connectRedis, reachRedis, type RedisClient } from "../redis/connections
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
+import { sendSpan } from "../queue/spans.ts";
+import { inSpan, jobTelemetry } from "../tracing/tracing.ts";
 import { round } from "./countedResults.ts";
 import { bulkFolder, noSuchRun, openRunFolder, type RunEnd, type RunFolder } from "./runFolder.ts";
 import { folderName, type BulkEntry, type BulkSpec } from "./spec.ts";
@@ -172,19 +174,20 @@ export class BulkRuns {
   }
 
   async enqueue({ id, model, source }: BulkSpec): Promise<void> {
-    await reachRedis(() =>
+    const add = () =>
       this.queue.add(
         model,
         { id, model, source },
         {
+          ...jobTelemetry(),
           jobId: id,
           attempts: ATTEMPTS,
           backoff: { type: "exponential", delay: RETRY_DELAY_MS },
           removeOnComplete: { age: this.#config.bulk_ttl_seconds },
           removeOnFail: { age: this.#config.bulk_ttl_seconds },
         },
-      ),
-    );
+      );
+    await inSpan(`send ${BULK_QUEUE}`, sendSpan(BULK_QUEUE, id), () => reachRedis(add));
   }
 
   /** @throws BulkRunNotFoundError */

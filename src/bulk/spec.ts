@@ -30,6 +30,8 @@ export interface BulkSpec {
   results_file?: string;
   /** Where the results go at the end, of a run of the command line that writes into object storage. */
   results_url?: string;
+  /** The file for the results below one of `results_roots`, of a run of a server. */
+  results?: RootedPath | undefined;
   /** Absolute path or s3:// URL of the folder for annotated copies, of a run of the command line. */
   annotate_folder?: string;
   /** The folder for annotated copies below one of `annotate_roots`, of a run of a server. */

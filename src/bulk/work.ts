@@ -13,6 +13,7 @@ import { placeForCopies, startCopies } from "./copies.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import { entrySubmission, listFolder, resultOf, type InFlight } from "./entry.ts";
 import { startHeartbeat, type Heartbeat } from "./heartbeat.ts";
+import { publishResults } from "./publish.ts";
 import { openResults, RunTakenOverError, type ResultsFile } from "./resultsFile.ts";
 import { readEntries, type EntryCounts } from "./runFolder.ts";
 import type { BulkRuns, BulkState } from "./runs.ts";
@@ -99,6 +100,9 @@ export async function workOnRun(
       );
     }
     if (copies) await runs.folder(spec.id).writeCopies(copies);
+    // Before the end, too: whoever is notified of it finds them there.
+    if (spec.results && status === "completed")
+      await publishResults(runs.resultsFile(spec), spec.results, config);
     await persistently(log, () => runs.end(spec.id, status, { total, succeeded, failed, skipped }));
     return status;
   } finally {

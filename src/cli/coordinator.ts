@@ -2,6 +2,7 @@
 import { startBulkCoordinator } from "../bulk/coordinator.ts";
 import { loadConfig } from "../config/load.ts";
 import { startWebhookDelivery } from "../webhooks/delivery.ts";
+import { startTracing } from "../tracing/tracing.ts";
 import { announceReady, onStopSignal } from "./exit.ts";
 import { keepHeapSmall } from "./heap.ts";
 import { createLog } from "./log.ts";
@@ -22,11 +23,13 @@ export async function runCoordinator(options: { config?: string; strict?: boolea
   keepHeapSmall();
   const config = await loadConfig({ file: options.config });
   const log = createLog("coordinator", config.log_level);
+  const tracing = await startTracing("coordinator", log);
   const redis = await openRedis(config, log, options);
   const services: RunningService[] = [];
   const stop = async () => {
     await Promise.all(services.map((service) => service.close(STOP_LIMIT_MS)));
     await redis.close();
+    await tracing.close();
   };
   onStopSignal(log, stop, () => redis.close());
   try {

@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
+import type { BulkRoots } from "../config/bulkRoots.ts";
 import { toStoragePlace, type StoragePlace } from "../config/storagePlace.ts";
 import { openStorage } from "../storage/storage.ts";
 import type { Config, ModelConfig } from "../config/schema.ts";
@@ -263,15 +264,15 @@ async function checkNamedRedis(address: RedisAddress): Promise<Diagnosis[]> {
 
 async function checkMemory(redis: Redis, { isCluster }: RedisClient): Promise<Diagnosis[]> {
   const { host, port } = redis.options;
-  const node = isCluster ? `${host}:${port}: ` : "";
+  const place = isCluster ? `${host}:${port}: ` : "";
   const info = parseInfo(await redis.info("memory").catch(() => ""));
   const [used, max] = [Number(info.get("used_memory")), Number(info.get("maxmemory"))];
   if (!Number.isFinite(used)) return [];
   if (!max)
     return [
-      { check: "redis memory", status: "ok", found: `${node}${formatBytes(used)} in use, without a limit` },
+      { check: "redis memory", status: "ok", found: `${place}${formatBytes(used)} in use, without a limit` },
     ];
-  const found = `${node}${formatBytes(used)} of maxmemory ${formatBytes(max)} in use`;
+  const found = `${place}${formatBytes(used)} of maxmemory ${formatBytes(max)} in use`;
   if (used < HIGH_MEMORY_SHARE * max) return [{ check: "redis memory", status: "ok", found }];
   const advice =
     "when it is full, predictions are refused: raise maxmemory, or let results expire sooner (result_ttl_seconds)";
@@ -280,7 +281,7 @@ async function checkMemory(redis: Redis, { isCluster }: RedisClient): Promise<Di
 
 /** The folders and places of object storage that pictures come from and copies go to. */
 export async function checkRoots(config: Config): Promise<Diagnosis[]> {
-  const { bulk_roots, annotate_roots, input_storage, s3 } = config;
+  const { bulk_roots, annotate_roots, results_roots, input_storage, s3 } = config;
   const inputs =
     input_storage === undefined ? [] : [checkStorage("input_storage", "", toStoragePlace(input_storage, s3))];
   return Promise.all([
@@ -295,17 +296,22 @@ export async function checkRoots(config: Config): Promise<Diagnosis[]> {
         return { check: "bulk_roots", status: "warning", found: `${name}: ${firstLine(error)}`, advice };
       }
     }),
-    ...Object.entries(annotate_roots).map(async ([name, folder]): Promise<Diagnosis> => {
-      if (typeof folder !== "string") return checkStorage("annotate_roots", `${name}: `, folder);
-      try {
-        await tryToWrite(folder);
-        return { check: "annotate_roots", status: "ok", found: `${name}: ${folder} can be written` };
-      } catch (error) {
-        const advice = "bulk runs can't annotate below it until this user may write there";
-        return { check: "annotate_roots", status: "warning", found: `${name}: ${firstLine(error)}`, advice };
-      }
-    }),
+    ...checkWritable("annotate_roots", annotate_roots, "bulk runs can't annotate"),
+    ...checkWritable("results_roots", results_roots, "bulk runs can't write their results"),
   ]);
+}
+
+function checkWritable(check: string, roots: BulkRoots, consequence: string): Promise<Diagnosis>[] {
+  return Object.entries(roots).map(async ([name, folder]): Promise<Diagnosis> => {
+    if (typeof folder !== "string") return checkStorage(check, `${name}: `, folder);
+    try {
+      await tryToWrite(folder);
+      return { check, status: "ok", found: `${name}: ${folder} can be written` };
+    } catch (error) {
+      const advice = `${consequence} below it until this user may write there`;
+      return { check, status: "warning", found: `${name}: ${firstLine(error)}`, advice };
+    }
+  });
 }
 
 async function checkStorage(check: string, name: string, place: StoragePlace): Promise<Diagnosis> {

@@ -3,6 +3,7 @@ import { loadConfig } from "../config/load.ts";
 import { didYouMean } from "../closest.ts";
 import { checkLoaders, resolveModelPaths } from "../loaders/openLoader.ts";
 import { startWorker, type RunningWorker } from "../worker/worker.ts";
+import { startTracing } from "../tracing/tracing.ts";
 import { announceReady, onStopSignal, UsageError } from "./exit.ts";
 import { keepHeapSmall } from "./heap.ts";
 import { createLog, printWarning } from "./log.ts";
@@ -27,11 +28,13 @@ export async function runWorker(options: {
       `--models names ${unknown.join(", ")}; configured are: ${known.join(", ")}${didYouMean(unknown[0]!, known)}`,
     );
 
+  const tracing = await startTracing("worker", log);
   const redis = await openRedis(config, log, options);
   let worker: RunningWorker | undefined;
   const stop = async () => {
     await worker?.close(STOP_LIMIT_MS);
     await redis.close();
+    await tracing.close();
   };
   onStopSignal(log, stop, () => redis.close());
   try {

@@ -54,6 +54,8 @@ export interface BulkRunRequest {
   request?: PredictionRequest;
   /** `<root>` or `<root>/<path>` below the server's `annotate_roots`, for annotated copies. Default: none. */
   annotate?: string | undefined;
+  /** `<root>/<path>.ndjson` below the server's `results_roots`, where the results are also written to. Default: nowhere. */
+  results?: string | undefined;
   priority?: Priority;
   webhook?: string;
   webhook_events?: string[];

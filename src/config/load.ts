@@ -157,6 +157,7 @@ function resolvePaths(config: z.output<typeof configSchema>, folder: string): z.
     ...(config.redis_tls && { redis_tls: resolveRedisTls(config.redis_tls, folder) }),
     bulk_roots: roots(config.bulk_roots),
     annotate_roots: roots(config.annotate_roots),
+    results_roots: roots(config.results_roots),
     ...(config.input_storage && { input_storage: toStoragePlace(config.input_storage, config.s3) }),
   };
 }

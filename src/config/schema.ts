@@ -265,6 +265,13 @@ const settings = z.strictObject({
       description:
         "Folders or s3://bucket/prefix into which bulk runs may write annotated copies, by the name that clients use; apart from those of bulk_roots; folders are relative to the configuration.",
     }),
+  results_roots: z
+    .record(z.string().regex(/^[\w.-]+$/), folderOrPlaceSchema)
+    .default({})
+    .meta({
+      description:
+        "Folders or s3://bucket/prefix into which bulk runs may write their results, by the name that clients use; folders are relative to the configuration.",
+    }),
   url_inputs: urlInputsSchema,
   webhooks: webhooksSchema,
   bulk_ttl_seconds: wholeNumber(60)

@@ -12,6 +12,7 @@ import type { Config } from "../config/schema.ts";
 import type { WebhookEventType } from "../config/webhooks.ts";
 import { DeliveryNotFoundError } from "../errors.ts";
 import { reachRedis, type RedisClient } from "../redis/connections.ts";
+import { jobTelemetry } from "../tracing/tracing.ts";
 import { toIsoTime } from "./jobs.ts";
 import { isPredictionId as isJobId, newDeliveryId, type Names } from "./names.ts";
 
@@ -312,6 +313,7 @@ export class Deliveries {
       backoff: { type: "webhook" },
       keepLogs: MAX_LOGGED_ATTEMPTS,
       stackTraceLimit: 0,
+      ...jobTelemetry(),
     };
     return new Job(queue, "deliver", data, options, id) as DeliveryJob;
   }

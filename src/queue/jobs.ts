@@ -50,6 +50,37 @@ export interface EndMark {
 
 export type PredictionJob = Job<PredictionJobData, Completion>;
 
+/** How a job ended, as far as its prediction is described by it. */
+export type EndedJob = Pick<
+  PredictionJob,
+  "timestamp" | "processedOn" | "finishedOn" | "attemptsStarted" | "returnvalue" | "failedReason" | "progress"
+>;
+
+/** BullMQ's fields of a job's hash that `endedJobOf` reads, in its order. */
+export const END_FIELDS = [
+  "timestamp",
+  "processedOn",
+  "finishedOn",
+  "ats",
+  "returnvalue",
+  "failedReason",
+  "progress",
+] as const;
+
+/** @param fields false or null where a job has none */
+export function endedJobOf(fields: readonly (string | false | null)[]): EndedJob {
+  const [timestamp, processedOn, finishedOn, attemptsStarted, returnvalue, reason, progress] = fields;
+  return {
+    timestamp: Number(timestamp),
+    ...(processedOn && { processedOn: Number(processedOn) }),
+    ...(finishedOn && { finishedOn: Number(finishedOn) }),
+    attemptsStarted: Number(attemptsStarted || 0),
+    returnvalue: returnvalue ? (JSON.parse(returnvalue) as Completion) : (null as never),
+    failedReason: reason || "",
+    progress: progress ? (JSON.parse(progress) as PredictionJob["progress"]) : 0,
+  };
+}
+
 export function endMarkOf({ progress }: Pick<PredictionJob, "progress">): EndMark | undefined {
   return typeof progress === "object" && "ended" in progress ? (progress as EndMark) : undefined;
 }

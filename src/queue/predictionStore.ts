@@ -23,6 +23,8 @@ export interface PredictionStore {
   readonly queues: ReadonlyMap<string, Queue>;
   /** Those that hold the predictions of bulk runs, by model name. */
   readonly bulkQueues: ReadonlyMap<string, Queue>;
+  /** When a model's queue was found full last, in Unix time in ms. */
+  readonly fullAt: Map<string, number>;
   readonly inputs: InputStore;
   readonly storage: StorageWatch;
   readonly disk: DiskWatch;

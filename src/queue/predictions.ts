@@ -28,10 +28,13 @@ import {
   reserveSlots,
   roomWhenAdded,
   submitPredictions,
+  wasFull,
   type Slots,
   type Submission,
 } from "./submit.ts";
 import { createThumbnailStore, type ThumbnailStore } from "./thumbnails.ts";
+import { inSpan } from "../tracing/tracing.ts";
+import { sendSpan } from "./spans.ts";
 import { waitForPrediction } from "./wait.ts";
 import { readCoordination, type Coordination } from "./coordination.ts";
 import { watchDisk, type DiskState } from "./diskWatch.ts";
@@ -91,12 +94,18 @@ export class Predictions {
     return roomWhenAdded(this.#store, model);
   }
 
+  /** See `wasFull`. */
+  wasFull(model: string): boolean {
+    return wasFull(this.#store, model);
+  }
+
   /** See `submitPredictions`. */
   submit(
     slots: Slots,
     submissions: readonly Submission[],
   ): Promise<(Prediction | QueueFullError | IdempotencyConflictError)[]> {
-    return submitPredictions(this.#store, slots, submissions);
+    const span = sendSpan(slots.model, submissions[0]?.id, submissions.length);
+    return inSpan(`send ${slots.model}`, span, () => submitPredictions(this.#store, slots, submissions));
   }
 
   /** Whether an id is taken; a submission with it needs no slot then. */
@@ -270,6 +279,7 @@ export async function openPredictions(config: Config, redisUrl: string): Promise
     scripts: defineScripts(redis),
     queues,
     bulkQueues,
+    fullAt: new Map(),
     inputs: createInputStore(config, names, redis, { storage, disk }),
     storage,
     disk,

@@ -5,7 +5,14 @@ import type { Output } from "../core/request.ts";
 import { OutputNotFoundError, PredictionCancelledError, PredictionNotFoundError } from "../errors.ts";
 import { reachRedis } from "../redis/connections.ts";
 import { endPrediction } from "./end.ts";
-import { endMarkOf, failureOf, toIsoTime, type Completion, type PredictionJob } from "./jobs.ts";
+import {
+  endMarkOf,
+  failureOf,
+  toIsoTime,
+  type Completion,
+  type EndedJob,
+  type PredictionJob,
+} from "./jobs.ts";
 import {
   isFinal,
   PRIORITIES,
@@ -232,7 +239,7 @@ export async function longestWait(store: PredictionStore, model: string): Promis
 export async function describePrediction(
   store: PredictionStore,
   model: string,
-  job: PredictionJob,
+  job: EndedJob & { id?: string },
   isRunning: boolean,
 ): Promise<Prediction> {
   const id = job.id!;
@@ -268,7 +275,7 @@ export async function describePrediction(
 
 /** Clocks of several machines may not agree: nothing is earlier than what comes before it, or later than the end. */
 function timelineOf(
-  { timestamp, processedOn }: PredictionJob,
+  { timestamp, processedOn }: EndedJob,
   timings: Timings | undefined,
   endedAt: number | undefined,
 ): Timeline {

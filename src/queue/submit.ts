@@ -11,6 +11,7 @@ import {
   type IdempotencyConflictError,
 } from "../errors.ts";
 import { execScripts, mayHaveRun, reachRedis, type RedisClient } from "../redis/connections.ts";
+import { jobTelemetry } from "../tracing/tracing.ts";
 import type { Webhook } from "./deliveries.ts";
 import { fingerprintOf, idempotencyConflict } from "./idempotency.ts";
 import type { StoredInput } from "./inputs.ts";
@@ -22,6 +23,7 @@ import { describePrediction, readPrediction } from "./read.ts";
 
 /** How long a slot outlives a producer that died; longer than Node lets an upload take (5 minutes). */
 const SLOT_TTL_MS = 6 * 60_000;
+const FULL_MS = 1000;
 const NOTHING_ACCEPTED = "nothing was accepted, try again";
 
 /** One prediction to be accepted. */
@@ -91,7 +93,7 @@ export async function reserveSlots(store: PredictionStore, model: string, wanted
     freeFirst(wanted);
     throw error;
   }
-  if (unused === 0) throw queueFull(model, limit);
+  if (unused === 0) throw queueFull(store, model);
   return {
     model,
     granted: unused,
@@ -114,6 +116,11 @@ export function roomWhenAdded(store: PredictionStore, model: string): Slots {
   return { model, granted: 1, take: () => (unused-- > 0 ? "" : undefined), release() {} };
 }
 
+/** Whether the queue was found full in the last second. */
+export function wasFull({ fullAt }: PredictionStore, model: string): boolean {
+  return Date.now() - (fullAt.get(model) ?? 0) < FULL_MS;
+}
+
 /**
  * Adds predictions to a queue, in order, all in one step. An id that was used before is not added again.
  * @returns for each submission its prediction, or the error that it was refused with: QueueFullError where there is no
@@ -132,10 +139,13 @@ export async function submitPredictions(
   for (const submission of submissions) {
     const slot = slots.take();
     if (slot === undefined) {
-      refused.set(submission, queueFull(model, settings.max_queue_length));
+      refused.set(submission, queueFull(store, model));
       continue;
     }
-    const options = jobOptions(settings, submission.id, submission.priority ?? "normal");
+    const options = {
+      ...jobOptions(settings, submission.id, submission.priority ?? "normal"),
+      ...jobTelemetry(),
+    };
     const job: PredictionJob = new Job(
       queueOf(store, model),
       "predict",
@@ -148,8 +158,7 @@ export async function submitPredictions(
   try {
     if (store.storage.isLimited(model)) store.storage.claim(model, sizeOf(added));
     if (!(await reachRedis(() => addJobs(store, model, added), NOTHING_ACCEPTED))) {
-      for (const submission of added.keys())
-        refused.set(submission, queueFull(model, settings.max_queue_length));
+      for (const submission of added.keys()) refused.set(submission, queueFull(store, model));
       added.clear();
     }
   } catch (error) {
@@ -272,7 +281,9 @@ function jobData({
   };
 }
 
-function queueFull(model: string, limit: number): QueueFullError {
+function queueFull(store: PredictionStore, model: string): QueueFullError {
+  store.fullAt.set(model, Date.now());
+  const { max_queue_length: limit } = modelOf(store, model);
   return new QueueFullError(
     `the queue of the model "${model}" holds its max_queue_length of ${limit} predictions; try again later`,
     5,

@@ -2,7 +2,7 @@
 import type { Watch } from "./completionEvents.ts";
 import { isFinal, type Prediction } from "../core/prediction.ts";
 import type { PredictionStore } from "./predictionStore.ts";
-import { readPrediction } from "./read.ts";
+import { describePrediction, readPrediction } from "./read.ts";
 
 /** How often a waiter looks for itself, in case that a completion event was lost. */
 const LOOK_INTERVAL_MS = 1000;
@@ -24,7 +24,8 @@ export async function waitForPrediction(
   const deadline = Date.now() + ms;
   const watch = watched ?? store.completions.watch(model, id);
   try {
-    if (watched) await firstOf(watch.ended, Math.min(ms, LOOK_INTERVAL_MS), signal);
+    const ended = watched && (await firstOf(watch.ended, Math.min(ms, LOOK_INTERVAL_MS), signal));
+    if (ended) return await describePrediction(store, model, { id, ...ended }, false);
     for (;;) {
       // The event can come before its end is in Redis, and must not count twice.
       watch.rearm();
@@ -39,17 +40,18 @@ export async function waitForPrediction(
 }
 
 /** Resolves at the first of an event, a time and an abort, and leaves no timer behind. */
-async function firstOf(event: Promise<void>, ms: number, signal?: AbortSignal): Promise<void> {
+async function firstOf<T>(event: Promise<T>, ms: number, signal?: AbortSignal): Promise<T | undefined> {
   let stop = () => {};
-  const other = new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, ms);
+  const other = new Promise<undefined>((resolve) => {
+    const timer = setTimeout(resolve, ms, undefined);
     stop = () => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", stop);
-      resolve();
+      resolve(undefined);
     };
     signal?.addEventListener("abort", stop);
   });
-  await Promise.race([event, other]);
+  const first = await Promise.race([event, other]);
   stop();
+  return first;
 }

@@ -3,7 +3,7 @@
  * that those who have none pay nothing.
  */
 import { createReadStream } from "node:fs";
-import { placeOfRoot } from "../config/bulkRoots.ts";
+import { placeOfRoot, type BulkRoot } from "../config/bulkRoots.ts";
 import { splitStorageUrl, toStoragePlace, type StoragePlace } from "../config/storagePlace.ts";
 import type { Config } from "../config/schema.ts";
 import type { ObjectStore } from "./objectStore.ts";
@@ -15,7 +15,7 @@ const STORES: Readonly<Record<string, (place: StoragePlace) => Promise<ObjectSto
 };
 
 /** What says where objects are and how they are reached. */
-export type StorageConfig = Pick<Config, "bulk_roots" | "annotate_roots" | "s3">;
+export type StorageConfig = Pick<Config, "bulk_roots" | "annotate_roots" | "results_roots" | "s3">;
 
 /** An object in its place. */
 export interface PlacedObject {
@@ -28,11 +28,14 @@ export function openStorage(place: StoragePlace, options?: StorageOptions): Stor
 }
 
 /** A place by its URL, as it stands on a command line: reached as a root of the same bucket is, if there is one. */
-export function placeOfUrl(url: string, { s3, bulk_roots, annotate_roots }: StorageConfig): StoragePlace {
+export function placeOfUrl(
+  url: string,
+  { s3, bulk_roots, annotate_roots, results_roots }: StorageConfig,
+): StoragePlace {
   const { bucket } = splitStorageUrl(url);
-  const same = [...Object.values(bulk_roots), ...Object.values(annotate_roots)].find(
-    (root) => typeof root !== "string" && splitStorageUrl(root.url).bucket === bucket,
-  );
+  const same = [bulk_roots, annotate_roots, results_roots]
+    .flatMap(Object.values<BulkRoot>)
+    .find((root) => typeof root !== "string" && splitStorageUrl(root.url).bucket === bucket);
   return toStoragePlace({ ...(same as StoragePlace | undefined), url }, s3);
 }
 

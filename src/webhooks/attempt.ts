@@ -2,6 +2,7 @@
 import type { IncomingMessage } from "node:http";
 import { BlockedAddressError, type Egress } from "../egress/egress.ts";
 import type { WebhookEvent } from "../queue/deliveries.ts";
+import { failSpan, inSpan, traceHeaders, type Carrier, type SpanOptions } from "../tracing/tracing.ts";
 import { signatureHeaders } from "./signature.ts";
 import { formatJson } from "../core/json.ts";
 
@@ -30,10 +31,41 @@ export interface AttemptOptions {
   secrets: readonly string[];
   timeoutMs: number;
   userAgent: string;
+  /** Attempts that were made before this one. */
+  attempts: number;
+  /** The trace that the delivery belongs to. */
+  trace: Carrier;
 }
 
 /** Never throws: whatever goes wrong is a result. */
-export async function attemptDelivery(options: AttemptOptions): Promise<AttemptResult> {
+export function attemptDelivery(options: AttemptOptions): Promise<AttemptResult> {
+  return inSpan("POST", spanOf(options), async (span) => {
+    const result = await attempt(options);
+    if (result.status !== null) span?.setAttribute("http.response.status_code", result.status);
+    if (result.outcome !== "delivered")
+      failSpan(span, String(result.status ?? "no_answer"), result.error ?? "");
+    return result;
+  });
+}
+
+/** Without the path and the query of the URL, which may be secrets. */
+function spanOf({ url, id, attempts, trace }: AttemptOptions): SpanOptions {
+  const { hostname, port, protocol } = new URL(url);
+  return {
+    kind: "CLIENT",
+    from: trace,
+    attributes: {
+      "http.request.method": "POST",
+      "server.address": hostname,
+      "server.port": Number(port) || (protocol === "https:" ? 443 : 80),
+      "url.scheme": protocol.slice(0, -1),
+      "messaging.message.id": id,
+      ...(attempts > 0 && { "http.request.resend_count": attempts }),
+    },
+  };
+}
+
+async function attempt(options: AttemptOptions): Promise<AttemptResult> {
   const { egress, url, id, event, secrets, timeoutMs, userAgent } = options;
   const body = formatJson(event);
   let answer: IncomingMessage;
@@ -44,6 +76,7 @@ export async function attemptDelivery(options: AttemptOptions): Promise<AttemptR
         "Content-Type": "application/json",
         "User-Agent": userAgent,
         ...signatureHeaders(secrets, id, new Date(), body),
+        ...traceHeaders(),
       },
       body,
       timeoutMs,

@@ -26,6 +26,7 @@ import {
 } from "../queue/deliveries.ts";
 import { isFinal } from "../core/prediction.ts";
 import { openPredictions } from "../queue/predictions.ts";
+import { carrierOf } from "../tracing/tracing.ts";
 import { version } from "../version.ts";
 import { attemptDelivery } from "./attempt.ts";
 import { eventOfPrediction, withAbsoluteLinks } from "./event.ts";
@@ -110,6 +111,8 @@ export async function startWebhookDelivery({
         secrets,
         timeoutMs,
         userAgent,
+        attempts: job.attemptsMade,
+        trace: carrierOf(job),
       });
       hasAnswered = result.status !== null || result.outcome === "refused";
       await record(job, startedAt, result);

@@ -24,6 +24,9 @@ import { PRIORITIES, type Timings } from "../core/prediction.ts";
 import { partsOfBulkPredictionId, type Names } from "../queue/names.ts";
 import type { OutputOwner, OutputStore } from "../queue/outputs.ts";
 import { storeResponse } from "../queue/responses.ts";
+import { processSpan } from "../queue/spans.ts";
+import { inSpan, isTracing, type Span } from "../tracing/tracing.ts";
+import { timingAttributes } from "./batchSpans.ts";
 import type { EndOfInputs } from "./endOfInputs.ts";
 import { NotStartedError, type EnginePool } from "./enginePool.ts";
 import type { FetchedInputs, FetchInputs } from "./urlInputs.ts";
@@ -79,7 +82,18 @@ export function startConsumer({
 }: ConsumerOptions): Consumer {
   let fetching = 0;
 
-  async function runPrediction(job: PredictionJob, token?: string): Promise<Completion> {
+  /** Those of bulk runs have no spans: their run has one. */
+  function takePrediction(job: PredictionJob, token?: string): Promise<Completion> {
+    if (source === "bulk" || !isTracing()) return runPrediction(job, token);
+    return inSpan(
+      `process ${modelName}`,
+      processSpan(modelName, job),
+      (span) => runPrediction(job, token, span),
+      (error) => (error instanceof WaitingError ? undefined : failureOf((error as Error).message).code),
+    );
+  }
+
+  async function runPrediction(job: PredictionJob, token?: string, span?: Span): Promise<Completion> {
     let pictures: FetchedInputs | undefined;
     let wasRead = false;
     try {
@@ -93,6 +107,7 @@ export function startConsumer({
         priority: job.priority || PRIORITIES.normal,
         timeoutMs: Math.min(job.data.timeout_ms ?? Infinity, model.timeout_ms),
         expiresAt: job.data.expires_at,
+        span,
       });
       wasRead = true;
       const { response, outputs, timings, batchSize, engine, startedAt } = result;
@@ -102,6 +117,7 @@ export function startConsumer({
         read_ms: timings.read_ms + pictures.ms,
       };
       pool.addTimings(ownTimings);
+      span?.setAttributes({ ...timingAttributes(ownTimings), "infermill.batch_size": batchSize });
       const stored = await untilTaken(() => store(job, response, outputs), onFault);
       // Sent right behind BullMQ's own command, which goes out before the event loop turns: a round trip less than after it.
       notifyCompletion(modelName, job.id!);
@@ -182,7 +198,7 @@ export function startConsumer({
   const warnOfWebhook = (job: PredictionJob) => (error: unknown) =>
     log.warn({ err: error, prediction: job.id }, "webhook delivery not promoted; it goes out a little later");
 
-  const worker = consumeQueue<PredictionJobData, Completion>(modelName, runPrediction, {
+  const worker = consumeQueue<PredictionJobData, Completion>(modelName, takePrediction, {
     redis,
     log: log.child({ model: modelName }),
     name: "queue",
@@ -193,10 +209,7 @@ export function startConsumer({
     removeOnFail: { age: model.result_ttl_seconds, count: MAX_KEPT },
   });
   const onFault = (error: Error) => void worker.emit("error", error);
-  const notifyCompletion = createNotifier(
-    redis,
-    source === "bulk" ? { ...names, completions: names.bulkCompletions } : names,
-  );
+  const notifyCompletion = createNotifier(redis, names, source);
   // Only once the end is in Redis, so that an input outlives every worker that may still need it.
   const cleanUp = (job: PredictionJob, wasRead: boolean) => {
     if (job.data.webhook) deliveries.now(modelName, job.data.webhook).catch(warnOfWebhook(job));

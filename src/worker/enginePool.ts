@@ -17,7 +17,9 @@ import type { Output, RequestDictionary, ResponseDictionary } from "../core/requ
 import { PRIORITIES, type Timings } from "../core/prediction.ts";
 import { IntervalCounter } from "../queue/statistics.ts";
 import type { ModelReport } from "../queue/workerReports.ts";
+import { isTracing, type Span } from "../tracing/tracing.ts";
 import { Batcher } from "./batcher.ts";
+import { recordBatches, type TracedMember } from "./batchSpans.ts";
 import type { ReachableInput, ReadStoredInputs } from "./storedInputs.ts";
 import { EngineProcess } from "./engineProcess.ts";
 import { fromWire, type EngineSpec, type MemberOutcome } from "../engines/protocol.ts";
@@ -44,6 +46,8 @@ export interface EngineTask {
   timeoutMs: number;
   /** Unix time in ms after which it must not start any more. */
   expiresAt?: number | undefined;
+  /** Its span, where it has one. */
+  span?: Span | undefined;
 }
 
 export interface EngineResult {
@@ -209,6 +213,7 @@ export class EnginePool {
           this.#dispatch();
         },
         outcomes: (outcomes) => {
+          if (isTracing()) recordBatches(modelName, id, this.#tracedOf(outcomes));
           for (const outcome of outcomes) this.#settle(outcome);
           this.#dispatch();
         },
@@ -287,6 +292,16 @@ export class EnginePool {
     if (held.isAlone) return this.#fail(held, error(held.task));
     held.isAlone = true;
     this.#suspects.push(held);
+  }
+
+  #tracedOf(outcomes: readonly MemberOutcome[]): TracedMember[] {
+    return outcomes.flatMap(({ key, timings, batch_size: batchSize }) => {
+      const { task, startedAt } = this.#held.get(key) ?? {};
+      const span = task?.span;
+      return span?.isRecording() && batchSize > 0
+        ? [{ span, startedAt: startedAt!, timings, batchSize }]
+        : [];
+    });
   }
 
   #settle(outcome: MemberOutcome): void {

@@ -1,4 +1,5 @@
 /** Reads the files that a chunk names by reference. */
+import { readFileSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { OPEN_FLAGS, openBelowRoot } from "../../config/bulkRoots.ts";
@@ -23,7 +24,9 @@ export async function readInputs(
     places.map(async (place) => {
       if ("bytes" in place) return place.bytes;
       try {
-        return await readWhole(await openPlace(place, sources), nameOf(place));
+        // At once: the run of a model blocks the event loop, and each of four steps would wait for its end.
+        if ("file" in place) return readFileSync(toFilePath(join(sources.folder, place.file)));
+        return await readWhole(await openPlace(place, sources.roots), nameOf(place));
       } catch (error) {
         if (error instanceof BadInputError) return error;
         if ("file" in place) return lostInput(error);
@@ -56,9 +59,11 @@ async function readWhole(file: FileHandle, name: string): Promise<Buffer> {
 
 type FilePlace = Exclude<InputPlace, { bytes: Buffer }>;
 
-function openPlace(place: FilePlace, { folder, roots }: InputSources): Promise<FileHandle> {
-  if ("root" in place) return openBelowRoot(place, roots);
-  return open(toFilePath("file" in place ? join(folder, place.file) : place.path), OPEN_FLAGS);
+function openPlace(
+  place: Exclude<FilePlace, { file: string }>,
+  roots: InputSources["roots"],
+): Promise<FileHandle> {
+  return "root" in place ? openBelowRoot(place, roots) : open(toFilePath(place.path), OPEN_FLAGS);
 }
 
 function nameOf(place: FilePlace): string {

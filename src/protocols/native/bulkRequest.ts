@@ -4,6 +4,7 @@ import { z } from "zod";
 import { compileGlob } from "../../bulk/glob.ts";
 import { checkFolderOfRun } from "../../bulk/entry.ts";
 import { placeForCopies } from "../../bulk/copies.ts";
+import { readResultsName } from "../../bulk/publish.ts";
 import { parseFolderName, type RootedPath } from "../../config/bulkRoots.ts";
 import type { Config } from "../../config/schema.ts";
 import type { BulkSpec } from "../../bulk/spec.ts";
@@ -29,6 +30,12 @@ const webhook = z.string({ error: "must be one URL" }).optional().meta({
 });
 const eventsText = `Ends to notify of: ${BULK_EVENTS.join(", ")}. Default: both.`;
 
+const results = z.string({ error: "must be one name" }).min(1).optional().meta({
+  description:
+    "File that the results are also written to once the run is completed, below one of the configuration's results_roots, as <root>/<path>.ndjson. Default: none.",
+  example: "found/2024/results.ndjson",
+});
+
 export const bulkFolderSchema = z
   .strictObject({
     model: z.string().meta({ description: "Name of a configured model." }),
@@ -51,6 +58,7 @@ export const bulkFolderSchema = z
         "Folder for copies of the pictures with what was found drawn in, below one of the configuration's annotate_roots, as <root> or <root>/<path>. Default: none are made.",
       example: "marked/2024",
     }),
+    results,
     priority,
     webhook,
     webhook_events: z
@@ -64,6 +72,7 @@ export const manifestQuerySchema = z.strictObject({
   model: z
     .string({ error: "must name a configured model" })
     .meta({ description: "Name of a configured model." }),
+  results,
   priority,
   webhook,
   webhook_events: z
@@ -87,7 +96,7 @@ export async function readFolderRequest(api: Api, body: unknown): Promise<BulkSp
       throw new BadInputError(`request can't hold ${key}: the files are the pictures`);
   checkRequestSize(asked.request, config);
   const annotate = await readAnnotate(asked.annotate, config);
-  return { ...specOf(api, asked, source, asked.request), ...(annotate && { annotate }) };
+  return { ...(await specOf(api, asked, source, asked.request)), ...(annotate && { annotate }) };
 }
 
 async function readAnnotate(text: string | undefined, config: Config): Promise<RootedPath | undefined> {
@@ -98,22 +107,23 @@ async function readAnnotate(text: string | undefined, config: Config): Promise<R
   return place;
 }
 
-/** @throws InvalidRequestError with all faults, ModelNotFoundError */
-export function readManifestQuery(api: Api, req: Request): BulkSpec {
+/** @throws InvalidRequestError with all faults, ModelNotFoundError, BadInputError */
+export function readManifestQuery(api: Api, req: Request): Promise<BulkSpec> {
   return specOf(api, check(manifestQuerySchema, req.query), { kind: "manifest" }, {});
 }
 
-function specOf(
+async function specOf(
   { config, predictions }: Api,
   asked: {
     model: string;
+    results?: string | undefined;
     priority: Priority;
     webhook?: string | undefined;
     webhook_events?: string | string[] | undefined;
   },
   source: BulkSpec["source"],
   request: BulkSpec["request"],
-): BulkSpec {
+): Promise<BulkSpec> {
   predictions.model(asked.model);
   const given = { webhook: asked.webhook, webhook_events: asked.webhook_events?.toString() };
   const faults: Fault[] = [];
@@ -127,6 +137,7 @@ function specOf(
     priority: asked.priority,
     created: Date.now(),
     webhook: hook,
+    ...(asked.results !== undefined && { results: await readResultsName(asked.results, config) }),
   };
 }
 

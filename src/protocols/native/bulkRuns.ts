@@ -37,7 +37,7 @@ async function createBulkRun(api: Api, req: Request, res: Response): Promise<voi
   const spec =
     form === "folder"
       ? await readFolderRequest(api, await readJson(req, config.max_body_bytes))
-      : readManifestQuery(api, req);
+      : await readManifestQuery(api, req);
   if (form === "folder") {
     await bulk.create(spec);
   } else {

@@ -8,6 +8,7 @@ import { readDictionary } from "../../api/requestDictionary.ts";
 import {
   descriptionOf,
   draftOf,
+  LIGHT_BYTES,
   submitAndWait,
   type Draft,
   type RequestParts,
@@ -27,6 +28,7 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
   const model = pathParameter(req, "model");
   const form = bodyForm(req, config.max_body_bytes);
   const options = readSubmissionOptions(req, form === "bytes", config);
+  const length = Number(req.headers["content-length"] ?? Infinity);
   const description = await descriptionOf(api, model);
   const draft = await draftOfBody();
   if (draft) await submitDraft(api, res, model, draft, options);
@@ -34,7 +36,7 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
   /** Bodies that are streamed are read by their draft, once there is room; undefined for many requests in one body. */
   async function draftOfBody(): Promise<Draft | undefined> {
     if (form === "bytes") return draftOfBytes();
-    if (form === "multipart") return streamedDraft(options, receiveForm);
+    if (form === "multipart") return streamedDraft(options, length, receiveForm);
     const text = await readText(limitBody(req, config.max_body_bytes));
     const body = form === "json" ? parseJson(text, "the body") : text.split("\n");
     if (Array.isArray(body)) {
@@ -54,7 +56,7 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
       return draftOf(readDictionary(dictionary, config, model, description), clientIdOf(options));
     }
     const label = labelInput(type, undefined, description);
-    return streamedDraft(options, async (store) => {
+    return streamedDraft(options, length, async (store) => {
       const { request } = readDictionary(options.dictionary, config, model, without(description));
       return { request, inputs: [await store(limitBody(req, config.max_body_bytes), label)] };
     });
@@ -97,9 +99,15 @@ function takesText(description: LoaderDescription | undefined): boolean {
   return description.requiredKeys?.includes("Text") || inputsOfDescription(description).length === 0;
 }
 
-function streamedDraft(options: NativeOptions, receive: Draft["receive"]): Draft {
+/** @param length of the body in bytes, where its client says so */
+function streamedDraft(options: NativeOptions, length: number, receive: Draft["receive"]): Draft {
   const clientId = clientIdOf(options);
-  return { id: clientId ?? newPredictionId(), isIdempotent: clientId !== undefined, receive };
+  return {
+    id: clientId ?? newPredictionId(),
+    isIdempotent: clientId !== undefined,
+    isLight: length <= LIGHT_BYTES,
+    receive,
+  };
 }
 
 function refuseInputsInside({ inputs }: RequestParts): void {

@@ -27,6 +27,7 @@ import {
   serverMetadata,
   statistics,
 } from "./describe.ts";
+import { failSpan, startSpan, within, type Span } from "../../tracing/tracing.ts";
 import { readMessage, writeMessage, type InferRequestMessage } from "./grpcMessages.ts";
 import { checkVersion, infer } from "./infer.ts";
 import { LOADING_REFUSED, NotSupportedError } from "./routes.ts";
@@ -103,19 +104,23 @@ function createHandlers(api: Api): UntypedServiceImplementation {
   /** Runs what a call asks for, and counts it. @throws what is to be told, as an InfermillError */
   async function observe<T>(method: string, { metadata }: Call, run: () => Promise<T>): Promise<T> {
     const start = performance.now();
+    const name = `${SERVICE}/${method}`;
+    // Orchestrators ask these without a key.
+    const isProbe = method === "ServerLive" || method === "ServerReady";
+    const span = isProbe ? undefined : startCallSpan(name, metadata);
     let code = status.OK;
     try {
-      // Orchestrators ask these without a key.
-      if (method !== "ServerLive" && method !== "ServerReady")
-        checkKey(metadata.get("authorization")[0]?.toString());
-      return await run();
+      if (!isProbe) checkKey(metadata.get("authorization")[0]?.toString());
+      return await (span ? within(span, run) : run());
     } catch (thrown) {
       const error = knownError(thrown) ?? hideUnexpected(thrown, api.log, { method }).error;
       code = error instanceof ClientGoneError ? status.CANCELLED : codeOf(error);
+      if (span) failSpan(span, status[code], error.message);
       throw error;
     } finally {
-      const labels = { method: "gRPC", route: `/${SERVICE}/${method}`, status: status[code] };
+      const labels = { method: "gRPC", route: `/${name}`, status: status[code] };
       api.metrics.observeRequest(labels, (performance.now() - start) / 1000);
+      span?.setAttribute("rpc.response.status_code", status[code]).end();
     }
   }
 
@@ -200,6 +205,14 @@ function createHandlers(api: Api): UntypedServiceImplementation {
       call.on("error", () => {});
     },
   };
+}
+
+function startCallSpan(name: string, metadata: Metadata): Span | undefined {
+  return startSpan(name, {
+    kind: "SERVER",
+    from: metadata.getMap() as Record<string, string>,
+    attributes: { "rpc.system.name": "grpc", "rpc.method": name },
+  });
 }
 
 async function settle(answering: Promise<object>, done: sendUnaryData<object>): Promise<void> {

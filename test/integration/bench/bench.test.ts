@@ -18,7 +18,7 @@ test.skipIf(whyNoRedis)(
       { env: { ...process.env, ...testRedisEnv }, timeout: 230_000 },
     );
     const { rows } = JSON.parse(stdout) as Report;
-    expect(rows).toHaveLength(11);
+    expect(rows).toHaveLength(13);
     for (const { figure, value } of rows) expect(value, figure).toBeGreaterThan(0);
   },
 );

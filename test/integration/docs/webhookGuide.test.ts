@@ -71,6 +71,8 @@ describe.each([
       secrets: [secret],
       timeoutMs: 5000,
       userAgent: "infermill",
+      attempts: 0,
+      trace: {},
     });
 
   test.skipIf(isMissing)("takes a delivery", async () => {

@@ -1,5 +1,6 @@
 /** Predictions that are cancelled or wait for too long, and those who wait for them. */
 import { setTimeout as sleep } from "node:timers/promises";
+import { UnrecoverableError } from "bullmq";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { createNames } from "../../../src/queue/names.ts";
 import { openPredictions } from "../../../src/queue/predictions.ts";
@@ -133,6 +134,43 @@ describe.skipIf(whyNoRedis)("cancelling, expiring and waiting", () => {
       await predictions.cancel("Echo", id);
     } finally {
       await predictions.close();
+      connection.disconnect();
+    }
+  });
+
+  test("a completion event brings the end, as a look finds it; only a large one is read", async () => {
+    const connection = openRedis(redis.url);
+    const looks = async () =>
+      Number(/cmdstat_hgetall:calls=(\d+)/.exec(await connection.info("commandstats"))?.[1] ?? 0);
+    const ends: Record<string, () => Promise<Record<string, unknown>>> = {
+      small: async () => ({ Lb: 'sn\u00f6w "\u2603" a / b' }),
+      large: async () => ({ Lb: "x".repeat(20_000) }),
+      failed: () => Promise.reject(new UnrecoverableError("bad_input: no picture\nat all")),
+    };
+    const consumer = consume(redis.url, api.config, "Echo", ({ data }) =>
+      ends[String(data.request["Fid"])]!(),
+    );
+    try {
+      for (const [end, read] of [
+        ["small", 0],
+        ["failed", 0],
+        ["large", 1],
+      ] as const) {
+        const before = await looks();
+        const waited = await send(
+          "POST",
+          api.predictions(),
+          { Fid: end, Base_64: "aGFsbG8=" },
+          { Prefer: "wait=30" },
+        );
+        // One is the worker's, to take the job.
+        expect([end, (await looks()) - before]).toEqual([end, 1 + read]);
+        expect([waited.status, waited.body.status]).toEqual([200, end === "failed" ? "failed" : "succeeded"]);
+        const { stack: _stack, ...found } = (await send("GET", `${api.url}${waited.body.links.self}`)).body;
+        expect(waited.body).toEqual(found);
+      }
+    } finally {
+      await consumer.close();
       connection.disconnect();
     }
   });

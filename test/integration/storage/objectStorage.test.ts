@@ -1,4 +1,12 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,6 +16,7 @@ import type { BulkResult } from "../../support/answers.ts";
 import { openRunFolder } from "../../../src/bulk/runFolder.ts";
 import { walkObjects } from "../../../src/bulk/walkObjects.ts";
 import type { BulkRun } from "../../../src/core/bulkRun.ts";
+import type { BulkSummary } from "../../../src/core/bulkSummary.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import { findSamplePhoto } from "../../../src/models/samplePhotos.ts";
 import { newBulkRunId } from "../../../src/queue/names.ts";
@@ -53,7 +62,9 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
     put("pictures/sheep/none-of-it.pdf", "%PDF-1.7");
     for (let index = 0; index < MANY; index++) put(`many/in/${String(index).padStart(4, "0")}.jpg`, picture);
     for (let index = 0; index < 2500; index++) put(`names/of/${String(index).padStart(4, "0")}.jpg`, "x");
-    mkdirSync(join(buckets, "outbox"));
+    for (const bucket of ["outbox", "late"]) mkdirSync(join(buckets, bucket));
+    mkdirSync(join(folder, "here"));
+    symlinkSync(buckets, join(folder, "here/elsewhere"));
     writeFileSync(
       join(folder, "sizes.py"),
       [
@@ -74,6 +85,13 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
         bulk_roots: {
           photos: "s3://pictures/photos",
           many: { url: "s3://many/in", endpoint, path_style: true },
+        },
+        annotate_roots: { marked: "s3://outbox/copies" },
+        results_roots: {
+          found: "s3://outbox/found",
+          late: "s3://late",
+          nowhere: "s3://nowhere",
+          here: join(folder, "here"),
         },
         inputs: "s3",
         input_storage: "s3://outbox/inputs",
@@ -255,6 +273,71 @@ describe.skipIf(whyNoRedis || whyNoS3)("object storage", () => {
     const { counts } = await ended(run);
     expect(counts).toEqual({ total: MANY, done: MANY, succeeded: MANY, failed: 0 });
     expect(new Set((await results(run)).map(({ index }) => index)).size).toBe(MANY);
+  }, 120_000);
+
+  test("a run of a server writes its results and annotated copies into a bucket", async () => {
+    const asked = {
+      model: "Size",
+      folder: "photos",
+      annotate: "marked/a",
+      results: "found/a/results.ndjson",
+    };
+    const run = await ended((await (await post(JSON.stringify(asked))).json()) as BulkRun);
+    expect(run).toMatchObject({ status: "completed", counts: { succeeded: 3 } });
+    const summary = (await (await fetch(`${infermill.url}/v1/bulk/${run.id}/summary`)).json()) as BulkSummary;
+    // One has the name of a picture, and is none.
+    expect(summary.copies).toMatchObject({ drawn: 2, failed: 1 });
+    const written = (await inBucket("outbox").read("found/a/results.ndjson")).toString();
+    expect(written).toBe(await (await fetch(`${infermill.url}/v1/bulk/${run.id}/results`)).text());
+    expect(linesOf(written)).toHaveLength(3);
+    expect(await pathsIn("outbox", "copies")).toEqual(["a/2024/without-ending", "a/a b+ü.jpg"]);
+
+    for (const [name, reason] of [
+      ["found/a/results.ndjson", "is there already"],
+      ["found/a/results.csv", "ends in .ndjson"],
+      ["found/../a.ndjson", "must be <root>/<path>"],
+      ["other/a.ndjson", "must begin with a root of results_roots (found, late, nowhere, here)"],
+      ["nowhere/a.ndjson", "there is no such bucket"],
+      ["here/elsewhere/a.ndjson", "leads out of its root"],
+    ]) {
+      const refused = await post(JSON.stringify({ ...asked, results: name }));
+      expect([name, refused.status, await refused.text()]).toEqual([
+        name,
+        422,
+        expect.stringContaining(reason!),
+      ]);
+    }
+  });
+
+  test("a manifest's results go into a folder", async () => {
+    const line = JSON.stringify({ image: "photos/2024/without-ending" });
+    const answer = await post(line, "application/x-ndjson", "?model=Size&results=here/b/c.ndjson");
+    await ended((await answer.json()) as BulkRun);
+    expect(readdirSync(join(folder, "here/b"))).toEqual(["c.ndjson"]);
+    expect(linesOf(readFileSync(join(folder, "here/b/c.ndjson"), "utf8"))).toHaveLength(1);
+  });
+
+  test("a run of a server whose results can't be written fails with the reason; resumed, it only writes them", async () => {
+    const asked = { model: "Slow", folder: "many", results: "late/results.ndjson" };
+    const { id } = (await (await post(JSON.stringify(asked))).json()) as BulkRun;
+    await s3.kill();
+    rmSync(join(buckets, "late"), { recursive: true });
+    await s3.restart();
+    const failed = await ended({ id } as BulkRun);
+    expect(failed).toMatchObject({
+      status: "failed",
+      counts: { total: MANY, succeeded: MANY },
+      error: { detail: expect.stringContaining("there is no such bucket") },
+    });
+    await s3.kill();
+    mkdirSync(join(buckets, "late"));
+    await s3.restart();
+    const from = s3.requests.length;
+    const resumed = await fetch(`${infermill.url}/v1/bulk/${id}/resume`, { method: "POST" });
+    expect(resumed.status).toBe(202);
+    expect((await ended({ id } as BulkRun)).status).toBe("completed");
+    expect(linesOf((await inBucket("late").read("results.ndjson")).toString())).toHaveLength(MANY);
+    expect(s3.requests.slice(from).filter((line) => line.includes("/many"))).toEqual([]);
   }, 120_000);
 
   test("results that can't be uploaded leave a run whose upload is resumed", async () => {

@@ -57,7 +57,7 @@ async function coco() {
   let text = "";
   for await (const part of await writeCoco({
     ...options,
-    config: { bulk_roots: {}, annotate_roots: {}, s3: {} },
+    config: { bulk_roots: {}, annotate_roots: {}, results_roots: {}, s3: {} },
   }))
     text += part;
   return JSON.parse(text);
