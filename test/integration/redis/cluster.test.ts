@@ -38,7 +38,7 @@ describe.skipIf(whyNoRedis)("a Redis Cluster of three masters with a replica eac
     cluster = await startTestCluster({
       // Models of other masters go on while one is replaced.
       "cluster-require-full-coverage": "no",
-      user: "app on >app-s3cret ~infermill* ~{infermill* &infermill* +@all -@admin +cluster",
+      user: "app on >app-s3cret ~{infermill* &infermill* +@all -@admin +cluster|slots +cluster|info",
     });
     url = `redis+cluster://app:app-s3cret@${cluster.place}`;
     models = await modelsOnTwoMasters(cluster);
