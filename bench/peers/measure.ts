@@ -4,7 +4,7 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -61,7 +61,7 @@ const START_TIMEOUT_MS = 90_000;
 const LONGER = { P: 3, F: 3 } as Partial<Record<RowName, number>>;
 const ROW_LENGTH = 256;
 const SUBMITTED = options.quick ? 64 : 1000;
-const FILES = Number(options.files ?? (options.quick ? 60 : 3000));
+const FILES = Number(options.files ?? (options.quick ? 60 : 2000));
 const WORDS = Array.from({ length: 16 }, (_, index) => `word${index}`);
 
 export const ROW_TITLES = {
@@ -118,7 +118,7 @@ interface Up {
 
 type Round = Map<string, Record<string, number>>;
 
-const report: PeerReport = { rows: [], leftOut: [], versions: {} };
+const report: PeerReport = { rows: [], leftOut: [], versions: { node: nodePackages() } };
 const connection = await connectRedis({ url: redis.url, tls: undefined }, "worker");
 const redisPid = Number(/process_id:(\d+)/.exec(await connection.info("server"))![1]);
 connection.disconnect();
@@ -150,6 +150,16 @@ export async function measurePeers(
     await measure().catch((error: unknown) => leaveOut(`${some.join(", ")}: ${(error as Error).message}`));
   }
   return report;
+}
+
+/** Versions of what infermill and BullMQ by hand stand on. */
+function nodePackages(): Record<string, string> {
+  const names = ["bullmq", "express", "onnxruntime-node", "sharp"];
+  const versionOf = (name: string) => {
+    const file = new URL(`../../node_modules/${name}/package.json`, import.meta.url);
+    return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+  };
+  return Object.fromEntries(names.map((name) => [name, versionOf(name)]));
 }
 
 function refuseUnknown(kind: string, given: readonly string[], known: readonly string[]): void {
@@ -319,19 +329,21 @@ async function makePlace(task: Task, peer: Peer, served: Served, python: string)
   };
 }
 
+// Below those that the system gives to outgoing connections, of which a load has many.
+let nextPort = 20_000;
+
 async function freePorts(): Promise<[number, number, number]> {
-  const servers = await Promise.all(
-    [0, 1, 2].map(
-      () =>
-        new Promise<ReturnType<typeof createServer>>((resolve) => {
-          const server = createServer();
-          server.listen(0, "127.0.0.1", () => resolve(server));
-        }),
-    ),
-  );
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  const ports: number[] = [];
+  for (; ports.length < 3; nextPort++) if (await isFree(nextPort)) ports.push(nextPort);
   return ports as [number, number, number];
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+  });
 }
 
 /** Starts a server and asks it until it answers; a wrong answer is an error. */

@@ -62,7 +62,7 @@ function serversOf({ rows }: PeerReport): string {
     }),
   ]);
   const how =
-    "infermill's own figures, and what the others reach of them in the same run: 0.80× is a fifth less, **bold** is faster than infermill. Only those that keep a queue can answer for a picture whose process died.";
+    "infermill's own figures, and what the others reach of them in the same run: 0.80× is a fifth less, **bold** is faster than infermill. Latencies, memory and starts are told as they are.";
   return `${how}\n\n${tableOf(["", "keeps a queue", ...shown.map(({ title }) => title)], lines)}`;
 }
 
@@ -115,7 +115,9 @@ function fasterOf({ rows }: PeerReport): string {
     });
     return found.length === 0 ? [] : [`- **${peer.label}**: ${found.join(", ")}. ${peer.why}`.trim()];
   });
-  return lines.length === 0 ? "" : `Faster than infermill here:\n\n${lines.join("\n")}`;
+  const why =
+    "Faster than infermill here. A server that keeps no queue has no Redis to write to and to read from, and what a process of it had accepted is lost with that process.";
+  return lines.length === 0 ? "" : `${why}\n\n${lines.join("\n")}`;
 }
 
 function settingOf({ rows, leftOut, versions }: PeerReport, machine: string): string {
@@ -126,12 +128,12 @@ function settingOf({ rows, leftOut, versions }: PeerReport, machine: string): st
   const lines = [
     `${machine}; ${model.name}; medians of ${ROUNDS} interleaved rounds of ${SECONDS} s. The client is ${LOAD_CLIENT}${cost ?? ""}, on the same cores. A server's memory is that of all its processes, Redis with them.`,
   ];
-  const packages = new Map(
+  const packages = new Set(
     Object.values(versions).flatMap((each) =>
-      Object.entries(each).map(([name, version]) => [`${name} ${version}`, true] as const),
+      Object.entries(each).map(([name, version]) => `${name} ${version}`),
     ),
   );
-  if (packages.size > 0) lines.push(`Versions: ${[...packages.keys()].toSorted().join(", ")}.`);
+  lines.push(`Versions: ${[...packages].toSorted().join(", ")}.`);
   if (leftOut.length > 0) lines.push(`Left out:\n\n${leftOut.map((reason) => `- ${reason}`).join("\n")}`);
   return lines.join("\n\n");
 }

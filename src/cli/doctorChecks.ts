@@ -264,15 +264,15 @@ async function checkNamedRedis(address: RedisAddress): Promise<Diagnosis[]> {
 
 async function checkMemory(redis: Redis, { isCluster }: RedisClient): Promise<Diagnosis[]> {
   const { host, port } = redis.options;
-  const node = isCluster ? `${host}:${port}: ` : "";
+  const place = isCluster ? `${host}:${port}: ` : "";
   const info = parseInfo(await redis.info("memory").catch(() => ""));
   const [used, max] = [Number(info.get("used_memory")), Number(info.get("maxmemory"))];
   if (!Number.isFinite(used)) return [];
   if (!max)
     return [
-      { check: "redis memory", status: "ok", found: `${node}${formatBytes(used)} in use, without a limit` },
+      { check: "redis memory", status: "ok", found: `${place}${formatBytes(used)} in use, without a limit` },
     ];
-  const found = `${node}${formatBytes(used)} of maxmemory ${formatBytes(max)} in use`;
+  const found = `${place}${formatBytes(used)} of maxmemory ${formatBytes(max)} in use`;
   if (used < HIGH_MEMORY_SHARE * max) return [{ check: "redis memory", status: "ok", found }];
   const advice =
     "when it is full, predictions are refused: raise maxmemory, or let results expire sooner (result_ttl_seconds)";

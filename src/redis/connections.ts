@@ -333,7 +333,7 @@ const loading = new WeakMap<RedisClient, Promise<void>>();
 function loadScripts(redis: RedisClient): Promise<void> {
   const underWay = loading.get(redis);
   if (underWay) return underWay;
-  const scripts = Object.values(redis.scriptsSet as Record<string, { lua: string }>);
+  const scripts = Object.values<{ lua: string }>(redis.scriptsSet);
   const loads = mastersOf(redis).map((master) =>
     Promise.all(scripts.map(({ lua }) => master.script("LOAD", lua))),
   );

@@ -38,7 +38,7 @@ describe.skipIf(whyNoRedis)("a Redis Cluster of three masters with a replica eac
     cluster = await startTestCluster({
       // Models of other masters go on while one is replaced.
       "cluster-require-full-coverage": "no",
-      user: "app on >app-s3cret ~infermill* ~{infermill* &infermill* +@all -@admin +cluster",
+      user: "app on >app-s3cret ~{infermill* &infermill* +@all -@admin +cluster|slots +cluster|info",
     });
     url = `redis+cluster://app:app-s3cret@${cluster.place}`;
     models = await modelsOnTwoMasters(cluster);
@@ -91,11 +91,10 @@ describe.skipIf(whyNoRedis)("a Redis Cluster of three masters with a replica eac
     const page = await get("/v1/webhooks/deliveries?status=delivered&limit=3");
     const rest = await get(`/v1/webhooks/deliveries?status=delivered&cursor=${page.next_cursor}`);
     const deliveries: Json[] = [...page.deliveries, ...rest.deliveries];
-    expect(deliveries.map(({ id }) => id).toSorted()).toEqual(
-      receiver.received.map(({ id }) => id).toSorted(),
-    );
+    expect(new Set(deliveries.map(({ id }) => id))).toEqual(new Set(receiver.received.map(({ id }) => id)));
+    expect(deliveries).toHaveLength(5);
     // Though they lie in three queues.
-    const times = deliveries.map(({ finished_at }) => finished_at);
+    const times = deliveries.map(({ finished_at }) => String(finished_at));
     expect(times).toEqual(times.toSorted().toReversed());
     expect(page.counts).toEqual({ pending: 0, delivered: 5, failed: 0 });
     expect((await get(`/v1/webhooks/deliveries?run=${run.id}`)).deliveries).toHaveLength(1);
@@ -273,7 +272,7 @@ describe.skipIf(whyNoRedis)("a Redis Cluster of three masters with a replica eac
 /** One model beside what belongs to no model, and one on another master. */
 async function modelsOnTwoMasters(cluster: TestCluster): Promise<[string, string]> {
   const common = await cluster.masterOf(names.workers);
-  const candidates = [..."ABCDEFGHIJKLMNOP"];
+  const candidates = Array.from({ length: 16 }, (_, index) => String.fromCharCode(65 + index));
   const masters = await Promise.all(candidates.map((name) => cluster.masterOf(names.slots(name))));
   const beside = candidates[masters.indexOf(common)];
   const other = candidates[masters.findIndex((master) => master !== common)];
