@@ -33,7 +33,7 @@ describe.skipIf(whyNoRedis)("a connection to a cluster", () => {
     const { all, master } = connectionPool.nodes;
     const nodeOf = (tag: string) => slots[slotOf(`{${tag}}`)]![0]!;
     // A tag for each master.
-    const tags = new Map([..."abcdefghijklmnop"].map((letter) => [nodeOf(letter), letter]));
+    const tags = new Map(Array.from("abcdefghijklmnop", (letter) => [nodeOf(letter), letter]));
     const [[lostKey, lostTag], [, otherTag], [joiningKey, joiningTag]] = [...tags] as [
       [string, string],
       [string, string],
