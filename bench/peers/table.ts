@@ -46,6 +46,11 @@ function serversOf({ rows }: PeerReport): string {
     { title: "a text, /s", row: row("X"), cell: ratioCell },
     { title: "alone: p50 / p95 / p99 ms", row: row("D"), cell: latencyCell },
     { title: "memory, MiB", row: row("G"), cell: ({ figures }) => figures["memory"]!.toFixed(0) },
+    {
+      title: "memory with YOLOv8n, MiB",
+      row: rows.findLast(({ name }) => name === "G" && row("F") !== undefined),
+      cell: ({ figures }) => figures["memory"]!.toFixed(0),
+    },
     { title: "start, s", row: row("G"), cell: ({ figures }) => figures["start"]!.toFixed(1) },
   ];
   const shown = columns.filter((column) => column.row);
