@@ -110,7 +110,7 @@ function fasterOf({ rows }: PeerReport): string {
     X: "texts",
     D: "lone uploads (p50)",
   };
-  const lines = PEERS.flatMap((peer) => {
+  const faster = PEERS.flatMap((peer) => {
     const found = rows.flatMap((row) => {
       const entry = row.entries.find(({ name }) => name === peer.name);
       const what = shorter[row.name];
@@ -118,11 +118,16 @@ function fasterOf({ rows }: PeerReport): string {
       const speed = row.name === "D" ? 1 / entry.ratios["p50"]! : entry.ratios["rate"]!;
       return speed > 1 + LEVEL ? [`${what} ${speed.toFixed(2)}×`] : [];
     });
-    return found.length === 0 ? [] : [`- **${peer.label}**: ${found.join(", ")}. ${peer.why}`.trim()];
+    return found.length === 0 ? [] : [{ peer, found }];
   });
-  const why =
-    "Faster than infermill here. A server that keeps no queue has no Redis to write to and to read from, and what a process of it had accepted is lost with that process.";
-  return lines.length === 0 ? "" : `${why}\n\n${lines.join("\n")}`;
+  if (faster.length === 0) return "";
+  const lines = faster.map(({ peer, found }) =>
+    `- **${peer.label}**: ${found.join(", ")}. ${peer.why}`.trim(),
+  );
+  const why = faster.some(({ peer }) => !peer.isDurable)
+    ? " A server that keeps no queue has no Redis to write to and to read from, and what a process of it had accepted is lost with that process."
+    : "";
+  return `Faster than infermill here.${why}\n\n${lines.join("\n")}`;
 }
 
 function settingOf({ rows, leftOut, versions }: PeerReport, machine: string): string {
