@@ -1,6 +1,6 @@
 /**
- * Processes that the bench starts: each in a group of its own, seen through /proc (elsewhere than on Linux CPU and memory
- * are 0), and stopped with all that they started.
+ * Processes that the bench starts: seen through /proc (elsewhere than on Linux CPU and memory are 0), and stopped with
+ * all that they started.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { openSync, closeSync, readdirSync, readFileSync } from "node:fs";
@@ -9,11 +9,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 const TICKS_PER_SECOND = 100;
 const PAGE_BYTES = 4096;
 const GRACE_MS = 10_000;
-
-const alive = new Set<ChildProcess>();
-process.on("exit", () => {
-  for (const { pid } of alive) signal(-pid!, "SIGKILL");
-});
 
 interface Sight {
   pid: number;
@@ -33,12 +28,8 @@ export function startProcess(
     cwd: options.cwd,
     env: { ...process.env, ...options.env },
     stdio: ["ignore", log, log],
-    detached: true,
   });
   closeSync(log);
-  alive.add(child);
-  child.once("exit", () => alive.delete(child));
-  child.once("error", () => alive.delete(child));
   return child;
 }
 
@@ -51,6 +42,11 @@ export async function stopProcesses(children: readonly ChildProcess[]): Promise<
   const deadline = Date.now() + GRACE_MS;
   while (below([...pids]).length > 0 && Date.now() < deadline) await sleep(50);
   for (const { pid } of below([...pids])) signal(pid, "SIGKILL");
+}
+
+/** Kills whatever this process has started, and what that has started. */
+export function killDescendants(): void {
+  for (const { pid } of below([process.pid])) if (pid !== process.pid) signal(pid, "SIGKILL");
 }
 
 /** These processes and all below them that are there. */

@@ -13,6 +13,7 @@ import { encodeModel } from "../src/models/onnxProto.ts";
 import { findSamplePhoto } from "../src/models/samplePhotos.ts";
 import { provideRedis } from "../src/redis/provideRedis.ts";
 import { squeezeNet } from "./models.ts";
+import { killDescendants } from "./processes.ts";
 
 export const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -34,7 +35,7 @@ export const { values: options, positionals } = parseArgs({
     built: { type: "boolean", default: false },
   },
 });
-export const ROUNDS = Number(options.rounds ?? (options.quick ? 1 : options.peers ? 5 : 10));
+export const ROUNDS = Number(options.rounds ?? (options.quick ? 1 : options.peers ? 4 : 10));
 export const SECONDS = Number(options.seconds ?? (options.quick ? 1 : 3));
 export const CONNECTIONS = Number(options.concurrency ?? (options.quick ? 8 : 32));
 export const CORES = availableParallelism();
@@ -51,10 +52,12 @@ export interface PictureModel {
 export const say = (line: string): void => console.error(line);
 export const folder = mkdtempSync(join(tmpdir(), "infermill-bench-"));
 const children: ChildProcess[] = [];
+// However the bench ends, nothing that it started outlives it.
 process.on("exit", () => {
-  for (const child of children) child.kill("SIGKILL");
+  killDescendants();
   rmSync(folder, { recursive: true, force: true });
 });
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => process.exit(1));
 
 if (!options.built)
   execFileSync("npm", ["run", "build", "--silent"], { stdio: ["ignore", "ignore", "inherit"] });

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import uuid
+from contextlib import asynccontextmanager
 
 from celery import Celery
 
@@ -45,26 +46,29 @@ if os.environ.get("BENCH_FRONT"):
     import redis.asyncio
     from fastapi import FastAPI, Request
 
-    front = FastAPI()
     store = redis.asyncio.Redis(unix_socket_path=os.environ["BENCH_REDIS"])
     KEY = "celery-task-meta-"
     waiting: dict[str, asyncio.Future] = {}
-    listener = None
 
-    async def listen():
+    @asynccontextmanager
+    async def listening(_):
         """One subscription for all who wait: Celery publishes each result under the key that it stores it at."""
         events = store.pubsub()
         await events.psubscribe(KEY + "*")
+        listener = asyncio.create_task(listen(events))
+        yield
+        listener.cancel()
+
+    async def listen(events):
         async for event in events.listen():
             future = event["type"] == "pmessage" and waiting.pop(event["channel"].decode(), None)
             if future and not future.done():
                 future.set_result(event["data"])
 
+    front = FastAPI(lifespan=listening)
+
     async def result_of(task, *arguments, id):
         """The result of a task, submitted with these arguments or, without, submitted before."""
-        global listener
-        if listener is None:
-            listener = asyncio.create_task(listen())
         future = waiting[KEY + id] = asyncio.get_running_loop().create_future()
         if arguments:
             task.apply_async(arguments, task_id=id)

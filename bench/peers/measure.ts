@@ -4,7 +4,7 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -61,7 +61,7 @@ const START_TIMEOUT_MS = 90_000;
 const LONGER = { P: 3, F: 3 } as Partial<Record<RowName, number>>;
 const ROW_LENGTH = 256;
 const SUBMITTED = options.quick ? 64 : 1000;
-const FILES = Number(options.files ?? (options.quick ? 60 : 3000));
+const FILES = Number(options.files ?? (options.quick ? 60 : 2000));
 const WORDS = Array.from({ length: 16 }, (_, index) => `word${index}`);
 
 export const ROW_TITLES = {
@@ -118,7 +118,7 @@ interface Up {
 
 type Round = Map<string, Record<string, number>>;
 
-const report: PeerReport = { rows: [], leftOut: [], versions: {} };
+const report: PeerReport = { rows: [], leftOut: [], versions: { node: nodePackages() } };
 const connection = await connectRedis({ url: redis.url, tls: undefined }, "worker");
 const redisPid = Number(/process_id:(\d+)/.exec(await connection.info("server"))![1]);
 connection.disconnect();
@@ -134,22 +134,32 @@ export async function measurePeers(
   refuseUnknown("row", letters, Object.keys(ROW_TITLES));
   const isWanted = ({ name }: { name: string }) => names.length === 0 || names.includes(name);
   const has = (...some: RowName[]) => some.some((letter) => letters.includes(letter));
-  const peers = PEERS.filter(isWanted);
+  const doing = (task: Task) => PEERS.filter((peer) => isWanted(peer) && peer.asks[task]);
 
-  const sections: [RowName[], () => Promise<void>][] = [
-    [["A", "P", "D", "G", "B"], () => measureClassifier(peers, has)],
-    [["F"], () => measureDetector(peers, has("G"))],
-    [["E"], () => measureTask("E", "echo", peers, echoModel())],
-    [["T"], () => measureTask("T", "rows", peers, rowsModel())],
-    [["X"], () => measureTexts(peers)],
-    [["C"], () => measureFolder(FOLDER_PEERS.filter(isWanted))],
-  ];
-  for (const [some, measure] of sections) {
-    if (!has(...some)) continue;
+  const section = async <P>(some: RowName[], peers: P[], measure: (peers: P[]) => Promise<void>) => {
+    if (!has(...some) || peers.length === 0) return;
     // What was measured before is kept where one section fails.
-    await measure().catch((error: unknown) => leaveOut(`${some.join(", ")}: ${(error as Error).message}`));
-  }
+    await measure(peers).catch((error: unknown) =>
+      leaveOut(`${some.join(", ")}: ${(error as Error).message}`),
+    );
+  };
+  await section(["A", "P", "D", "G", "B"], doing("classifier"), (peers) => measureClassifier(peers, has));
+  await section(["F"], doing("detector"), (peers) => measureDetector(peers, has("G")));
+  await section(["E"], doing("echo"), (peers) => measureTask("E", "echo", peers, echoModel()));
+  await section(["T"], doing("rows"), (peers) => measureTask("T", "rows", peers, rowsModel()));
+  await section(["X"], doing("texts"), measureTexts);
+  await section(["C"], FOLDER_PEERS.filter(isWanted), measureFolder);
   return report;
+}
+
+/** Versions of what infermill and BullMQ by hand stand on. */
+function nodePackages(): Record<string, string> {
+  const names = ["bullmq", "express", "onnxruntime-node", "sharp"];
+  const versionOf = (name: string) => {
+    const file = new URL(`../../node_modules/${name}/package.json`, import.meta.url);
+    return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+  };
+  return Object.fromEntries(names.map((name) => [name, versionOf(name)]));
 }
 
 function refuseUnknown(kind: string, given: readonly string[], known: readonly string[]): void {
@@ -185,9 +195,7 @@ async function measureClassifier(
 
 async function measureDetector(peers: readonly Peer[], withFootprint: boolean): Promise<void> {
   const detector = await chooseDetector();
-  if (!detector) {
-    return leaveOut("F: there is no file of YOLOv8n (--detector)");
-  }
+  if (!detector) return leaveOut("F: there is no file of YOLOv8n (--detector)");
   const up = await startAll("detector", peers, ofPictures(detector), contentOf(picture));
   try {
     await measureLoad("F", up, contentOf(picture), CONNECTIONS);
@@ -199,9 +207,7 @@ async function measureDetector(peers: readonly Peer[], withFootprint: boolean): 
 
 async function measureTexts(peers: readonly Peer[]): Promise<void> {
   const file = options["text-model"] ?? sharedModel("any/minilm_int8/model.onnx");
-  if (file === undefined) {
-    return leaveOut("X: there is no file of MiniLM (--text-model)");
-  }
+  if (file === undefined) return leaveOut("X: there is no file of MiniLM (--text-model)");
   const tokenizer = join(folder, "tokenizer.json");
   writeFileSync(tokenizer, JSON.stringify(wholeWordTokenizer(WORDS)));
   const section = { loader: "TextEmbeddingModelLoader", model_path: [file, tokenizer], pooling: "mean" };
@@ -261,8 +267,7 @@ async function startAll(
 ): Promise<Up[]> {
   const able: { peer: Peer; ask: Ask; python: string }[] = [];
   for (const peer of [INFERMILL, ...peers]) {
-    const ask = peer.asks[task];
-    if (!ask) continue;
+    const ask = peer.asks[task]!;
     try {
       able.push({ peer, ask, python: await pythonFor(peer) });
     } catch (error) {
@@ -319,19 +324,21 @@ async function makePlace(task: Task, peer: Peer, served: Served, python: string)
   };
 }
 
+// Below those that the system gives to outgoing connections, of which a load has many.
+let nextPort = 20_000;
+
 async function freePorts(): Promise<[number, number, number]> {
-  const servers = await Promise.all(
-    [0, 1, 2].map(
-      () =>
-        new Promise<ReturnType<typeof createServer>>((resolve) => {
-          const server = createServer();
-          server.listen(0, "127.0.0.1", () => resolve(server));
-        }),
-    ),
-  );
-  const ports = servers.map((server) => (server.address() as AddressInfo).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  const ports: number[] = [];
+  for (; ports.length < 3; nextPort++) if (await isFree(nextPort)) ports.push(nextPort);
   return ports as [number, number, number];
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", () => resolve(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
+  });
 }
 
 /** Starts a server and asks it until it answers; a wrong answer is an error. */

@@ -155,8 +155,6 @@ export const INFERMILL: Peer = {
 export const askByReference = (path: string): Ask =>
   waiting({ path: "/v1/models/Bench/predictions", body: () => jsonBody({ image: path }) });
 
-const NO_QUEUE =
-  "It keeps no queue: nothing is written down before the answer, so what a process had accepted is lost with it.";
 const DRAFT = "Pillow decodes at a half, a quarter or an eighth where that suffices (`Image.draft`).";
 
 const fastapi: Peer = {
@@ -164,7 +162,7 @@ const fastapi: Peer = {
   label: "FastAPI",
   environment: "fastapi",
   isDurable: false,
-  why: `${NO_QUEUE} The handler itself decodes and runs the model, picture by picture.`,
+  why: "The handler itself decodes and runs the model.",
   asks: {
     classifier: RAW,
     detector: RAW,
@@ -183,7 +181,7 @@ const litserve: Peer = {
   label: "LitServe",
   environment: "litserve",
   isDurable: false,
-  why: `${NO_QUEUE} Its front hands requests to its workers in memory.`,
+  why: "Its front hands requests to its workers through a queue in memory.",
   polls: true,
   asks: {
     classifier: { path: "/predict", body: ({ picture }) => formBody("image", picture) },
@@ -199,7 +197,7 @@ const bentoml: Peer = {
   label: "BentoML",
   environment: "bentoml",
   isDurable: false,
-  why: NO_QUEUE,
+  why: "Each of its workers takes requests itself.",
   asks: {
     classifier: { path: "/predict", body: ({ picture }) => formBody("images", picture) },
     detector: { path: "/predict", body: ({ picture }) => formBody("images", picture) },
@@ -221,7 +219,7 @@ const mlserver: Peer = {
   label: "MLServer",
   environment: "mlserver",
   isDurable: false,
-  why: NO_QUEUE,
+  why: "Its front hands requests to its workers through a queue in memory.",
   asks: {
     classifier: { path: "/v2/models/Bench/infer", body: ({ picture }) => base64Body(picture) },
     detector: { path: "/v2/models/Bench/infer", body: ({ picture }) => base64Body(picture) },
@@ -264,7 +262,7 @@ const triton: Peer = {
     test: ([major, minor, patch]) => major === 3 && minor === 11 && patch! <= 4,
   },
   isDurable: false,
-  why: `${NO_QUEUE} Its front is written in C++.`,
+  why: "Its front is written in C++, and hands requests to Python in shared memory.",
   asks: {
     classifier: { path: "/v2/models/Bench/infer", body: ({ picture }) => binaryBody(picture) },
     detector: { path: "/v2/models/Bench/infer", body: ({ picture }) => binaryBody(picture) },

@@ -172,6 +172,6 @@ try {
   );
 } finally {
   await stack.stop();
-  if (isSound) rmSync(folder, { recursive: true, force: true });
+  if (isSound && !process.env.KEEP) rmSync(folder, { recursive: true, force: true });
 }
 process.exit(isSound ? 0 : 1);

@@ -75,7 +75,9 @@ export async function startStack(folder: string, kind: "single" | "cluster"): Pr
         const gone = new Promise((resolve) => child!.once("exit", resolve));
         child.kill("SIGCONT");
         child.kill("SIGTERM");
+        const t = Date.now();
         await gone;
+        console.log(name, "stopped in", Date.now() - t);
       },
     };
   }

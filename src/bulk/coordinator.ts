@@ -1,7 +1,6 @@
 /**
- * Works on the bulk runs of the service: takes one after the other from their
- * queue, a few side by side. A run whose coordinator died is found by stall
- * detection and taken over by another.
+ * Works on the bulk runs of the service, a few of each model and priority side by side: no run waits for one of another
+ * model, or for a less urgent one. A run whose coordinator died is found by stall detection and taken over by another.
  */
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
@@ -10,6 +9,7 @@ import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
 import { DelayedError, type Job, UnrecoverableError, WaitingError } from "bullmq";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
+import { MAX_DURATION_MS } from "../config/webhooks.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
 import {
   BulkRunNotFoundError,
@@ -30,12 +30,18 @@ import { processSpan } from "../queue/spans.ts";
 import { inSpan } from "../tracing/tracing.ts";
 import { RunTakenOverError } from "./resultsFile.ts";
 import { openBulkRuns, PoisonousRunError, type BulkRuns, type BulkState } from "./runs.ts";
+import type { BulkSpec } from "./spec.ts";
+import { Turns, type Turn } from "./turns.ts";
 import { hasEnded } from "../core/bulkRun.ts";
 import { notifyBulkRunEnded } from "./webhook.ts";
 import { workOnRun, type WorkOptions } from "./work.ts";
 
-/** Runs that one coordinator works on side by side; each has its own window in Redis. */
-const PARALLEL_RUNS = 4;
+/** Runs of a model and priority that one coordinator works on side by side; they share the window in Redis. */
+const SIDE_BY_SIDE = 8;
+/** Runs that one coordinator holds; whoever has no turn yet costs next to nothing. */
+const MAX_HELD = 1000;
+/** How often it is looked whether one that waits for its turn was cancelled. */
+const LOOK_INTERVAL_MS = 1000;
 /** Losing a coordinator is never a run's fault. */
 const MAX_STALLS = 1000;
 /** When a run is looked at again that another process works on. */
@@ -63,7 +69,10 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   const closing = new AbortController();
 
   /** Runs whose coordinator was lost without progress: one at a time, so that the next loss has one suspect. */
-  const suspects = createTurns();
+  const suspects = new Turns(1);
+  const places = new Turns(SIDE_BY_SIDE);
+  /** Those that wait for their turn, each with what ends its wait. */
+  const waiting = new Map<string, AbortController>();
   /** The runs of this process. */
   const working = new Map<string, { letGo: AbortController; done: Promise<void> }>();
 
@@ -85,38 +94,88 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
 
   async function work(job: Job, token: string | undefined, letGo: AbortSignal): Promise<void> {
     const id = job.id!;
-    let turn: { end(): void } | undefined;
+    const signal = AbortSignal.any([closing.signal, letGo]);
+    let turns: { alone: Turn | undefined; end(): void } | undefined;
+    let hasBegun = false;
     try {
       const spec = await tools.runs.folder(id).readSpec();
       await tools.runs.register(spec, 0);
       const run = await tools.runs.read(id);
       // Ended, but its coordinator died before the queue knew.
       if (hasEnded(run.status)) return await tools.runs.end(id, "completed");
-      if (await tools.runs.isSuspect(id)) turn = await suspects.take();
+      turns = await takeTurns(spec, signal);
+      if (signal.aborted) return await giveBack(job, token, letGo);
       await tools.runs.beginWork(id);
+      hasBegun = true;
       const outcome = await workOnRun(spec, {
         ...tools,
         config,
         log,
-        signal: AbortSignal.any([closing.signal, letGo]),
+        signal,
         onHeartbeat: (state) => {
           // With an entry that ended the run has shown that it kills nobody.
-          if (state.succeeded + state.failed > run.counts.done) turn?.end();
+          if (state.succeeded + state.failed > run.counts.done) turns?.alone?.end();
           job.updateProgress(progressOf(state)).catch(() => {});
         },
       });
-      if (outcome !== "released") return await untilTaken(() => showProgress(job, tools.runs), onFault);
+      if (outcome !== "released") await untilTaken(() => showProgress(job, tools.runs), onFault);
+      if (outcome === "failed") throw new UnrecoverableError(await reasonOf(id));
+      if (outcome !== "released") return;
     } catch (error) {
+      if (error instanceof WaitingError || error instanceof UnrecoverableError) throw error;
       return await fail(job, token, redisFaultOf(error) ?? diskFaultOf(error) ?? error, {
         runs: tools.runs,
         log,
         onFault,
       });
     } finally {
-      turn?.end();
-      if (!letGo.aborted) await tools.runs.endWork(id).catch(onFault);
+      turns?.end();
+      if (hasBegun && !letGo.aborted) await tools.runs.endWork(id).catch(onFault);
     }
-    // Without its lock the job is no longer this process's to move.
+    return giveBack(job, token, letGo);
+  }
+
+  /** One that is cancelled, let go of, or over its deadline waits no longer. */
+  async function takeTurns({ id, model, priority, limits }: BulkSpec, signal: AbortSignal) {
+    const waits = new AbortController();
+    const until = AbortSignal.any([signal, waits.signal]);
+    const { isResumed } = await tools.runs.readResumption(id);
+    const msLeft = limits?.deadline === undefined || isResumed ? Infinity : limits.deadline - Date.now();
+    const timer = setTimeout(() => waits.abort(), Math.min(msLeft, MAX_DURATION_MS));
+    waiting.set(id, waits);
+    let place: Turn | undefined;
+    try {
+      place = await places.take(`${model} ${priority}`, until);
+      const alone = (await tools.runs.isSuspect(id)) ? await suspects.take("", until) : undefined;
+      return {
+        alone,
+        end() {
+          alone?.end();
+          place?.end();
+        },
+      };
+    } catch (error) {
+      place?.end();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      waiting.delete(id);
+    }
+  }
+
+  /** For the dashboard. */
+  async function reasonOf(id: string): Promise<string> {
+    const { error } = await tools.runs.read(id);
+    return error ? `${error.code}: ${error.detail}` : "failed";
+  }
+
+  async function endWaitOfCancelled(): Promise<void> {
+    if (waiting.size === 0) return;
+    for (const id of await tools.runs.findCancelled([...waiting.keys()])) waiting.get(id)?.abort();
+  }
+
+  /** Without its lock the job is no longer this process's to move. */
+  async function giveBack(job: Job, token: string | undefined, letGo: AbortSignal): Promise<never> {
     if (!letGo.aborted) await job.moveToWait(token).catch(onFault);
     throw new WaitingError();
   }
@@ -138,7 +197,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     log,
     name: "bulk",
     prefix: names.queuePrefix(undefined),
-    concurrency: PARALLEL_RUNS,
+    concurrency: MAX_HELD,
     maxStalledCount: MAX_STALLS,
   });
   const onFault = (error: Error) => void worker.emit("error", error);
@@ -153,10 +212,12 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   };
   void sweep();
   const sweeper = setInterval(() => void sweep(), SWEEP_INTERVAL_MS);
+  const looker = setInterval(() => void endWaitOfCancelled().catch(() => {}), LOOK_INTERVAL_MS);
 
   return {
     async close() {
       clearInterval(sweeper);
+      clearInterval(looker);
       report.stop();
       closing.abort();
       await worker.close();
@@ -166,7 +227,9 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   };
 }
 
-export type BulkTools = Pick<WorkOptions, "runs" | "bulkQueues" | "capacityOf"> & { close(): Promise<void> };
+export type BulkTools = Pick<WorkOptions, "runs" | "bulkQueues" | "capacityOf" | "sideBySide"> & {
+  close(): Promise<void>;
+};
 
 /** What it takes to work on runs, in the coordinator and on the command line. */
 export async function openBulkTools({
@@ -182,29 +245,19 @@ export async function openBulkTools({
   return {
     runs,
     bulkQueues,
+    sideBySide: new Map(),
     async capacityOf(model) {
-      const known = await reports().catch(() => []);
-      return known.reduce((sum, { models }) => sum + (models[model]?.capacity ?? 0), 0);
+      const serving = (await reports().catch(() => [])).flatMap(({ models }) => models[model] ?? []);
+      return {
+        workers: serving.length,
+        capacity: serving.reduce((sum, { capacity }) => sum + capacity, 0),
+      };
     },
     async close() {
       await runs.close();
       await bulkQueues.close();
       await deliveries.close();
       redis.disconnect();
-    },
-  };
-}
-
-/** Gives turns, one after the other. */
-function createTurns() {
-  let last = Promise.resolve();
-  return {
-    async take(): Promise<{ end(): void }> {
-      const before = last;
-      let end = () => {};
-      last = new Promise((resolve) => (end = resolve));
-      await before;
-      return { end };
     },
   };
 }

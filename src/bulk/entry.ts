@@ -1,4 +1,4 @@
-/** One entry of a bulk run: from the folder or the manifest, to a prediction, to its line in the results. */
+/** One entry of a bulk run: from the folder or the manifest to what is sent of it. */
 import { realpath, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { placeOfRoot, realFolder, type BulkRoots, type RootedPath } from "../config/bulkRoots.ts";
@@ -6,34 +6,50 @@ import type { Config } from "../config/schema.ts";
 import { isStorageUrl } from "../config/storagePlace.ts";
 import { BadInputError } from "../errors.ts";
 import { decodeBase64 } from "../imil/requestPictures.ts";
-import type { BulkOutcome, BulkSubmission } from "../queue/bulkQueue.ts";
+import type { BulkEntryData } from "../queue/bulkChunks.ts";
 import type { BulkEntry, BulkSpec } from "./spec.ts";
-import type { BulkResult } from "../core/bulkRun.ts";
 import { openStorage, placeOfUrl, type StorageConfig } from "../storage/storage.ts";
 import { PATIENCE_MS, type StorageFolder, type StorageOptions } from "../storage/storageFolder.ts";
 import { walkFolder, type Skipped } from "./walk.ts";
 import { walkObjects, type Listed } from "./walkObjects.ts";
 
-/** An entry whose prediction is in the bulkQueue. */
-export interface InFlight {
-  submission: BulkSubmission;
-  /** What its line is recognised by. */
-  label: Pick<BulkResult, "path" | "custom_id">;
-  /** Pictures that came inside the manifest: stored for this prediction only. */
+/** An entry that is to be sent, or was. */
+export interface Entry extends BulkEntryData {
+  /** What its line is recognised by: the key `path` or `custom_id` as JSON, behind a comma. */
+  label: string;
+  /** Pictures that came inside the manifest: stored while it is in the queue only. */
   ownPictures: Buffer[];
+  /** Of it in the list of the run, its pictures as bytes. */
+  bytes: number;
 }
 
-export function entrySubmission(id: string, entry: BulkEntry, spec: BulkSpec): InFlight {
-  if (typeof entry === "string") {
-    const submission = { id, request: spec.request, inputs: [placeOfFile(spec, entry)] };
-    return { submission, label: { path: entry }, ownPictures: [] };
-  }
+const NONE: Buffer[] = [];
+
+/** @param text its line of `entries.ndjson` */
+export function readEntry(index: number, text: string, spec: BulkSpec): Entry {
+  const entry = JSON.parse(text) as BulkEntry;
+  if (typeof entry === "string")
+    return {
+      index,
+      inputs: [placeOfFile(spec, entry)],
+      label: `,"path":${text}`,
+      ownPictures: NONE,
+      bytes: text.length,
+    };
   const { custom_id, request, refs = [], base64 = [] } = entry;
+  const ownPictures = base64.length > 0 ? base64.map((each) => decodeBase64(each, "image")) : NONE;
   return {
-    submission: { id, request: { ...spec.request, ...request }, inputs: [...refs] },
-    label: custom_id === undefined ? {} : { custom_id },
-    ownPictures: base64.map((text) => decodeBase64(text, "image")),
+    index,
+    ...(request && { request }),
+    inputs: [...refs],
+    label: custom_id === undefined ? "" : `,"custom_id":${JSON.stringify(custom_id)}`,
+    ownPictures,
+    bytes: text.length - sumOfLengths(base64) + sumOfLengths(ownPictures),
   };
+}
+
+function sumOfLengths(list: readonly { length: number }[]): number {
+  return list.reduce((sum, { length }) => sum + length, 0);
 }
 
 /** Where a file of the run's folder is. */
@@ -45,16 +61,6 @@ export function placeOfFile(
   if (isStorageUrl(source.folder) && source.root === undefined) return { object: `${source.folder}/${path}` };
   if (source.root === undefined) return { path: join(source.folder, path) };
   return { root: source.root, path: source.folder === "" ? path : `${source.folder}/${path}` };
-}
-
-/** The line of an entry that has ended; the results file adds its number. */
-export function resultOf(
-  index: number,
-  { label }: Pick<InFlight, "label">,
-  ending: BulkOutcome,
-): Omit<BulkResult, "line"> {
-  const { status, ...outcome } = ending;
-  return { index, status, ...label, ...outcome };
 }
 
 /**

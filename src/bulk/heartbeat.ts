@@ -12,8 +12,11 @@ const CLAIM_LIMIT_MS = 15_000;
 /** The rate is that of so many heartbeats. */
 const RATE_BEATS = 15;
 
-/** `release`: this process stops; `cancel`: the run was cancelled; `taken`: another process owns it. */
-export type Order = "continue" | "cancel" | "taken" | "release";
+/**
+ * `release`: this process stops; `cancel`: the run was cancelled; `give up`: it reached one of its limits; `taken`:
+ * another process owns it.
+ */
+export type Order = "continue" | "cancel" | "give up" | "taken" | "release";
 
 export interface Heartbeat {
   order(): Order;
@@ -25,6 +28,8 @@ export interface Heartbeat {
    * @throws RedisUnavailableError where another one may own it, since no heartbeat was answered for too long
    */
   assertOwned(): void;
+  /** The run is to stop as for a cancellation, by itself. */
+  giveUp(): void;
   /** From now on the beats tell how the run stands; `state` is read at every beat, and given its rate. */
   tell(state: BulkState): void;
   /** Lets go of the run. */
@@ -113,6 +118,7 @@ export async function startHeartbeat(
   return {
     order: () => order,
     stop: stop.signal,
+    giveUp: () => applyOrder("give up"),
     assertOwned() {
       if (order === "taken") throw new RunTakenOverError(`another process works on ${id}`);
       if (Date.now() > ownedUntil)

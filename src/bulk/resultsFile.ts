@@ -10,7 +10,8 @@ import { InfermillError } from "../errors.ts";
 import { readLines, splitLines } from "./lines.ts";
 import type { BulkCounts, BulkResult } from "../core/bulkRun.ts";
 import { diskFaultOf } from "../core/diskFaults.ts";
-import { formatJson } from "../core/json.ts";
+import { restoreNumbers } from "../core/json.ts";
+import type { EntryOutcome } from "../queue/bulkChunks.ts";
 
 /** What was found in pictures is nobody else's on this machine. */
 const OWN_FILE = 0o600;
@@ -18,8 +19,6 @@ const OWN_FILE = 0o600;
 const SYNC_INTERVAL_MS = 1000;
 /** How often a reader looks for new lines. */
 const LOOK_INTERVAL_MS = 250;
-/** How many of the entries that ended last are told at the opening. */
-const LAST_COUNT = 2048;
 
 /** Of every line: index, status and number of the line, which are read without the rest. */
 export const LINE_BEGINNING = /^\{"index":(\d+),"status":"(succeeded|failed)","line":(\d+)/;
@@ -32,13 +31,11 @@ export class RunTakenOverError extends InfermillError {
 export interface ResultsFile {
   isDone(index: number): boolean;
   counts(): Omit<BulkCounts, "total">;
-  /** Indices of the entries that ended last, as the file was opened. */
-  readonly last: readonly number[];
   /**
    * Appends a line for each, all in one write.
    * @throws RunTakenOverError where the file isn't as this process left it
    */
-  append(results: readonly Omit<BulkResult, "line">[]): Promise<BulkResult[]>;
+  append(outcomes: readonly EntryOutcome[]): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -49,7 +46,6 @@ export interface ResultsFile {
 export async function openResults(path: string, total: number): Promise<ResultsFile> {
   const done = new Uint8Array(Math.ceil(total / 8));
   const counts = { succeeded: 0, failed: 0 };
-  const last: number[] = [];
   let lines = 0;
   let size = 0;
 
@@ -71,8 +67,6 @@ export async function openResults(path: string, total: number): Promise<ResultsF
     }
     note(Number(index), status as BulkResult["status"]);
     size = end;
-    last.push(Number(index));
-    if (last.length > 2 * LAST_COUNT) last.splice(0, LAST_COUNT);
   }
   await truncate(path, size);
   const file = await open(path, "a");
@@ -81,17 +75,14 @@ export async function openResults(path: string, total: number): Promise<ResultsF
   return {
     isDone,
     counts: () => ({ ...counts }),
-    last: last.slice(-LAST_COUNT),
 
-    async append(results) {
+    async append(outcomes) {
       await refuseForeignSize(file, size, path);
-      const whole = results.map(({ index, status, ...others }, at) => ({
-        index,
-        status,
-        line: lines + 1 + at,
-        ...others,
-      }));
-      const bytes = Buffer.from(whole.map((result) => `${formatJson(result)}\n`).join(""));
+      const text = outcomes.map(
+        ({ index, status, rest }, at) =>
+          `{"index":${index},"status":"${status}","line":${lines + 1 + at}${rest}}\n`,
+      );
+      const bytes = Buffer.from(restoreNumbers(text.join("")));
       try {
         await file.writeFile(bytes);
       } catch (error) {
@@ -99,13 +90,12 @@ export async function openResults(path: string, total: number): Promise<ResultsF
         await file.truncate(size);
         throw diskFaultOf(error) ?? error;
       }
-      for (const { index, status } of results) note(index, status);
+      for (const { index, status } of outcomes) note(index, status);
       size += bytes.length;
       if (Date.now() - syncedAt > SYNC_INTERVAL_MS) {
         syncedAt = Date.now();
         await file.datasync();
       }
-      return whole;
     },
 
     async close() {

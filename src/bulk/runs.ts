@@ -17,10 +17,12 @@ import {
   RedisUnavailableError,
   type ErrorSummary,
 } from "../errors.ts";
-import { connectRedis, reachRedis, type RedisClient } from "../redis/connections.ts";
+import { connectRedis, execAll, reachRedis, type RedisClient } from "../redis/connections.ts";
 import { BULK_QUEUE, createNames, isBulkRunId, type Names } from "../queue/names.ts";
 import { createOutputStore, type OutputStore } from "../queue/outputs.ts";
+import { toIsoTime } from "../queue/jobs.ts";
 import { defineScripts, type Scripts } from "../queue/scripts.ts";
+import type { Resumption } from "./limits.ts";
 import { sendSpan } from "../queue/spans.ts";
 import { inSpan, jobTelemetry } from "../tracing/tracing.ts";
 import { round } from "./countedResults.ts";
@@ -247,6 +249,14 @@ export class BulkRuns {
     return run;
   }
 
+  /** Which of these runs are to be cancelled. */
+  async findCancelled(ids: readonly string[]): Promise<string[]> {
+    const pipeline = this.#redis.pipeline();
+    for (const id of ids) pipeline.hexists(this.#names.bulkRun(id), "cancel");
+    const marks = await reachRedis(() => execAll(pipeline));
+    return ids.filter((_, at) => marks[at] === 1);
+  }
+
   /** Whether nobody works on a run. */
   async #isFree(id: string): Promise<boolean> {
     const held = [this.#names.bulkOwner(id), this.queue.toKey(`${id}:lock`)];
@@ -384,17 +394,27 @@ export class BulkRuns {
     return run;
   }
 
+  /** What of a run's limits is over since it was resumed. */
+  async readResumption(id: string): Promise<Resumption> {
+    const [resumed, failed] = await reachRedis(() =>
+      this.#redis.hmget(this.#names.bulkRun(id), "resumed", "failed_before"),
+    );
+    return { isResumed: resumed === "1", failedBefore: Number(failed ?? 0) };
+  }
+
   /** Makes an ended run one that continues; the time for which nobody worked on it is none of its own. */
   async reopen(id: string): Promise<void> {
     const run = this.#names.bulkRun(id);
     await this.folder(id).removeEnd();
     await reachRedis(async () => {
-      const [finished, updated] = await this.#redis.hmget(run, "finished", "updated");
+      const [finished, updated, failed] = await this.#redis.hmget(run, "finished", "updated", "failed");
+      // One that was only interrupted continues as it was.
+      const resumed = finished ? { resumed: 1, failed_before: failed ?? 0 } : {};
       const lastSign = Number(finished ?? updated ?? 0);
       await this.#redis
         .multi()
         .hdel(run, "finished", "cancel", "error")
-        .hset(run, "status", "queued")
+        .hset(run, { status: "queued", ...resumed })
         .hincrby(run, "idle", lastSign > 0 ? Math.max(0, Date.now() - lastSign) : 0)
         .exec();
     });
@@ -509,6 +529,9 @@ function describeRun(fields: Record<string, string | undefined>): BulkRun {
     folder: folderName(spec),
     glob: (spec.source.kind === "folder" && spec.source.glob) || null,
     priority: spec.priority,
+    max_failures: spec.limits?.max_failures ?? null,
+    deadline: fields["resumed"] ? null : toIsoTime(spec.limits?.deadline),
+    metadata: spec.metadata ?? {},
     counts: { total, done, succeeded, failed },
     skipped: fields["skipped"]
       ? (JSON.parse(fields["skipped"]) as SkippedCounts)
@@ -517,8 +540,8 @@ function describeRun(fields: Record<string, string | undefined>): BulkRun {
     images_per_second: rate > 0 ? round(rate, 1) : null,
     eta_seconds: status === "running" && rate > 0 ? Math.ceil((total - done) / rate) : null,
     created_at: new Date(spec.created).toISOString(),
-    started_at: started ? new Date(started).toISOString() : null,
-    finished_at: finished ? new Date(finished).toISOString() : null,
+    started_at: toIsoTime(started),
+    finished_at: toIsoTime(finished),
     error: fields["error"] ? (JSON.parse(fields["error"]) as ErrorSummary) : null,
     links: bulkRunLinks(spec.id),
   };

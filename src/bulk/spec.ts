@@ -1,6 +1,7 @@
 /** What a bulk run is: what was asked for, how it stands, and what it looks like to clients. */
 
 import type { RootedPath } from "../config/bulkRoots.ts";
+import type { BulkLimits } from "../core/bulkOptions.ts";
 import type { RequestDictionary } from "../core/request.ts";
 import type { Webhook } from "../queue/deliveries.ts";
 import type { InputRef } from "../queue/inputs.ts";
@@ -23,6 +24,8 @@ export interface BulkSpec {
   /** Keys for the request dictionary of every entry. */
   request: RequestDictionary;
   priority: Priority;
+  limits?: BulkLimits;
+  metadata?: Record<string, string>;
   /** Unix time in ms. */
   created: number;
   webhook?: Webhook | undefined;

@@ -1,6 +1,7 @@
 /** `infermill bulk`: one model over every file of a folder, here with a stack of its own, or on a server. */
 import { mkdir, open, realpath, rm, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import type { z } from "zod";
 import { openRunFolder } from "../bulk/runFolder.ts";
 import type { BulkSpec } from "../bulk/spec.ts";
 import { overlap, realPlace } from "../bulk/copies.ts";
@@ -10,6 +11,7 @@ import { loadConfig } from "../config/load.ts";
 import { didYouMean } from "../closest.ts";
 import type { Config } from "../config/schema.ts";
 import { isStorageUrl } from "../config/storagePlace.ts";
+import { maxFailuresSchema, metadataSchema, prioritySchema, readLimits } from "../core/bulkOptions.ts";
 import { shellWord } from "../core/shellWord.ts";
 import { urlSchemeOf } from "../core/urlScheme.ts";
 import { BadInputError, InfermillError } from "../errors.ts";
@@ -39,6 +41,11 @@ export interface BulkOptions {
   listSkipped?: boolean;
   report?: string;
   format?: string;
+  priority?: string;
+  failFast?: boolean;
+  maxFailures?: string;
+  deadline?: string;
+  metadata?: string[];
 }
 
 export async function bulk(folder: string | undefined, options: BulkOptions): Promise<void> {
@@ -56,11 +63,25 @@ export async function bulk(folder: string | undefined, options: BulkOptions): Pr
   process.exit(exitCode);
 }
 
+const CHOSEN_AT_THE_START = [
+  "model",
+  "out",
+  "annotate",
+  "glob",
+  "request",
+  "priority",
+  "failFast",
+  "maxFailures",
+  "deadline",
+  "metadata",
+] as const;
+
 /** A run continues as it was started. */
 function refuseChanges(options: BulkOptions): void {
   if (options.resume === undefined || options.server !== undefined) return;
-  const keys = ["model", "out", "annotate", "glob", "request"] as const;
-  const given = keys.filter((key) => options[key] !== undefined).map((key) => `--${key}`);
+  const given = CHOSEN_AT_THE_START.filter((key) => options[key] !== undefined).map(
+    (key) => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`,
+  );
   if (given.length > 0)
     throw new UsageError(`a run continues as it was started: leave out ${given.join(", ")}`);
 }
@@ -119,7 +140,7 @@ async function bulkOnServer(
 
   async function startOrClear(): Promise<string> {
     try {
-      const asked = { model: model!, folder: folder!, glob, request, annotate };
+      const asked = { model: model!, folder: folder!, glob, request, annotate, ...readChoices(options) };
       const run = await client.startBulkRun(asked).catch(explain);
       console.error(`${run.id}: ${model} over ${folder} on ${server}`);
       return run.id;
@@ -159,13 +180,19 @@ async function writeNewSpec(
       "--annotate must be another folder than that of the pictures, or it would overwrite them",
     );
   const id = newBulkRunId();
+  const created = Date.now();
+  const { priority = "low", metadata, ...asked } = readChoices(options);
+  const limits = readLimits(asked, created);
+  if ("problem" in limits) throw new UsageError(`--${limits.key.replaceAll("_", "-")} ${limits.problem}`);
   const spec: BulkSpec = {
     id,
     model,
     source,
     request,
-    priority: "low",
-    created: Date.now(),
+    priority,
+    ...(Object.keys(limits).length > 0 && { limits }),
+    ...(metadata && { metadata }),
+    created,
     ...(await placeOfResults(options.out, openRunFolder(config, id).path, config)),
     ...(annotate !== undefined && { annotate_folder: annotate }),
   };
@@ -193,6 +220,30 @@ function readRequest({ request }: BulkOptions): PredictionRequest {
   for (const key of ["Base_64", "image"])
     if (key in keys) throw new UsageError(`--request can't hold ${key}: the files are the pictures`);
   return keys;
+}
+
+/** As the API takes them. */
+function readChoices({ priority, failFast, maxFailures, deadline, metadata }: BulkOptions) {
+  const pairs = metadata?.map((pair) => {
+    const at = pair.indexOf("=");
+    if (at < 1) throw new UsageError(`--metadata must be <key>=<value>, got ${pair}`);
+    return [pair.slice(0, at), pair.slice(at + 1)] as const;
+  });
+  return {
+    ...(priority !== undefined && { priority: checkOption("priority", prioritySchema, priority) }),
+    ...(failFast && { fail_fast: true }),
+    ...(maxFailures !== undefined && {
+      max_failures: checkOption("max-failures", maxFailuresSchema, Number(maxFailures)),
+    }),
+    ...(deadline !== undefined && { deadline }),
+    ...(pairs && { metadata: checkOption("metadata", metadataSchema, Object.fromEntries(pairs)) }),
+  };
+}
+
+function checkOption<S extends z.ZodType>(name: string, schema: S, value: unknown): z.output<S> {
+  const checked = schema.safeParse(value);
+  if (checked.success) return checked.data;
+  throw new UsageError(`--${name} ${checked.error.issues.map(({ message }) => message).join("; ")}`);
 }
 
 async function readableFolder(folder: string, config: Config): Promise<string> {

@@ -97,7 +97,7 @@ async function work(
   const seconds = (performance.now() - startedAt) / 1000;
   await reading;
   progress.end();
-  const { counts, skipped } = await runs.read(spec.id);
+  const { counts, skipped, error } = await runs.read(spec.id);
   const printSkipped = async () => {
     if (listsSkipped)
       for await (const { text } of readLines(runs.folder(spec.id).skippedFile))
@@ -123,6 +123,7 @@ async function work(
   console.log(formatSummary(summary, counts.total, session, results, skipped));
   await printSkipped();
   if (outcome === "cancelled") console.error("infermill: the run was cancelled by another process");
+  if (error) console.error(`infermill: the run gave up: ${error.detail}; to resume: --resume ${spec.id}`);
   if (spec.annotate_folder !== undefined) console.log(`annotated      ${spec.annotate_folder}`);
   const isWhole = await writeFilesBeside(beside, results, {
     upload: { folder: runs.folder(spec.id).path, put },

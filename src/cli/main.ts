@@ -3,6 +3,7 @@
 import { Command, CommanderError } from "commander";
 import { PICTURE_FORMAT_NAMES } from "../core/pictureFormats.ts";
 import type { BulkOptions } from "./bulk.ts";
+import type { ListOptions } from "./webhooks.ts";
 import { version } from "../version.ts";
 import { EXIT_USAGE, exitWith } from "./exit.ts";
 import type { InitOptions } from "./init.ts";
@@ -166,6 +167,11 @@ program
   )
   .option("--glob <pattern>", "which files, such as '2024/**/*.jpg' (default: whatever is a picture)")
   .option("-r, --request <json>", "further keys of the request dictionary, such as '{\"C_threshold\":0.4}'")
+  .option("--priority <name>", "high, normal or low (default), against other predictions and runs")
+  .option("--fail-fast", "give up with the first picture that fails")
+  .option("--max-failures <number>", "give up once more pictures than this have failed")
+  .option("--deadline <when>", "give up at this time, such as 2027-01-31T18:00:00Z, or after so many seconds")
+  .option("--metadata <key=value...>", "what the run is known by; comes back in it and in its webhook")
   .option("--report <file>", "also write a report, an HTML page in one file that opens anywhere")
   .option(
     "--format <names>",
@@ -246,10 +252,10 @@ webhooks
   )
   .option(...CONFIG_OPTION)
   .option("--failed", "those that failed for good only")
+  .option("--run <id>", "those of this bulk run")
+  .option("--prediction <id>", "those of this prediction")
   .option("--json", "print JSON")
-  .action(async (options: { config?: string; failed?: boolean; json?: boolean }) =>
-    (await import("./webhooks.ts")).listWebhooks(options),
-  );
+  .action(async (options: ListOptions) => (await import("./webhooks.ts")).listWebhooks(options));
 
 webhooks
   .command("replay")

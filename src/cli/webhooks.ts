@@ -9,16 +9,26 @@ import { EXIT_FAILED } from "./exit.ts";
 
 const PAGE = 1000;
 
-export async function listWebhooks(options: {
+export interface ListOptions {
   config?: string;
   failed?: boolean;
+  run?: string;
+  prediction?: string;
   json?: boolean;
-}): Promise<void> {
+}
+
+export async function listWebhooks(options: ListOptions): Promise<void> {
+  const { run, prediction } = options;
   await withDeliveries(options.config, async (deliveries) => {
-    const { deliveries: listed } = await deliveries.search({ status: "failed", limit: PAGE });
+    const { deliveries: listed } = await deliveries.search({
+      status: "failed",
+      run,
+      prediction,
+      limit: PAGE,
+    });
     if (!options.failed) {
       for (const status of ["pending", "delivered"] as const)
-        listed.push(...(await deliveries.search({ status })).deliveries);
+        listed.push(...(await deliveries.search({ status, run, prediction })).deliveries);
     }
     if (options.json) {
       console.log(JSON.stringify(listed, null, 2));
@@ -70,8 +80,8 @@ async function idsOfFailed(deliveries: Deliveries): Promise<string[]> {
   return ids;
 }
 
-function describe({ id, status, event, url, attempts, error, prediction }: Delivery): string {
-  const what = prediction ? `${prediction.model}/${prediction.id}` : (event ?? "");
+function describe({ id, status, event, url, attempts, error, prediction, run }: Delivery): string {
+  const what = prediction ? `${prediction.model}/${prediction.id}` : [event, run].filter(Boolean).join(" ");
   const tries = `${attempts.length} ${attempts.length === 1 ? "attempt" : "attempts"}`;
   return [status.padEnd(9), id, what, "→", url, `(${tries}${error ? `: ${error}` : ""})`].join(" ");
 }

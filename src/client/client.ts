@@ -57,6 +57,14 @@ export interface BulkRunRequest {
   /** `<root>/<path>.ndjson` below the server's `results_roots`, where the results are also written to. Default: nowhere. */
   results?: string | undefined;
   priority?: Priority;
+  /** Ends the run as failed with the first entry that fails. */
+  fail_fast?: boolean;
+  /** Entries that may fail; with one more the run ends as failed. Default: any number. */
+  max_failures?: number;
+  /** When the run ends as failed if it has not ended: ISO 8601 with its zone, or seconds from now. */
+  deadline?: string | number;
+  /** Comes back in the run and its webhook: at most 16 keys. */
+  metadata?: Record<string, string>;
   webhook?: string;
   webhook_events?: string[];
 }

@@ -2,7 +2,7 @@
  * Every rule of `bulk_roots`: how clients name what lies below a root, and what must not be reached through one. A name
  * is `<root>/<path>`; it never leads upwards, and no link leads out of its root, whenever it is made.
  */
-import { constants, readlinkSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { open, realpath, stat, type FileHandle } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { decodeFileName, toFilePath } from "../core/filePaths.ts";
@@ -142,6 +142,36 @@ export async function openBelowRoot({ root, path }: RootedPath, roots: BulkRoots
     await file.close();
     throw error;
   }
+}
+
+/** The same, in this thread: for files that are at hand. @returns the file's descriptor */
+export function openBelowRootNow({ root, path }: RootedPath, roots: BulkRoots): number {
+  const base = roots[root];
+  if (typeof base !== "string") throw new BadInputError(`there is no bulk root "${root}" that is a folder`);
+  const name = join(base, path);
+  const file = openSync(toFilePath(name), OPEN_FLAGS);
+  try {
+    if (isBelow(realPathOfOpenedNow(file, name), realPathNow(base))) return file;
+    throw new BadInputError(`${root}/${path} leads out of its bulk root`);
+  } catch (error) {
+    closeSync(file);
+    throw error;
+  }
+}
+
+function realPathOfOpenedNow(file: number, name: string): string {
+  try {
+    return decodeFileName(readlinkSync(`/proc/self/fd/${file}`, { encoding: "buffer" }));
+  } catch {
+    const real = realPathNow(name);
+    const [opened, named] = [fstatSync(file), statSync(toFilePath(real))];
+    if (opened.dev === named.dev && opened.ino === named.ino) return real;
+    throw new BadInputError(`${name} was changed while it was opened`);
+  }
+}
+
+function realPathNow(path: string): string {
+  return decodeFileName(realpathSync.native(toFilePath(path), { encoding: "buffer" }));
 }
 
 /** Linux knows where an open file lies; elsewhere its name is resolved once more, and must still lead to the same file. */

@@ -8,7 +8,7 @@ export const PREDICTION_EVENTS = [
   "prediction.cancelled",
   "prediction.expired",
 ] as const;
-export const BULK_EVENTS = ["bulk.completed", "bulk.cancelled"] as const;
+export const BULK_EVENTS = ["bulk.completed", "bulk.cancelled", "bulk.failed"] as const;
 export const WEBHOOK_EVENTS = [...PREDICTION_EVENTS, ...BULK_EVENTS] as const;
 export type WebhookEventType = (typeof WEBHOOK_EVENTS)[number];
 

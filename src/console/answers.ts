@@ -45,6 +45,7 @@ export interface Delivery {
   status: "pending" | "delivered" | "failed" | "skipped";
   event: string | null;
   prediction: { model: string; id: string } | null;
+  run: string | null;
   created_at: string;
   finished_at: string | null;
   next_attempt_at: string | null;

@@ -84,6 +84,12 @@ export interface BulkRun {
   folder: string | null;
   glob: string | null;
   priority: Priority;
+  /** Entries that may fail before the run gives up; null for any number. */
+  max_failures: number | null;
+  /** When it gives up; null for never. */
+  deadline: string | null;
+  /** As its client gave it. */
+  metadata: Record<string, string>;
   counts: BulkCounts & { done: number };
   /** What was found in the folder and left out; none for a manifest. */
   skipped: SkippedCounts;

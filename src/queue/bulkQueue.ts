@@ -1,56 +1,62 @@
 /**
- * The bulk queue of a model: a second queue beside its own, for the predictions of
- * bulk runs only. It leaves a worker's hand free for interactive predictions,
- * and `max_queue_length` counts only those. Ids are the run's, so that a
- * prediction which is submitted again is not added again.
+ * The bulk queue of a model: a second queue beside its own, for the entries of bulk runs only, which travel in chunks.
+ * It leaves a worker's hand free for interactive predictions, and `max_queue_length` counts only those. Ids are the
+ * run's, so that a chunk which is submitted again is not added again.
  */
-import { bulkOutputLink } from "../core/links.ts";
 import { openQueue } from "./bullmq.ts";
 import { Queue } from "bullmq";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import type { ErrorSummary } from "../errors.ts";
-import type { RequestDictionary, ResponseDictionary } from "../core/request.ts";
+import type { RequestDictionary } from "../core/request.ts";
 import { connectRedis, execAll, reachRedis, type RedisClient } from "../redis/connections.ts";
+import { chunkData, chunkId, type BulkChunkData, type BulkEntryData } from "./bulkChunks.ts";
 import { watchDisk } from "./diskWatch.ts";
 import { watchStorage, type StorageWatch } from "./storageWatch.ts";
-import { createInputStore, type InputRef, type InputStore } from "./inputs.ts";
-import { failureOf, jobOptions, type Completion } from "./jobs.ts";
-import { type PredictionOutput, type Priority, type Timings } from "../core/prediction.ts";
-import { createNames, partsOfBulkPredictionId } from "./names.ts";
-import { readResponse } from "./responses.ts";
+import { createInputStore, type InputStore } from "./inputs.ts";
+import { failureOf, jobOptions } from "./jobs.ts";
+import type { Priority } from "../core/prediction.ts";
+import { createNames } from "./names.ts";
 import { defineScripts } from "./scripts.ts";
 
-export interface BulkSubmission {
+/** What all entries of a run have in common. */
+export interface BulkRunData {
   id: string;
-  /** The request dictionary without its pictures. */
+  /** Keys for the request dictionary of every entry, without pictures. */
   request: RequestDictionary;
-  inputs: InputRef[];
+  priority: Priority;
 }
 
-/** How a prediction of a bulk run ended. */
-export type BulkOutcome = (
-  | { status: "succeeded"; result: ResponseDictionary; outputs?: PredictionOutput[]; timings: Timings }
-  | { status: "failed"; error: ErrorSummary }
-) & {
-  /** ISO 8601. */
-  finished_at: string;
-};
+/** How a chunk stands. */
+export interface ChunkState {
+  /**
+   * `missing` where Redis doesn't know it; `completed` by a worker that is done with it, `failed` by one that could not
+   * be, for the reason in `error`. Whatever has no row then was not run.
+   */
+  state: "under way" | "missing" | "completed" | "failed";
+  error?: ErrorSummary;
+  /** ISO 8601, of one that failed. */
+  finished_at?: string;
+  /** How entries ended, from the row on that was asked for; an entry may have two rows, of which the first counts. */
+  rows: string[];
+}
 
 export interface BulkQueue {
   /** @throws QueueStorageFullError where Redis has no room for all of them */
-  submit(submissions: readonly BulkSubmission[], priority: Priority): Promise<void>;
-  /** For each id how it ended, "under way", or "missing" where Redis doesn't know it. */
-  read(ids: readonly string[]): Promise<(BulkOutcome | "under way" | "missing")[]>;
-  /** Forgets predictions that ended, with their responses. */
+  submit(run: BulkRunData, chunks: readonly BulkEntryData[][]): Promise<void>;
+  /** @param chunks each with the number of its rows that are known */
+  read(chunks: readonly { id: string; seen: number }[]): Promise<ChunkState[]>;
+  /** Ids of what a run has in the queue, in whatever state, and the indices of the entries of each. */
+  find(runId: string): Promise<{ id: string; indices: number[] }[]>;
+  /** Forgets chunks that ended, with their rows. */
   remove(ids: readonly string[]): Promise<void>;
-  /** Takes those that wait out of the queue; answers their ids. */
+  /** Takes those that wait out of the queue, and answers their ids; of those that run no further entry begins. */
   withdraw(ids: readonly string[]): Promise<string[]>;
 }
 
 export interface BulkQueues {
   bulkQueue(model: string): BulkQueue;
   readonly inputs: InputStore;
-  /** Calls back with the id of every prediction of a bulk run that ends, until `stop()`. Events can be lost. */
+  /** Calls back with the id of every chunk of which something ended, until `stop()`. Events can be lost. */
   listen(onEnding: (id: string) => void): { stop(): void };
   close(): Promise<void>;
 }
@@ -107,27 +113,46 @@ function createBulkQueue(
 ): BulkQueue {
   const scripts = defineScripts(redis);
   return {
-    async submit(submissions, priority) {
-      const jobs = submissions.map(({ id, request, inputs }) => ({
-        name: "predict",
-        data: { request, inputs },
-        opts: jobOptions(model, id, priority),
-      }));
+    async submit({ id: run, request, priority }, chunks) {
+      const jobs = chunks.map((entries) => {
+        const id = chunkId(run, entries);
+        const data = chunkData(run, request, entries);
+        return { name: "entries", data, opts: jobOptions(model, id, priority) };
+      });
       if (storage.isLimited(queue.name)) {
-        storage.claimPredictions(queue.name, jobs.length);
+        const entries = chunks.reduce((sum, { length }) => sum + length, 0);
+        storage.claimPredictions(queue.name, entries, chunks.length);
         const bytes = jobs.reduce((sum, { data }) => sum + JSON.stringify(data).length, 0);
         storage.claim(queue.name, bytes);
       }
       await reachRedis(() => queue.addBulk(jobs));
     },
 
-    async read(ids) {
-      if (ids.length === 0) return [];
+    async read(chunks) {
+      if (chunks.length === 0) return [];
+      const pipeline = redis.pipeline();
+      for (const { id, seen } of chunks) {
+        pipeline.hmget(queue.toKey(id), ...FIELDS);
+        // Behind its state: one that has ended has all of its rows.
+        pipeline.lrange(queue.toKey(`${id}:logs`), seen, -1);
+      }
+      const found = await reachRedis(() => execAll(pipeline));
+      return chunks.map((_, at) => ({
+        ...stateOf(found[2 * at] as (string | null)[]),
+        rows: found[2 * at + 1] as string[],
+      }));
+    },
+
+    async find(runId) {
       return reachRedis(async () => {
+        const ids = await scripts.findRun(queue.toKey, runId);
         const pipeline = redis.pipeline();
-        for (const id of ids) pipeline.hmget(queue.toKey(id), ...FIELDS);
-        const found = (await execAll(pipeline)) as (string | null)[][];
-        return Promise.all(found.map((fields, index) => readEnding(queue, ids[index]!, fields)));
+        for (const id of ids) pipeline.hget(queue.toKey(id), "data");
+        const found = (await execAll(pipeline)) as (string | null)[];
+        return ids.map((id, at) => {
+          const { entries = [] } = JSON.parse(found[at] ?? "{}") as Partial<BulkChunkData>;
+          return { id, indices: entries.map(({ index }) => index) };
+        });
       });
     },
 
@@ -135,31 +160,21 @@ function createBulkQueue(
       if (ids.length > 0) await reachRedis(() => scripts.removeEnded(queue.toKey, ids));
     },
 
-    withdraw: (ids) => reachRedis(() => scripts.withdraw(queue.toKey, ids)),
+    async withdraw(ids) {
+      return ids.length > 0 ? reachRedis(() => scripts.withdraw(queue.toKey, ids)) : [];
+    },
   };
 }
 
-async function readEnding(
-  queue: Queue,
-  id: string,
-  [timestamp, finishedOn, returnValue, failedReason]: readonly (string | null | undefined)[],
-): Promise<BulkOutcome | "under way" | "missing"> {
-  if (!timestamp) return "missing";
-  if (!finishedOn) return "under way";
-  const finished_at = new Date(Number(finishedOn)).toISOString();
+function stateOf([timestamp, finishedOn, returnValue, failedReason]: readonly (
+  | string
+  | null
+  | undefined
+)[]): Omit<ChunkState, "rows"> {
+  if (!timestamp) return { state: "missing" };
+  if (!finishedOn) return { state: "under way" };
   // Not by failedReason, which an earlier try leaves behind.
-  if (!returnValue) return { status: "failed", error: failureOf(failedReason ?? ""), finished_at };
-  const completion = JSON.parse(returnValue) as Completion;
-  const result = await readResponse(queue, id, completion);
-  if (!result) return "missing";
-  const { run, index } = partsOfBulkPredictionId(id);
-  const outputs = (completion.outputs ?? []).map(({ name, media_type, bytes, data }) => ({
-    name,
-    media_type,
-    bytes,
-    ...(data !== undefined && { data }),
-    url: bulkOutputLink(run, index, name, media_type),
-  }));
-  const { timings } = completion;
-  return { status: "succeeded", result, ...(outputs.length > 0 && { outputs }), timings, finished_at };
+  if (returnValue) return { state: "completed" };
+  const error = failureOf(failedReason ?? "");
+  return { state: "failed", error, finished_at: new Date(Number(finishedOn)).toISOString() };
 }

@@ -32,6 +32,11 @@ export interface OutputRef {
   redis?: string;
 }
 
+/** What outputs take of Redis. */
+export function bytesInRedis(refs: readonly OutputRef[]): number {
+  return refs.reduce((sum, ref) => sum + ("redis" in ref || "data" in ref ? ref.bytes : 0), 0);
+}
+
 /** Whose outputs they are: of a prediction, or of an entry of a bulk run. */
 export type OutputOwner = { model: string; id: string } | { model: string; bulkRun: string; index: string };
 

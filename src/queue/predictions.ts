@@ -192,10 +192,10 @@ export class Predictions {
     return reading.queueDepth(queueOf(this.#store, model));
   }
 
-  /** Of the queue that holds the predictions of bulk runs. */
+  /** Of the queue that holds the entries of bulk runs, in entries. */
   bulkDepth(model: string): Promise<reading.QueueDepth> {
     this.model(model);
-    return reading.queueDepth(this.#store.bulkQueues.get(model)!);
+    return reading.bulkQueueDepth(this.#store, model);
   }
 
   /** For how long the prediction that is next in a queue has waited, in milliseconds; 0 where none waits. */

@@ -212,6 +212,16 @@ export async function queueDepth(queue: Queue): Promise<QueueDepth> {
   };
 }
 
+/** Of a bulk queue, in entries. */
+export async function bulkQueueDepth(store: PredictionStore, model: string): Promise<QueueDepth> {
+  const { toKey } = store.bulkQueues.get(model)!;
+  const [wait = 0, prioritized = 0, running = 0, delayed = 0, failed = 0, completed = 0] = await reachRedis(
+    () =>
+      store.scripts.countEntries(toKey, ["wait", "prioritized", "active", "delayed", "failed", "completed"]),
+  );
+  return { waiting: wait + prioritized, running, delayed, failed, completed };
+}
+
 /** For how long the prediction that is next in a queue has waited, in milliseconds; 0 where none waits. */
 export async function waitOfNext(store: PredictionStore, model: string): Promise<number> {
   const [next] = await reachRedis(() => queueOf(store, model).getJobs(["wait", "prioritized"], 0, 0, true));

@@ -59,7 +59,14 @@ if removed > 0 then
 end
 return "ended running"`;
 
-/** Forgets predictions of a bulk queue that ended, with the responses in their logs. */
+/** Keeps how entries of a chunk ended, and says whether the rest is still wanted. */
+const KEEP_ROWS = `
+local job, logs = KEYS[1], KEYS[2]
+if redis.call("EXISTS", job) == 0 then return "gone" end
+redis.call("RPUSH", logs, unpack(ARGV))
+return redis.call("HEXISTS", job, "withdrawn") == 1 and "withdrawn" or "kept"`;
+
+/** Forgets jobs of a bulk queue that ended, with their logs. */
 const REMOVE_ENDED = `
 local completed, failed, prefix = KEYS[1], KEYS[2], ARGV[1]
 for index = 2, #ARGV do
@@ -70,25 +77,34 @@ for index = 2, #ARGV do
   end
 end`;
 
-/** Takes predictions of a bulk queue that wait out of it, and leaves nothing of them. */
+/** Takes jobs of a bulk queue that wait out of it, and leaves nothing of them; marks those that run. */
 const WITHDRAW = `
 local prioritized, delayed, wait, paused, prefix = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1]
 local withdrawn = {}
 for index = 2, #ARGV do
   local id = ARGV[index]
+  local job = prefix .. id
   local removed = redis.call("ZREM", prioritized, id) + redis.call("ZREM", delayed, id)
   if removed == 0 then removed = redis.call("LREM", wait, 1, id) + redis.call("LREM", paused, 1, id) end
   if removed > 0 then
-    redis.call("DEL", prefix .. id, prefix .. id .. ":logs")
+    redis.call("DEL", job, job .. ":logs")
     withdrawn[#withdrawn + 1] = id
+  elseif redis.call("EXISTS", job) == 1 then
+    redis.call("HSET", job, "withdrawn", 1)
   end
 end
 return withdrawn`;
 
-/** Leaves nothing of a bulk run in a bulkQueue, but for what runs at this moment. */
+/** Leaves nothing of a bulk run in a bulkQueue; what runs at this moment is marked. */
 const CLEAR_RUN = `
-local prefix, beginning = ARGV[1], ARGV[2]
-for _, key in ipairs(KEYS) do
+local active, prefix, beginning = KEYS[1], ARGV[1], ARGV[2]
+for _, id in ipairs(redis.call("LRANGE", active, 0, -1)) do
+  if string.sub(id, 1, #beginning) == beginning and redis.call("EXISTS", prefix .. id) == 1 then
+    redis.call("HSET", prefix .. id, "withdrawn", 1)
+  end
+end
+for number = 2, #KEYS do
+  local key = KEYS[number]
   local isList = redis.call("TYPE", key).ok == "list"
   for _, id in ipairs(redis.call(isList and "LRANGE" or "ZRANGE", key, 0, -1)) do
     if string.sub(id, 1, #beginning) == beginning then
@@ -98,6 +114,30 @@ for _, key in ipairs(KEYS) do
   end
 end`;
 
+/** Ids of the jobs that a bulk run has in a bulk queue, in whatever state. */
+const FIND_RUN = `
+local beginning, found = ARGV[1], {}
+for _, key in ipairs(KEYS) do
+  local isList = redis.call("TYPE", key).ok == "list"
+  for _, id in ipairs(redis.call(isList and "LRANGE" or "ZRANGE", key, 0, -1)) do
+    if string.sub(id, 1, #beginning) == beginning then found[#found + 1] = id end
+  end
+end
+return found`;
+
+/** How many entries each of a bulk queue's sets of jobs holds: a chunk's id ends in their number. */
+const COUNT_ENTRIES = `
+local counts = {}
+for number, key in ipairs(KEYS) do
+  local isList = redis.call("TYPE", key).ok == "list"
+  local count = 0
+  for _, id in ipairs(redis.call(isList and "LRANGE" or "ZRANGE", key, 0, -1)) do
+    count = count + (tonumber(string.match(id, "-%d+_(%d+)$")) or 1)
+  end
+  counts[number] = count
+end
+return counts`;
+
 type ScriptedRedis = RedisClient & {
   addPrediction(...keysAndArguments: (string | number | Buffer)[]): Promise<string | null>;
   reserveSlots(...keysAndArguments: (string | number)[]): Promise<number>;
@@ -105,10 +145,18 @@ type ScriptedRedis = RedisClient & {
   removeEnded(...keysAndArguments: string[]): Promise<void>;
   withdraw(...keysAndArguments: string[]): Promise<string[]>;
   clearRun(...keysAndArguments: string[]): Promise<void>;
+  keepRows(...keysAndArguments: string[]): Promise<KeepOutcome>;
+  findRun(...keysAndArguments: string[]): Promise<string[]>;
+  countEntries(...keys: (number | string)[]): Promise<number[]>;
 };
+
+/** `withdrawn`: its entries that have not begun are wanted no more; `gone`: nor is the chunk. */
+export type KeepOutcome = "kept" | "withdrawn" | "gone";
 
 export type EndOutcome = "missing" | "ended before" | "running" | "ended waiting" | "ended running";
 
+/** Sets of jobs of a BullMQ queue, those that run first. */
+const ALL_STATES = ["active", "prioritized", "delayed", "wait", "paused", "completed", "failed"];
 type ScriptArguments = (string | Buffer)[];
 
 /** The keys of a BullMQ queue, by type: `queue.toKey`. */
@@ -144,6 +192,10 @@ export interface Scripts {
   /** @returns the ids of those that waited */
   withdraw(toKey: ToKey, ids: readonly string[]): Promise<string[]>;
   clearRun(toKey: ToKey, runId: string): Promise<void>;
+  keepRows(toKey: ToKey, id: string, rows: readonly string[]): Promise<KeepOutcome>;
+  findRun(toKey: ToKey, runId: string): Promise<string[]>;
+  /** @param types sets of jobs, such as "wait" */
+  countEntries(toKey: ToKey, types: readonly string[]): Promise<number[]>;
 }
 
 export function defineScripts(connection: RedisClient): Scripts {
@@ -155,7 +207,10 @@ export function defineScripts(connection: RedisClient): Scripts {
   connection.defineCommand("endPrediction", { numberOfKeys: 6, lua: END_PREDICTION });
   connection.defineCommand("removeEnded", { numberOfKeys: 2, lua: REMOVE_ENDED });
   connection.defineCommand("withdraw", { numberOfKeys: 4, lua: WITHDRAW });
-  connection.defineCommand("clearRun", { numberOfKeys: 6, lua: CLEAR_RUN });
+  connection.defineCommand("clearRun", { numberOfKeys: 7, lua: CLEAR_RUN });
+  connection.defineCommand("keepRows", { numberOfKeys: 2, lua: KEEP_ROWS });
+  connection.defineCommand("findRun", { numberOfKeys: 7, lua: FIND_RUN });
+  connection.defineCommand("countEntries", { lua: COUNT_ENTRIES });
   const redis = connection as ScriptedRedis;
   return {
     reserveSlots(slots, toKey, { limit, wanted, slotTtlMs, token }) {
@@ -193,8 +248,10 @@ export function defineScripts(connection: RedisClient): Scripts {
       return redis.withdraw(...waiting, toKey(""), ...ids);
     },
     clearRun(toKey, runId) {
-      const sets = ["prioritized", "delayed", "wait", "paused", "completed", "failed"].map(toKey);
-      return redis.clearRun(...sets, toKey(""), `${runId}-`);
+      return redis.clearRun(...ALL_STATES.map(toKey), toKey(""), `${runId}-`);
     },
+    keepRows: (toKey, id, rows) => redis.keepRows(toKey(id), toKey(`${id}:logs`), ...rows),
+    findRun: (toKey, runId) => redis.findRun(...ALL_STATES.map(toKey), `${runId}-`),
+    countEntries: (toKey, types) => redis.countEntries(types.length, ...types.map(toKey)),
   };
 }

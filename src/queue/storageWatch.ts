@@ -10,6 +10,7 @@ import { QueueStorageFullError } from "../errors.ts";
 import { parseInfo } from "../redis/check.ts";
 import { execAll, type RedisClient } from "../redis/connections.ts";
 import type { Names } from "./names.ts";
+import { defineScripts } from "./scripts.ts";
 import { readWorkerReports } from "./workerReports.ts";
 
 const LOOK_MS = 1000;
@@ -20,8 +21,8 @@ const CLOSE = 0.7;
 const LOOK_UNLIMITED_MS = 10_000;
 /** Redis gets memory in steps (jemalloc's size classes) of up to a quarter of what it holds. */
 const ALLOCATION = 1.25;
-/** Of the two queues of a model, each with two lists and two sets of what is under way. */
-const COUNTS_OF_MODEL = 8;
+/** Of the queue of a model, with two lists and two sets of what is under way. */
+const COUNTS_OF_MODEL = 4;
 /** What Redis needs for a job beside its data, roughly. */
 const JOB_BYTES = 1024;
 
@@ -51,8 +52,12 @@ export interface StorageWatch {
    * @throws QueueStorageFullError where they don't fit below the limit
    */
   claim(owner: Owner, bytes: number): void;
-  /** Counts predictions that are about to be accepted, with the responses that they will have. @throws QueueStorageFullError */
-  claimPredictions(model: string, count: number): void;
+  /**
+   * Counts predictions that are about to be accepted, with the responses that they will have.
+   * @param jobs how many jobs they travel in
+   * @throws QueueStorageFullError
+   */
+  claimPredictions(model: string, count: number, jobs?: number): void;
   close(): void;
 }
 
@@ -78,6 +83,7 @@ interface Account {
 export async function watchStorage(config: Config, names: Names, redis: RedisClient): Promise<StorageWatch> {
   const { max_memory_share: share } = config;
   const models = Object.keys(config.models);
+  const scripts = defineScripts(redis);
   const unseen: Node = { used: 0, max: 0, accounts: [] };
   const accounts = new Map<Owner, Account>(
     [undefined, ...models].map((owner) => [
@@ -140,20 +146,26 @@ export async function watchStorage(config: Config, names: Names, redis: RedisCli
     // In a cluster, keys take a pipeline to the node that has them.
     const pipeline = redis.pipeline().info("server").info("memory");
     for (const owner of owners) {
-      const prefixes = owner === undefined ? [] : [names.queuePrefix(owner), names.bulkQueuePrefix(owner)];
-      if (owner === undefined) pipeline.exists(names.workers);
-      for (const prefix of prefixes) {
-        const keyOf = (type: string) => new QueueKeys(prefix).toKey(owner!, type);
-        for (const type of ["wait", "active"]) pipeline.llen(keyOf(type));
-        for (const type of ["prioritized", "delayed"]) pipeline.zcard(keyOf(type));
+      if (owner === undefined) {
+        pipeline.exists(names.workers);
+        continue;
       }
+      const keyOf = (type: string) => new QueueKeys(names.queuePrefix(owner)).toKey(owner, type);
+      for (const type of ["wait", "active"]) pipeline.llen(keyOf(type));
+      for (const type of ["prioritized", "delayed"]) pipeline.zcard(keyOf(type));
     }
-    const [server, memory, ...counts] = (await execAll(pipeline)) as [string, string, ...number[]];
+    const [[server, memory, ...counts], bulkCounts] = await Promise.all([
+      execAll(pipeline) as Promise<[string, string, ...number[]]>,
+      Promise.all(owners.map(countBulkEntries)),
+    ]);
     const info = parseInfo(memory);
     const underWay = new Map<Owner, number>();
-    for (const owner of owners) {
+    for (const [index, owner] of owners.entries()) {
       const own = counts.splice(0, owner === undefined ? 1 : COUNTS_OF_MODEL);
-      underWay.set(owner, owner === undefined ? 0 : own.reduce((sum, count) => sum + count, 0));
+      underWay.set(
+        owner,
+        owner === undefined ? 0 : own.reduce((sum, count) => sum + count, bulkCounts[index]!),
+      );
     }
     return {
       runId: parseInfo(server).get("run_id") ?? "",
@@ -161,6 +173,14 @@ export async function watchStorage(config: Config, names: Names, redis: RedisCli
       max: Number(info.get("maxmemory") ?? 0),
       underWay,
     };
+  }
+
+  async function countBulkEntries(model: Owner): Promise<number> {
+    if (model === undefined) return 0;
+    const keys = new QueueKeys(names.bulkQueuePrefix(model));
+    const types = ["wait", "active", "prioritized", "delayed"];
+    const counts = await scripts.countEntries((type) => keys.toKey(model, type), types);
+    return counts.reduce((sum, count) => sum + count, 0);
   }
 
   /** How large the responses of each model are, as far as workers know. */
@@ -229,8 +249,8 @@ export async function watchStorage(config: Config, names: Names, redis: RedisCli
       claim(owner, bytes);
       requests.bytes += bytes;
     },
-    claimPredictions(model, count) {
-      claim(model, count * (JOB_BYTES + expectedEach()));
+    claimPredictions(model, count, jobs = count) {
+      claim(model, jobs * JOB_BYTES + count * expectedEach());
       requests.count += count;
     },
     close() {

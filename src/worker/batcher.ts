@@ -105,6 +105,13 @@ export class Batcher<T> {
     return this.#firstExpiry - this.#now();
   }
 
+  /** Takes away those that are wanted no more. */
+  takeWhere(isUnwanted: (item: T) => boolean): T[] {
+    const unwanted = this.#waiting.filter(({ item }) => isUnwanted(item));
+    if (unwanted.length > 0) this.#waiting = this.#waiting.filter(({ item }) => !isUnwanted(item));
+    return unwanted.map(({ item }) => item);
+  }
+
   /** Takes everything away, for a shutdown. */
   drain(): T[] {
     return this.#shift(this.#waiting.length);

@@ -46,6 +46,8 @@ export interface EngineTask {
   timeoutMs: number;
   /** Unix time in ms after which it must not start any more. */
   expiresAt?: number | undefined;
+  /** Aborted where it is wanted no more; what waits is given back by `withdraw`. */
+  signal?: AbortSignal | undefined;
   /** Its span, where it has one. */
   span?: Span | undefined;
 }
@@ -60,7 +62,7 @@ export interface EngineResult {
   startedAt: number;
 }
 
-/** Thrown for a prediction that no engine had begun when the pool closed. */
+/** Thrown for a prediction that no engine had begun when the pool closed, or when it was withdrawn. */
 export class NotStartedError extends InfermillError {
   override readonly code = "not_started";
 }
@@ -120,6 +122,10 @@ export class EnginePool {
     for (const index of options.specs.keys()) this.#start(index);
   }
 
+  get engines(): number {
+    return this.#engines.length;
+  }
+
   /** Predictions that keep all engines busy while the next ones are at hand. */
   get capacity(): number {
     const batch = Math.min(this.#options.maxBatchSize, this.#batchLimit ?? Infinity);
@@ -135,6 +141,7 @@ export class EnginePool {
   run(task: EngineTask): Promise<EngineResult> {
     return new Promise((resolve, reject) => {
       if (this.#isClosing) return reject(new NotStartedError("the worker is stopping"));
+      if (task.signal?.aborted) return reject(new NotStartedError("it is wanted no more"));
       if (this.#held.size === 0) this.#progressAt = Date.now();
       const held: Held = {
         task,
@@ -150,6 +157,15 @@ export class EnginePool {
       this.#batcher.add(held, task.priority, task.expiresAt);
       this.#dispatchSoon();
     });
+  }
+
+  /** Gives back the predictions with this signal that no engine has begun, with NotStartedError. */
+  withdraw(signal: AbortSignal): void {
+    const isUnwanted = ({ task }: Held) => task.signal === signal;
+    const suspects = this.#suspects.filter(isUnwanted);
+    for (const held of suspects) this.#suspects.splice(this.#suspects.indexOf(held), 1);
+    for (const held of [...this.#batcher.takeWhere(isUnwanted), ...suspects])
+      this.#giveBack(held, new NotStartedError("it is wanted no more"));
   }
 
   /** What became of predictions, for the statistics of the last minutes. */

@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Optional, Union
 from urllib.parse import quote
@@ -149,6 +150,11 @@ def _file_of(source: Source) -> tuple[str, bytes, str]:
     return path.name, path.read_bytes(), mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
+def _time_of(time: datetime) -> str:
+    """One without a zone is in this machine's."""
+    return time.astimezone(timezone.utc).isoformat()
+
+
 def start_bulk(
     model: str,
     folder: str,
@@ -156,6 +162,10 @@ def start_bulk(
     glob: Optional[str],
     request: Optional[Mapping[str, Any]],
     priority: Optional[str],
+    fail_fast: Optional[bool],
+    max_failures: Optional[int],
+    deadline: Union[datetime, int, str, None],
+    metadata: Optional[Mapping[str, str]],
     webhook: Optional[str],
     webhook_events: Optional[Iterable[str]],
 ) -> Call:
@@ -165,6 +175,10 @@ def start_bulk(
         "glob": glob,
         "request": request,
         "priority": priority,
+        "fail_fast": fail_fast,
+        "max_failures": max_failures,
+        "deadline": _time_of(deadline) if isinstance(deadline, datetime) else deadline,
+        "metadata": metadata,
         "webhook": webhook,
         "webhook_events": list(webhook_events) if webhook_events is not None else None,
     }

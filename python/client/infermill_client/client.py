@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from typing import Any, Optional, Union
 
 import httpx
@@ -222,6 +223,10 @@ class Client:
         glob: Optional[str] = None,
         request: Optional[Mapping[str, Any]] = None,
         priority: Optional[str] = None,
+        fail_fast: Optional[bool] = None,
+        max_failures: Optional[int] = None,
+        deadline: Union[datetime, int, str, None] = None,
+        metadata: Optional[Mapping[str, str]] = None,
         webhook: Optional[str] = None,
         webhook_events: Optional[Iterable[str]] = None,
     ) -> BulkRun:
@@ -231,6 +236,10 @@ class Client:
         :param folder: `<root>` or `<root>/<path>` below the server's `bulk_roots`
         :param glob: which files, such as `*.jpg`; whatever is a picture by default
         :param request: keys for the request dictionary of every file
+        :param fail_fast: ends the run as failed with the first entry that fails
+        :param max_failures: entries that may fail; with one more the run ends as failed
+        :param deadline: when the run ends as failed if it has not ended: a time, or seconds from now
+        :param metadata: what comes back in the run and in its webhook
         """
         call = _calls.start_bulk(
             model,
@@ -238,6 +247,10 @@ class Client:
             glob=glob,
             request=request,
             priority=priority,
+            fail_fast=fail_fast,
+            max_failures=max_failures,
+            deadline=deadline,
+            metadata=metadata,
             webhook=webhook,
             webhook_events=webhook_events,
         )

@@ -82,6 +82,12 @@ class BulkRun(_Document):
     created_at: str
     folder: Optional[str] = None
     glob: Optional[str] = None
+    max_failures: Optional[int] = None
+    """Entries that may fail before the run gives up; None for any number."""
+    deadline: Optional[str] = None
+    """When it gives up; None for never."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """As it was given at the start."""
     skipped: Json = field(default_factory=dict)
     """What was found in the folder and left out: `total` and `by_reason`."""
     progress: Optional[float] = None

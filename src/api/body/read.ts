@@ -61,7 +61,7 @@ export async function readJson(req: Request, maxBytes: number): Promise<unknown>
     );
   }
   checkTransfer(req, maxBytes);
-  return parseJson(await readText(limitBody(req, maxBytes)), "the body");
+  return parseJson(textOf(await readWholeBody(req, maxBytes)), "the body");
 }
 
 export function unsupportedType(header: string): UnsupportedMediaTypeError {
@@ -127,7 +127,52 @@ export function mediaType(header: string): string {
   return (header.split(";")[0] ?? "").trim().toLowerCase();
 }
 
-/** The body as it arrives; the stream fails with BodyTooLargeError or ClientGoneError. */
+/**
+ * The whole body, without a stream of its own in between: most are small, and there at once.
+ * @throws BodyTooLargeError, BodyTooSlowError, ClientGoneError
+ */
+export function readWholeBody(
+  req: Request,
+  maxBytes: number,
+  setting?: ConstructorParameters<typeof BodyTooLargeError>[1],
+): Promise<Buffer> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let received = 0;
+    const stopWatching = watchRate(
+      req,
+      () => received,
+      () => false,
+      fail,
+    );
+    function end(): void {
+      stopWatching();
+      req.off("data", take).off("end", finish).off("error", leave).off("close", leave);
+    }
+    function take(chunk: Buffer): void {
+      received += chunk.length;
+      if (received > maxBytes) fail(new BodyTooLargeError(maxBytes, setting));
+      else chunks.push(chunk);
+    }
+    function finish(): void {
+      end();
+      resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
+    }
+    function leave(cause?: Error): void {
+      fail(new ClientGoneError("the client went away", { cause }));
+    }
+    function fail(error: Error): void {
+      end();
+      // The refusal must still travel on its connection.
+      req.pause();
+      reject(error);
+    }
+    req.on("data", take).on("end", finish).on("error", leave).on("close", leave);
+    if (req.destroyed) leave();
+  });
+}
+
+/** The body as it arrives; the stream fails with BodyTooLargeError, BodyTooSlowError or ClientGoneError. */
 export function limitBody(
   req: Request,
   maxBytes: number,
@@ -143,7 +188,19 @@ export function limitBody(
       else done(null, chunk);
     },
   });
-  watchRate(req, limited, () => received);
+  const isHeldBack = () => limited.readableLength > 0 || limited.writableNeedDrain;
+  const stopWatching = watchRate(
+    req,
+    () => received,
+    isHeldBack,
+    (error) => limited.destroy(error),
+  );
+  for (const [stream, event] of [
+    [limited, "close"],
+    [req, "close"],
+    [req, "end"],
+  ] as const)
+    stream.once(event, stopWatching);
   // Whoever reads meets the error all the same; without a listener it would end the process if nobody reads yet.
   limited.on("error", () => {});
   // pipe() alone would leave the stream waiting for ever when its client goes away.
@@ -154,39 +211,36 @@ export function limitBody(
   return req.pipe(limited);
 }
 
-/** Fails the body of a client that sends next to nothing; one that isn't read at this moment is not the client's fault. */
-function watchRate(req: Request, limited: Transform, received: () => number): void {
-  const minRate = slowestRate(req);
-  if (minRate === 0) return;
+/**
+ * Fails the body of a client that sends next to nothing; one that isn't read at this moment is not the client's fault.
+ * @returns stops it
+ */
+function watchRate(
+  { app }: Request,
+  received: () => number,
+  isHeldBack: () => boolean,
+  fail: (error: BodyTooSlowError) => void,
+): () => void {
+  const minRate = Number(app.get(MIN_RATE_SETTING) ?? 0);
+  if (minRate === 0) return () => {};
   let before = 0;
   const timer = setInterval(() => {
-    const isHeldBack = limited.readableLength > 0 || limited.writableNeedDrain;
     const now = received();
-    if (!isHeldBack && now - before < (minRate * RATE_WINDOW_MS) / 1000)
-      limited.destroy(
+    if (!isHeldBack() && now - before < (minRate * RATE_WINDOW_MS) / 1000)
+      fail(
         new BodyTooSlowError(
           `${now - before} bytes came in ${RATE_WINDOW_MS / 1000} s, and ${minRate} a second is the least (min_upload_bytes_per_second)`,
         ),
       );
     before = now;
   }, RATE_WINDOW_MS);
-  limited.once("close", () => clearInterval(timer));
-  req.once("close", () => clearInterval(timer));
-  req.once("end", () => clearInterval(timer));
-}
-
-function slowestRate({ app }: Request): number {
-  return Number(app.get(MIN_RATE_SETTING) ?? 0);
-}
-
-export async function readBytes(body: Readable): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of body) chunks.push(chunk as Buffer);
-  return Buffer.concat(chunks);
+  return () => clearInterval(timer);
 }
 
 export async function readText(body: Readable): Promise<string> {
-  return textOf(await readBytes(body));
+  const chunks: Buffer[] = [];
+  for await (const chunk of body) chunks.push(chunk as Buffer);
+  return textOf(Buffer.concat(chunks));
 }
 
 /** @throws MalformedBodyError where the bytes are neither UTF-8 nor UTF-16 */

@@ -4,11 +4,12 @@ import { call, isMissing, pathOf, SERVER, useAction, useAnswer, useFollowed } fr
 import type { BulkRun } from "../../core/bulkRun.ts";
 import type { BulkSummary } from "../../core/bulkSummary.ts";
 import { hasEnded } from "../../core/bulkRun.ts";
-import { formatCount, formatRate, plural } from "../format.ts";
+import { formatCount, formatRate, formatTime, plural } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { useSession } from "../session.ts";
 import { Figure } from "../parts/charts.tsx";
 import { Failures, RunCharts } from "../parts/runCharts.tsx";
+import { Deliveries } from "../parts/deliveries.tsx";
 import { Gallery } from "../parts/gallery.tsx";
 import { Progress, timeOf } from "../parts/runTable.tsx";
 import { Ago, ConfirmButton, ErrorDetail, ErrorNote, Loading, StatusMark } from "../parts/states.tsx";
@@ -37,10 +38,14 @@ export function BulkRunPage({ id, query }: { id: string; query: URLSearchParams 
         <code>{run.id}</code> · <a href={routeTo(["models", run.model])}>{run.model}</a> · {run.priority}{" "}
         priority · <Ago at={run.created_at} />
         {shown?.configuration.from_command_line && " · from the command line"}
+        {limitsOf(run)}
       </p>
       {run.error && <ErrorDetail error={run.error} />}
       <RunProgress run={run} summary={shown} />
       {shown && <Failures summary={shown} />}
+      <Deliveries
+        path={hasEnded(run.status) ? pathOf(["webhooks", "deliveries"], { run: run.id }) : undefined}
+      />
       <Gallery run={run} labels={shown?.labels ?? []} query={query} />
       {shown && <RunCharts summary={shown} query={query} />}
       {summary.error && !isMissing(summary.error) && (
@@ -48,6 +53,14 @@ export function BulkRunPage({ id, query }: { id: string; query: URLSearchParams 
       )}
     </>
   );
+}
+
+/** Runs of an earlier version have none of it. */
+function limitsOf({ max_failures: maxFailures, deadline, metadata }: Partial<BulkRun>): string {
+  const parts = Object.entries(metadata ?? {}).map(([key, value]) => `${key}: ${value}`);
+  if (typeof maxFailures === "number") parts.push(`at most ${plural(maxFailures, "failure")}`);
+  if (deadline) parts.push(`until ${formatTime(deadline)}`);
+  return parts.map((part) => ` · ${part}`).join("");
 }
 
 function RunProgress({ run, summary }: { run: BulkRun; summary: BulkSummary | undefined }) {

@@ -61,6 +61,8 @@ function NewRunForm() {
   const [threshold, setThreshold] = useState("");
   const [more, setMore] = useState("");
   const [priority, setPriority] = useState<Priority>("low");
+  const [maxFailures, setMaxFailures] = useState("");
+  const [deadline, setDeadline] = useState("");
   const name = model ?? models[0]?.name;
   const keys = parseObject(more);
   const start = useAction(async () => {
@@ -76,6 +78,8 @@ function NewRunForm() {
         ...(glob.trim() !== "" && { glob: glob.trim() }),
         ...(Object.keys(request).length > 0 && { request }),
         priority,
+        ...(maxFailures !== "" && { max_failures: Number(maxFailures) }),
+        ...(deadline !== "" && { deadline: 60 * Number(deadline) }),
       },
     });
     location.hash = routeTo(["bulk", run.id]);
@@ -132,6 +136,24 @@ function NewRunForm() {
           onValue={setThreshold}
         />
         <Select isField label="Priority" value={priority} options={PRIORITY_NAMES} onChoose={setPriority} />
+        <InputField
+          label="Failures that may be"
+          type="number"
+          min="0"
+          step="1"
+          placeholder="any number"
+          value={maxFailures}
+          onValue={setMaxFailures}
+        />
+        <InputField
+          label="Deadline in minutes"
+          type="number"
+          min="1"
+          step="1"
+          placeholder="none"
+          value={deadline}
+          onValue={setDeadline}
+        />
       </div>
       <KeysField value={more} onValue={setMore} />
       {start.error && <ErrorNote error={start.error} />}

@@ -1,13 +1,12 @@
 /** One prediction: its picture, timeline, attempts, answer or error, and its webhook deliveries. */
-import { call, pathOf, resolveLink, useAction, useAnswer, useFollowed } from "../api.ts";
-import type { Delivery } from "../answers.ts";
+import { call, pathOf, resolveLink, useAction, useFollowed } from "../api.ts";
 import type { Prediction } from "../../core/prediction.ts";
 import { isFinal } from "../../core/prediction.ts";
 import { plural } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { picturesOfPrediction, rememberPictures } from "../sentPictures.ts";
 import { useSession } from "../session.ts";
-import { DeliveryList } from "../parts/deliveries.tsx";
+import { Deliveries } from "../parts/deliveries.tsx";
 import { PredictionResult } from "../parts/result.tsx";
 import { Ago, ErrorNote, Loading, StatusMark } from "../parts/states.tsx";
 import { Timeline } from "../parts/timeline.tsx";
@@ -39,7 +38,7 @@ export function PredictionPage({ model, id }: { model: string; id: string }) {
           <pre tabIndex={0}>{prediction.stack}</pre>
         </details>
       )}
-      <Deliveries path={path} isFinal={isFinal(prediction.status)} />
+      <Deliveries path={isFinal(prediction.status) ? `${path}/deliveries` : undefined} />
     </>
   );
 }
@@ -85,22 +84,5 @@ function Actions({ prediction, onChange }: { prediction: Prediction; onChange: (
       {cancel.error && <ErrorNote error={cancel.error} />}
       {again.error && <ErrorNote error={again.error} />}
     </>
-  );
-}
-
-function Deliveries({ path, isFinal: hasEnded }: { path: string; isFinal: boolean }) {
-  const { data, reload } = useAnswer<{ deliveries: Delivery[] }>(
-    hasEnded ? `${path}/deliveries` : undefined,
-    {
-      everyMs: 3000,
-      isDone: ({ deliveries }) => deliveries.every(({ status }) => status !== "pending"),
-    },
-  );
-  if (!data || data.deliveries.length === 0) return null;
-  return (
-    <section class="section">
-      <h2>Webhook</h2>
-      <DeliveryList deliveries={data.deliveries} onReplayed={reload} />
-    </section>
   );
 }

@@ -1,10 +1,25 @@
 /** Webhook deliveries with the log of their attempts. */
-import { call, pathOf, useAction } from "../api.ts";
+import { call, pathOf, useAction, useAnswer } from "../api.ts";
 import type { Delivery } from "../answers.ts";
 import { formatDuration, formatTime, plural } from "../format.ts";
 import { routeTo } from "../route.ts";
 import { useSession } from "../session.ts";
 import { Ago, ErrorNote, StatusMark } from "./states.tsx";
+
+/** What was sent of one thing's end; nothing while `path` is undefined, and where it has no webhook. */
+export function Deliveries({ path }: { path: string | undefined }) {
+  const { data, reload } = useAnswer<{ deliveries: Delivery[] }>(path, {
+    everyMs: 3000,
+    isDone: ({ deliveries }) => deliveries.every(({ status }) => status !== "pending"),
+  });
+  if (!data || data.deliveries.length === 0) return null;
+  return (
+    <section class="section">
+      <h2>Webhook</h2>
+      <DeliveryList deliveries={data.deliveries} onReplayed={reload} />
+    </section>
+  );
+}
 
 export function DeliveryList(props: { deliveries: readonly Delivery[]; onReplayed: () => void }) {
   return (
@@ -18,7 +33,7 @@ export function DeliveryList(props: { deliveries: readonly Delivery[]; onReplaye
 
 function DeliveryItem({ delivery, onReplayed }: { delivery: Delivery; onReplayed: () => void }) {
   const { read_only: isReadOnly } = useSession();
-  const { id, url, status, event, prediction, created_at, next_attempt_at, error, attempts } = delivery;
+  const { id, url, status, event, prediction, run, created_at, next_attempt_at, error, attempts } = delivery;
   const replay = useAction(async () => {
     await call(pathOf(["webhooks", "deliveries", id, "replay"]), { method: "POST" });
     onReplayed();
@@ -41,6 +56,14 @@ function DeliveryItem({ delivery, onReplayed }: { delivery: Delivery; onReplayed
             {" of "}
             <a href={routeTo(["predictions", prediction.model, prediction.id])}>
               <code>{prediction.id}</code>
+            </a>
+          </>
+        )}
+        {run && (
+          <>
+            {" of "}
+            <a href={routeTo(["bulk", run])}>
+              <code>{run}</code>
             </a>
           </>
         )}

@@ -11,24 +11,31 @@ import type { BulkSpec } from "../../bulk/spec.ts";
 import { BULK_EVENTS } from "../../config/webhooks.ts";
 import { BadInputError, InvalidRequestError, type Fault } from "../../errors.ts";
 import { checkRequest } from "../../imil/requestSchema.ts";
+import {
+  deadlineSchema,
+  failFastSchema,
+  maxFailuresSchema,
+  metadataSchema,
+  prioritySchema,
+  readLimits,
+  type AskedLimits,
+} from "../../core/bulkOptions.ts";
 import { faultOf } from "../../core/faults.ts";
-import { PRIORITIES, type Priority } from "../../core/prediction.ts";
+import type { Priority } from "../../core/prediction.ts";
 import { newBulkRunId } from "../../queue/names.ts";
 import { descriptionOf } from "../../api/service.ts";
 import type { Api } from "../../api/api.ts";
 import { checkRequestSize } from "../../api/requestDictionary.ts";
+import { numberOfQuery } from "./parameters.ts";
 import { readWebhook } from "./submissionOptions.ts";
 
-const priority = z
-  .enum(Object.keys(PRIORITIES) as [Priority, ...Priority[]], { error: "must be high, normal or low" })
-  .default("low")
-  .meta({
-    description: "Against other predictions; low lets every interactive one of normal priority go first.",
-  });
+const priority = prioritySchema.default("low").meta({
+  description: "Against other predictions; low lets every interactive one of normal priority go first.",
+});
 const webhook = z.string({ error: "must be one URL" }).optional().meta({
   description: "URL that is notified of the end. Default: webhooks.url of the configuration, if any.",
 });
-const eventsText = `Ends to notify of: ${BULK_EVENTS.join(", ")}. Default: both.`;
+const eventsText = `Ends to notify of: ${BULK_EVENTS.join(", ")}. Default: all.`;
 
 const results = z.string({ error: "must be one name" }).min(1).optional().meta({
   description:
@@ -60,6 +67,10 @@ export const bulkFolderSchema = z
     }),
     results,
     priority,
+    fail_fast: failFastSchema.optional(),
+    max_failures: maxFailuresSchema.optional(),
+    deadline: deadlineSchema.optional(),
+    metadata: metadataSchema.optional(),
     webhook,
     webhook_events: z
       .union([z.array(z.string()), z.string()])
@@ -74,6 +85,17 @@ export const manifestQuerySchema = z.strictObject({
     .meta({ description: "Name of a configured model." }),
   results,
   priority,
+  fail_fast: z.preprocess(booleanOfQuery, failFastSchema.optional()),
+  max_failures: z.preprocess(numberOfQuery, maxFailuresSchema.optional()),
+  deadline: deadlineSchema.optional(),
+  metadata: z
+    .preprocess(jsonOfQuery, metadataSchema.optional())
+    .meta({ description: "JSON: an object of texts, as in the body that names a folder." }),
+  unique_custom_ids: z
+    .preprocess(booleanOfQuery, z.boolean({ error: "must be true or false" }).default(false))
+    .meta({
+      description: "Refuses a manifest in which a custom_id comes twice, with both lines.",
+    }),
   webhook,
   webhook_events: z
     .string()
@@ -108,8 +130,25 @@ async function readAnnotate(text: string | undefined, config: Config): Promise<R
 }
 
 /** @throws InvalidRequestError with all faults, ModelNotFoundError, BadInputError */
-export function readManifestQuery(api: Api, req: Request): Promise<BulkSpec> {
-  return specOf(api, check(manifestQuerySchema, req.query), { kind: "manifest" }, {});
+export async function readManifestQuery(
+  api: Api,
+  req: Request,
+): Promise<{ spec: BulkSpec; hasUniqueIds: boolean }> {
+  const asked = check(manifestQuerySchema, req.query);
+  const spec = await specOf(api, asked, { kind: "manifest" }, {});
+  return { spec, hasUniqueIds: asked.unique_custom_ids };
+}
+
+function booleanOfQuery(value: unknown): unknown {
+  return value === "true" || value === "false" ? value === "true" : value;
+}
+
+function jsonOfQuery(value: unknown): unknown {
+  try {
+    return typeof value === "string" ? JSON.parse(value) : value;
+  } catch {
+    return value;
+  }
 }
 
 async function specOf(
@@ -120,7 +159,8 @@ async function specOf(
     priority: Priority;
     webhook?: string | undefined;
     webhook_events?: string | string[] | undefined;
-  },
+    metadata?: Record<string, string> | undefined;
+  } & AskedLimits,
   source: BulkSpec["source"],
   request: BulkSpec["request"],
 ): Promise<BulkSpec> {
@@ -128,14 +168,19 @@ async function specOf(
   const given = { webhook: asked.webhook, webhook_events: asked.webhook_events?.toString() };
   const faults: Fault[] = [];
   const hook = readWebhook(given, BULK_EVENTS, config, faults);
-  if (faults.length > 0) throw new InvalidRequestError(faults);
+  const created = Date.now();
+  const limits = readLimits(asked, created);
+  if ("problem" in limits) faults.push(limits);
+  if (faults.length > 0 || "problem" in limits) throw new InvalidRequestError(faults);
   return {
     id: newBulkRunId(),
     model: asked.model,
     source,
     request,
     priority: asked.priority,
-    created: Date.now(),
+    ...(Object.keys(limits).length > 0 && { limits }),
+    ...(asked.metadata && { metadata: asked.metadata }),
+    created,
     webhook: hook,
     ...(asked.results !== undefined && { results: await readResultsName(asked.results, config) }),
   };

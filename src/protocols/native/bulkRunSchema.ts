@@ -16,6 +16,11 @@ export const bulkRunSchema = z
     folder: z.string().nullable().meta({ description: "null for a manifest." }),
     glob: z.string().nullable(),
     priority: z.enum(["high", "normal", "low"]),
+    max_failures: count
+      .nullable()
+      .meta({ description: "Entries that may fail before the run gives up; null for any number." }),
+    deadline: time("When it gives up if it has not ended."),
+    metadata: z.record(z.string(), z.string()).meta({ description: "As its client gave it." }),
     counts: z.object({
       total: count.meta({ description: "While the folder is walked, what was found so far." }),
       done: count,

@@ -6,6 +6,7 @@ import { streamRoutes } from "./bulkStreams.ts";
 import { bulkRunSchema, runParameter } from "./bulkRunSchema.ts";
 import { reportRoutes } from "./bulkReport.ts";
 import type { BulkRuns } from "../../bulk/runs.ts";
+import type { BulkSpec } from "../../bulk/spec.ts";
 import { hasEnded, type BulkRun } from "../../core/bulkRun.ts";
 import { RedisUnavailableError } from "../../errors.ts";
 import { parseWith } from "../../core/faults.ts";
@@ -34,16 +35,17 @@ async function createBulkRun(api: Api, req: Request, res: Response): Promise<voi
   const form = bulkForm(req, config);
   predictions.checkDisk();
   predictions.claimStorage(RUN_BYTES);
-  const spec =
-    form === "folder"
-      ? await readFolderRequest(api, await readJson(req, config.max_body_bytes))
-      : await readManifestQuery(api, req);
+  let spec: BulkSpec;
   if (form === "folder") {
+    spec = await readFolderRequest(api, await readJson(req, config.max_body_bytes));
     await bulk.create(spec);
   } else {
+    const query = await readManifestQuery(api, req);
+    spec = query.spec;
     const body = limitBody(req, config.max_manifest_bytes, "max_manifest_bytes");
     const needs = await descriptionOf(api, spec.model);
-    await bulk.create(spec, readManifest(form, body, config, spec.model, needs));
+    const { hasUniqueIds } = query;
+    await bulk.create(spec, readManifest(form, body, config, { model: spec.model, needs, hasUniqueIds }));
   }
   await bulk.enqueue(spec);
   const run = await bulk.read(spec.id);

@@ -1,6 +1,7 @@
 /** The entries of a manifest, each checked as a prediction of its own would be. Nothing runs while one has a fault. */
+import { createHash } from "node:crypto";
 import { z } from "zod";
-import type { BulkEntry } from "../../bulk/spec.ts";
+import type { BulkEntry, ManifestEntry } from "../../bulk/spec.ts";
 import { namesRoot, rootNames } from "../../config/bulkRoots.ts";
 import type { Config } from "../../config/schema.ts";
 import { BadInputError, InfermillError, InvalidRequestError, type Fault } from "../../errors.ts";
@@ -14,6 +15,8 @@ import { readRows } from "./manifestRows.ts";
 
 /** With more faulty lines than this the rest is not read. */
 const MAX_FAULTS = 100;
+/** They are in memory while the manifest is read, some hundred bytes each. */
+const MAX_UNIQUE_IDS = 1_000_000;
 
 export const manifestLineSchema = z
   .strictObject({
@@ -32,6 +35,13 @@ export const manifestLineSchema = z
   })
   .meta({ id: "ManifestLine" });
 
+export interface ManifestOptions {
+  model: string;
+  needs: Needs | undefined;
+  /** Whether a custom_id that comes twice is a fault. */
+  hasUniqueIds: boolean;
+}
+
 /**
  * The entries of a manifest, none after the first fault.
  * @throws InvalidRequestError at its end with the faults of all lines, as `line 3: image`
@@ -40,15 +50,16 @@ export async function* readManifest(
   form: ManifestForm,
   body: AsyncIterable<Buffer>,
   config: Config,
-  model: string,
-  needs: Needs | undefined,
+  { model, needs, hasUniqueIds }: ManifestOptions,
 ): AsyncGenerator<BulkEntry> {
   const faults: Fault[] = [];
+  const ids = hasUniqueIds ? new UniqueIds() : undefined;
   let count = 0;
   for await (const { place, read } of readRows(form, body, config)) {
     count++;
     try {
       const entry = readEntry(read(), config, model, needs);
+      if (typeof entry.custom_id === "string") ids?.add(entry.custom_id, place);
       if (faults.length === 0) yield entry;
     } catch (error) {
       faults.push(...faultsOfRow(error, place));
@@ -59,7 +70,27 @@ export async function* readManifest(
   if (count === 0) throw new BadInputError("the manifest must hold at least one entry, got none");
 }
 
-function readEntry(row: unknown, config: Config, model: string, needs: Needs | undefined): BulkEntry {
+/** The ids of a manifest, in memory that does not grow with how long they are. */
+class UniqueIds {
+  readonly #places = new Map<string, string>();
+
+  /** @throws InvalidRequestError where it came before, BadInputError where there are too many */
+  add(id: string, place: string): void {
+    const key = id.length <= 32 ? id : createHash("sha256").update(id).digest("base64");
+    const before = this.#places.get(key);
+    if (before !== undefined) {
+      const problem = `must be unique, ${JSON.stringify(id.slice(0, 80))} is that of ${before}, too`;
+      throw new InvalidRequestError([{ key: "custom_id", problem }]);
+    }
+    if (this.#places.size >= MAX_UNIQUE_IDS)
+      throw new BadInputError(
+        `with unique_custom_ids a manifest may have at most ${MAX_UNIQUE_IDS} of them; leave it out, or send several`,
+      );
+    this.#places.set(key, place);
+  }
+}
+
+function readEntry(row: unknown, config: Config, model: string, needs: Needs | undefined): ManifestEntry {
   const checked = parseWith(manifestLineSchema, row);
   const { custom_id, image, request } = checked;
   if (image !== undefined && ("image" in request || "Base_64" in request))

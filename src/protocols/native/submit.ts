@@ -2,7 +2,7 @@
 import type { Request, Response } from "express";
 import { pathParameter, type Api } from "../../api/api.ts";
 import { receiveMultipart } from "../../api/body/multipart.ts";
-import { bodyForm, limitBody, mediaType, parseJson, readText } from "../../api/body/read.ts";
+import { bodyForm, limitBody, mediaType, parseJson, readWholeBody, textOf } from "../../api/body/read.ts";
 import { labelInput } from "../../api/mediaTypes.ts";
 import { readDictionary } from "../../api/requestDictionary.ts";
 import {
@@ -37,7 +37,7 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
   async function draftOfBody(): Promise<Draft | undefined> {
     if (form === "bytes") return draftOfBytes();
     if (form === "multipart") return streamedDraft(options, length, receiveForm);
-    const text = await readText(limitBody(req, config.max_body_bytes));
+    const text = textOf(await readWholeBody(req, config.max_body_bytes));
     const body = form === "json" ? parseJson(text, "the body") : text.split("\n");
     if (Array.isArray(body)) {
       await submitMany(api, req, res, body as unknown[], options, form === "ndjson" ? "line" : "index");
@@ -51,14 +51,18 @@ export async function submitPrediction(api: Api, req: Request, res: Response): P
     if (type === "text/plain" && takesText(description)) {
       const dictionary = {
         ...options.dictionary,
-        Text: await readText(limitBody(req, config.max_body_bytes)),
+        Text: textOf(await readWholeBody(req, config.max_body_bytes)),
       };
       return draftOf(readDictionary(dictionary, config, model, description), clientIdOf(options));
     }
     const label = labelInput(type, undefined, description);
     return streamedDraft(options, length, async (store) => {
       const { request } = readDictionary(options.dictionary, config, model, without(description));
-      return { request, inputs: [await store(limitBody(req, config.max_body_bytes), label)] };
+      const body =
+        length <= LIGHT_BYTES
+          ? await readWholeBody(req, config.max_body_bytes)
+          : limitBody(req, config.max_body_bytes);
+      return { request, inputs: [await store(body, label)] };
     });
   }
 

@@ -5,7 +5,7 @@
 import { promisify } from "node:util";
 import { gunzip, inflate, type ZlibOptions } from "node:zlib";
 import type { Request, Response } from "express";
-import { checkTransfer, limitBody, parseJson, readBytes, textOf } from "../../api/body/read.ts";
+import { checkTransfer, parseJson, readWholeBody, textOf } from "../../api/body/read.ts";
 import { BodyTooLargeError, MalformedBodyError } from "../../api/problems.ts";
 import { inputsOfDescription, type LoaderDescription } from "../../core/description.ts";
 import { BadInputError } from "../../errors.ts";
@@ -44,7 +44,7 @@ export async function readInferBody(
 async function readBody(req: Request, maxBytes: number): Promise<Buffer> {
   const decode = DECODERS.get(req.headers["content-encoding"] ?? "");
   if (!decode) checkTransfer(req, maxBytes);
-  const bytes = await readBytes(limitBody(req, maxBytes));
+  const bytes = await readWholeBody(req, maxBytes);
   if (!decode) return bytes;
   try {
     return await decode(bytes, { maxOutputLength: maxBytes });

@@ -3,7 +3,7 @@ import type { Request, Response } from "express";
 import { z } from "zod";
 import type { ZodOpenApiOperationObject } from "zod-openapi";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
-import { limitBody, parseJson, readText } from "../../api/body/read.ts";
+import { parseJson, readWholeBody, textOf } from "../../api/body/read.ts";
 import { jsonAnswer, modelParameter, problemAnswers } from "../../api/operations.ts";
 import type { EncodeError } from "../../api/problems.ts";
 import { checkReadiness } from "../../api/readiness.ts";
@@ -56,7 +56,7 @@ async function serverReady(api: Api, _req: Request, res: Response): Promise<void
 }
 
 async function postIndex(api: Api, req: Request, res: Response): Promise<void> {
-  const text = await readText(limitBody(req, api.config.max_body_bytes));
+  const text = textOf(await readWholeBody(req, api.config.max_body_bytes));
   const { ready } = parseWith(indexRequestSchema, text.trim() === "" ? {} : parseJson(text, "the body"));
   res.json(await repositoryIndex(api, ready));
 }

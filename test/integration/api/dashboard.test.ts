@@ -130,7 +130,7 @@ describe.skipIf(whyNoRedis)("the dashboard", () => {
     });
     await runs.close();
     const bulk = await openBulkQueues(api.config, redis.url);
-    await bulk.bulkQueue("Echo").submit([{ id: `${id}-4`, request: {}, inputs: [] }], "low");
+    await bulk.bulkQueue("Echo").submit({ id, request: {}, priority: "low" }, [[{ index: 4, inputs: [] }]]);
     await bulk.close();
 
     const { body } = await queues("activeQueue=_bulk&status=active");

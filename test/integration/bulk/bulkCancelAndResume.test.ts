@@ -101,6 +101,82 @@ describe.skipIf(whyNoRedis)("a bulk run that was cancelled or failed", () => {
     expect(new Set(told(run.id).map(({ id }) => id)).size).toBe(2);
   });
 
+  async function start(lines: object[], query: string) {
+    const { status, body } = await runOf(`?model=Scripted&${query}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/x-ndjson" },
+      body: lines.map((line) => JSON.stringify(line)).join("\n"),
+    });
+    return { status, body: body as typeof body & { errors?: { key: string; problem: string }[] } };
+  }
+
+  test("gives up once more entries failed than may, notifies its webhook, and completes when it is resumed", async () => {
+    const metadata = { order: "4711" };
+    const lines = Array.from({ length: 200 }, (_, index) => ({
+      request: { Fid: `f${index}`, Ms: 20, ...(index < 5 && { Do: "refuse" }) },
+    }));
+    const query = new URLSearchParams({
+      max_failures: "2",
+      metadata: JSON.stringify(metadata),
+      webhook: receiver.url,
+    });
+    const { body: run } = await start(lines, String(query));
+    expect(run).toMatchObject({ max_failures: 2, deadline: null, metadata });
+    const failed = await ended(run.id);
+    expect(failed).toMatchObject({ status: "failed", error: { code: "too_many_failures" }, metadata });
+    expect(failed.counts.failed).toBeGreaterThan(2);
+    expect(failed.counts.done).toBeLessThan(200);
+    const before = await results(run.id);
+    expect(before).toHaveLength(failed.counts.done);
+    await until(() => told(run.id).length > 0, "the webhook");
+    expect(told(run.id)[0]!.event).toMatchObject({
+      type: "bulk.failed",
+      data: { status: "failed", metadata, error: { code: "too_many_failures" } },
+    });
+    const found = await fetch(`${infermill.url}/v1/webhooks/deliveries?run=${run.id}`);
+    expect(await found.json()).toMatchObject({ deliveries: [{ event: "bulk.failed", run: run.id }] });
+
+    await resume(run.id);
+    expect(await ended(run.id)).toMatchObject({
+      status: "completed",
+      error: null,
+      counts: { done: 200, failed: 5 },
+    });
+    expect((await results(run.id)).slice(0, before.length)).toEqual(before);
+  });
+
+  test("gives up at its deadline, and has none any more when it is resumed", async () => {
+    const lines = Array.from({ length: 400 }, () => ({ request: { Fid: "d", Ms: 100 } }));
+    const { body: run } = await start(lines, "deadline=2");
+    expect(Date.parse(run.deadline!)).toBe(Date.parse(run.created_at) + 2000);
+    const failed = await ended(run.id);
+    expect(failed).toMatchObject({ status: "failed", error: { code: "deadline_exceeded" } });
+    expect(failed.counts.done).toBeGreaterThan(0);
+    expect(Date.parse(failed.finished_at!) - Date.parse(run.deadline!)).toBeLessThan(3000);
+    expect((await resume(run.id)).body).toMatchObject({ deadline: null });
+    await until(
+      async () => (await runOf(`/${run.id}`)).body.counts.done > failed.counts.done,
+      "more results",
+    );
+    await runOf(`/${run.id}`, { method: "DELETE" });
+  });
+
+  test("is refused where its limits contradict each other, or ids that are to be unique are not", async () => {
+    const line = { custom_id: "a", request: { Fid: "x" } };
+    const { status, body } = await start([line, line], "unique_custom_ids=true");
+    expect({ status, errors: body.errors }).toMatchObject({
+      status: 422,
+      errors: [{ key: "line 2: custom_id" }],
+    });
+    for (const query of [
+      "fail_fast=true&max_failures=2",
+      "deadline=yesterday",
+      "metadata=[]",
+      "max_failures=-1",
+    ])
+      expect([query, (await start([line], query)).status]).toEqual([query, 422]);
+  });
+
   test("continues by the command line, which follows it to its end", async () => {
     for (let index = 0; index < 5; index++) writeFileSync(join(photos, `${index}.jpg`), "not read");
     const pid = processNamed(infermill.child.pid!, /main\.js coordinator$/);

@@ -1,17 +1,19 @@
 /** What a coordinator does with bulk runs by itself: no worker runs here, so that entries wait in the bulkQueue. */
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Queue, Worker } from "bullmq";
+import { Queue, UnrecoverableError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startBulkCoordinator, type BulkCoordinator } from "../../../src/bulk/coordinator.ts";
 import { startHeartbeat } from "../../../src/bulk/heartbeat.ts";
 import { openBulkRuns, type BulkRuns } from "../../../src/bulk/runs.ts";
-import { RedisUnavailableError } from "../../../src/errors.ts";
+import { BadInputError, RedisUnavailableError } from "../../../src/errors.ts";
+import { failedRow, type BulkChunkData } from "../../../src/queue/bulkChunks.ts";
 import { openBulkQueues } from "../../../src/queue/bulkQueue.ts";
 import { Deliveries } from "../../../src/queue/deliveries.ts";
 import { createNames, newBulkRunId } from "../../../src/queue/names.ts";
+import { defineScripts } from "../../../src/queue/scripts.ts";
 import type { RedisServer } from "../../../src/redis/provideRedis.ts";
 import { openRedis, send, startTestApi, type TestApi } from "../../support/api.ts";
 import { runInfermill, until } from "../../support/infermill.ts";
@@ -43,11 +45,17 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     await redis?.close();
   });
 
-  async function sendManifest(entries: number, keys = {}, query = ""): Promise<string> {
+  async function sendManifest(entries: number, keys = {}, query = "", model = "Echo"): Promise<string> {
     const lines = Array.from({ length: entries }, (_, index) =>
       JSON.stringify({ custom_id: `c${index}`, ...keys }),
     );
-    return (await send("POST", `${api.url}/v1/bulk?model=Echo${query}`, lines.join("\n"), NDJSON)).body.id;
+    return (await send("POST", `${api.url}/v1/bulk?model=${model}${query}`, lines.join("\n"), NDJSON)).body
+      .id;
+  }
+
+  async function readLines(id: string): Promise<string[]> {
+    const text = await (await fetch(`${api.url}/v1/bulk/${id}/results`)).text();
+    return text.split("\n").filter(Boolean);
   }
 
   function startCoordinator(): Promise<BulkCoordinator> {
@@ -165,14 +173,77 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     }
   });
 
+  test("works on a few runs of a model and priority side by side, and none waits for a less urgent one or another model", async () => {
+    const start = (model: string, priority: string) => sendManifest(1, {}, `&priority=${priority}`, model);
+    const low: string[] = [];
+    for (let number = 0; number < 9; number++) low.push(await start("Echo", "low"));
+    const others = [await start("Echo", "high"), await start("Tiny", "low")];
+    const statusOf = async (id: string) => (await runs.read(id)).status;
+    const coordinator = await startCoordinator();
+    try {
+      await until(
+        async () =>
+          (await Promise.all([...low.slice(0, 8), ...others].map(statusOf))).every(
+            (status) => status === "running",
+          ),
+        "all that need not wait",
+      );
+      expect(await statusOf(low[8]!)).toBe("queued");
+      // Cancelled while it waits for its turn, and one that has its turn leaves it to the next.
+      const waiting = await start("Echo", "low");
+      const cancel = async (id: string) => (await send("DELETE", `${api.url}/v1/bulk/${id}`)).body.status;
+      expect(await cancel(waiting)).toBe("cancelled");
+      expect(await statusOf(low[8]!)).toBe("queued");
+      expect(await cancel(low[0]!)).toBe("cancelled");
+      await until(async () => (await statusOf(low[8]!)) === "running", "the next one");
+      await Promise.all([...low.slice(1), ...others].map(cancel));
+    } finally {
+      await coordinator.close();
+    }
+  }, 30_000);
+
+  test("sends a chunk again that a worker of 0.1 took for one prediction, and nothing of it is lost", async () => {
+    const prefix = createNames(api.config.redis_prefix).bulkQueuePrefix("Echo");
+    const scripts = defineScripts(connection);
+    const taken: string[] = [];
+    const worker = new Worker(
+      "Echo",
+      async (job) => {
+        taken.push(job.id!);
+        // What 0.1 does with whatever has an expires_at that is over.
+        if (taken.length === 1) {
+          expect(job.data).toMatchObject({ expires_at: 1, inputs: [] });
+          throw new UnrecoverableError("expired: it waited for longer than its ttl_ms");
+        }
+        const { entries } = job.data as BulkChunkData;
+        const rows = entries.map(({ index }) => failedRow(index, new BadInputError("seen").toSummary()));
+        await scripts.keepRows(worker.toKey, job.id!, rows);
+        return entries.length;
+      },
+      { connection, prefix, concurrency: 1 },
+    );
+    const id = await sendManifest(1);
+    const coordinator = await startCoordinator();
+    try {
+      await until(async () => (await runs.read(id)).status === "completed", "the end of the run");
+      expect((await runs.read(id)).counts).toMatchObject({ total: 1, failed: 1 });
+      expect(taken).toEqual([`${id}-0_1`, `${id}-0_1`]);
+      const [line] = await readLines(id);
+      expect(JSON.parse(line!)).toMatchObject({ custom_id: "c0", error: { detail: "seen" } });
+    } finally {
+      await coordinator.close();
+      await worker.close();
+    }
+  }, 30_000);
+
   test("is not needed to leave nothing in the bulk queue of a run that is cancelled or deleted", async () => {
     const bulkQueues = await openBulkQueues(api.config, redis.url);
     const names = createNames(api.config.redis_prefix);
     const id = await sendManifest(5);
     const submit = (runId: string) =>
       bulkQueues.bulkQueue("Echo").submit(
-        [0, 1, 2].map((index) => ({ id: `${runId}-${index}`, request: {}, inputs: [] })),
-        "low",
+        { id: runId, request: {}, priority: "low" },
+        [0, 1, 2].map((index) => [{ index, inputs: [] }]),
       );
     const left = async () => (await bulkQueue.getJobs()).map((job) => job.id);
     try {
@@ -190,7 +261,7 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
       await submit(other);
       expect(await left()).toHaveLength(6);
       await send("DELETE", `${api.url}/v1/bulk/${id}`);
-      expect(await left()).toEqual([2, 1, 0].map((index) => `${other}-${index}`));
+      expect(await left()).toEqual([2, 1, 0].map((index) => `${other}-${index}_1`));
       expect(await connection.exists(response)).toBe(0);
       await submit(id);
       await send("DELETE", `${api.url}/v1/bulk/${id}`);

@@ -23,7 +23,7 @@ import {
 import { processNamed } from "../../support/processes.ts";
 import { startTestRedis, whyNoRedis } from "../../support/redis.ts";
 
-const ENTRIES = 2000;
+const ENTRIES = 600;
 /** Longer than the locks of jobs last, and a heartbeat. */
 const OUTAGE_MS = 13_000;
 
@@ -45,7 +45,7 @@ describe.skipIf(whyNoRedis)("a bulk run in the middle of which", () => {
     await infermill?.stop();
   });
 
-  /** Of some 25 s, with a beginning. */
+  /** Of some 8 s, with a beginning. */
   async function start(): Promise<string> {
     const answer = await fetch(`${infermill.url}/v1/bulk?model=Scripted`, {
       method: "POST",

@@ -84,7 +84,6 @@ describe.skipIf(whyNoRedis)("cancelling, expiring and waiting", () => {
 
   test("a failed prediction tells why", async () => {
     const consumer = consume(redis.url, api.config, "Tiny", async () => {
-      const { UnrecoverableError } = await import("bullmq");
       throw new UnrecoverableError("bad_input: the picture is no JPEG");
     });
     try {

@@ -1,8 +1,17 @@
-import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { openBelowRoot } from "../../../src/config/bulkRoots.ts";
+import { openBelowRoot, openBelowRootNow } from "../../../src/config/bulkRoots.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "infermill-roots-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -44,6 +53,23 @@ describe("a file below a bulk root", () => {
     const name = `out-${target.length}.jpg`;
     symlinkSync(target, join(photos, name));
     await expect(contentOf(name)).rejects.toThrow(`photos/${name} leads out of its bulk root`);
+  });
+
+  test("is treated alike where it is opened in this thread", () => {
+    const read = (path: string, at: Record<string, string> = roots) => {
+      const file = openBelowRootNow({ root: "photos", path }, at);
+      try {
+        return readFileSync(file, "utf8");
+      } finally {
+        closeSync(file);
+      }
+    };
+    expect(read("a/inside.jpg")).toBe("inside");
+    expect(read("link.jpg")).toBe("inside");
+    for (const name of ["out-9.jpg", "out-29.jpg"])
+      expect(() => read(name)).toThrow(`photos/${name} leads out of its bulk root`);
+    expect(() => read("none.jpg")).toThrow("ENOENT");
+    expect(() => read("x", { photos: join(folder, "gone") })).toThrow("ENOENT");
   });
 
   test("is told as missing where there is none", async () => {

@@ -20,18 +20,23 @@ const config: Config = { ...configSchema.parse(settings), file: join(folder, "in
 
 type Form = Parameters<typeof readManifest>[0];
 
-async function entriesOf(form: Form, bytes: string | ArrayBuffer): Promise<BulkEntry[]> {
+async function entriesOf(
+  form: Form,
+  bytes: string | ArrayBuffer,
+  hasUniqueIds = false,
+): Promise<BulkEntry[]> {
   async function* body() {
     const whole = typeof bytes === "string" ? Buffer.from(bytes) : Buffer.from(bytes);
     for (let start = 0; start < whole.length; start += 100) yield whole.subarray(start, start + 100);
   }
   const entries: BulkEntry[] = [];
-  for await (const entry of readManifest(form, body(), config, "Model", undefined)) entries.push(entry);
+  const options = { model: "Model", needs: undefined, hasUniqueIds };
+  for await (const entry of readManifest(form, body(), config, options)) entries.push(entry);
   return entries;
 }
 
-async function faultsOf(form: Form, bytes: string | ArrayBuffer): Promise<string[]> {
-  const error: unknown = await entriesOf(form, bytes).catch((thrown: unknown) => thrown);
+async function faultsOf(form: Form, bytes: string | ArrayBuffer, hasUniqueIds = false): Promise<string[]> {
+  const error: unknown = await entriesOf(form, bytes, hasUniqueIds).catch((thrown: unknown) => thrown);
   return (
     (error as InvalidRequestError).faults?.map(({ key, problem }) => `${key} ${problem}`) ?? [String(error)]
   );
@@ -119,4 +124,16 @@ test("every fault is told with its line or row, and nothing stays behind", async
     ]);
   expect(await faultsOf("csv", "image\n")).toEqual([expect.stringMatching(/at least one entry/)]);
   expect(readdirSync(folder)).toEqual([]);
+});
+
+test("a custom_id that comes twice is told with both lines, where they are to be unique", async () => {
+  const long = "x".repeat(500);
+  const lines = ["a", "b", "a", long, undefined, undefined, `${long}y`, long].map((custom_id) =>
+    JSON.stringify({ custom_id, image: "photos/a.jpg" }),
+  );
+  expect(await faultsOf("ndjson", lines.join("\n"), true)).toEqual([
+    'line 3: custom_id must be unique, "a" is that of line 1, too',
+    `line 8: custom_id must be unique, "${"x".repeat(80)}" is that of line 4, too`,
+  ]);
+  expect(await entriesOf("ndjson", lines.join("\n"))).toHaveLength(8);
 });
