@@ -16,9 +16,11 @@ interface Destination {
 /** As much of ioredis's inside as is needed. */
 interface Inside {
   sendCommand(command: Command, stream?: unknown, destination?: Destination): Promise<unknown>;
+  connect(): Promise<void>;
   disconnect(reconnect?: boolean): void;
   duplicate(...given: unknown[]): Cluster;
   handleCloseEvent(): void;
+  manuallyClosing: boolean;
 }
 
 interface Command {
@@ -29,6 +31,7 @@ interface Command {
 export function fixCluster(cluster: Cluster): Cluster {
   const inside = cluster as unknown as Inside;
   keepPipelinesWhole(inside);
+  keepConnecting(cluster, inside);
   endInAnyCase(cluster, inside);
   const duplicate = inside.duplicate.bind(cluster);
   inside.duplicate = (...given) => fixCluster(duplicate(...given));
@@ -53,13 +56,49 @@ function keepPipelinesWhole(cluster: Inside): void {
   };
 }
 
+/**
+ * BullMQ disconnects a cluster to interrupt what blocks on it, connects it again and waits for that. But to ioredis, a
+ * connect() behind a disconnect() is the only try, and one that finds a cluster which isn't ready yet is never answered.
+ */
+function keepConnecting(cluster: Cluster, inside: Inside): void {
+  const connect = inside.connect.bind(cluster);
+  let connecting: Promise<void> | undefined;
+  inside.connect = () => {
+    inside.manuallyClosing = false;
+    connect().catch(() => {});
+    connecting ??= untilReady(cluster).finally(() => (connecting = undefined));
+    return connecting;
+  };
+}
+
+/** @throws where it is disconnected before */
+function untilReady(cluster: Cluster): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onReady = () => {
+      cluster.off("end", onEnd);
+      resolve();
+    };
+    const onEnd = () => {
+      cluster.off("ready", onReady);
+      reject(new Error("Connection is closed."));
+    };
+    cluster.once("ready", onReady);
+    cluster.once("end", onEnd);
+  });
+}
+
 /** One that has no node at the moment tells no end, and whoever closes a worker would wait for it for ever. */
 function endInAnyCase(cluster: Cluster, inside: Inside): void {
   const disconnect = inside.disconnect.bind(cluster);
   inside.disconnect = (reconnect) => {
+    const hasNodes = cluster.nodes().length > 0;
     disconnect(reconnect);
+    const end = () => {
+      if (cluster.status === "disconnecting") inside.handleCloseEvent();
+    };
+    if (!hasNodes) return end();
     if (reconnect) return;
-    const limit = setTimeout(() => inside.handleCloseEvent(), END_LIMIT_MS);
+    const limit = setTimeout(end, END_LIMIT_MS);
     cluster.once("end", () => clearTimeout(limit));
   };
 }
