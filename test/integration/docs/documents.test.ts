@@ -474,6 +474,19 @@ describe("the tables of the documents", () => {
     expect(faults).toEqual([]);
   });
 
+  test("docs/reliability.md says of each fault what is promised, and which test or command shows it", () => {
+    const rows = tableOf("docs/reliability.md", "Reliability");
+    expect(rows.length).toBeGreaterThan(30);
+    for (const [fault, promise, shown] of rows) {
+      expect([fault, promise].every(Boolean), `${fault}: a promise`).toBe(true);
+      if (shown!.startsWith("the same")) continue;
+      const names = codesOf(shown);
+      expect(names.length, `${fault}: a test`).toBeGreaterThan(0);
+      for (const name of names)
+        expect(name.startsWith("npm run ") || existsSync(join(ROOT, name)), `${fault}: ${name}`).toBe(true);
+    }
+  });
+
   test("docs/operations.md has the log lines and readiness problems that the sources have", () => {
     const sources = readdirSync(join(ROOT, "src"), { recursive: true, encoding: "utf8" })
       .filter((name) => name.endsWith(".ts"))
