@@ -152,6 +152,7 @@ try {
   const verdict = await load.finish();
   clearInterval(sampling);
   sample();
+  await stack.stop();
   printTable(verdict, samples, faults);
   const file = resolve(values.plot);
   mkdirSync(dirname(file), { recursive: true });
@@ -172,6 +173,6 @@ try {
   );
 } finally {
   await stack.stop();
-  if (isSound && !process.env.KEEP) rmSync(folder, { recursive: true, force: true });
+  if (isSound) rmSync(folder, { recursive: true, force: true });
 }
 process.exit(isSound ? 0 : 1);

@@ -14,6 +14,9 @@ import { fileURLToPath } from "node:url";
 const SIZE_LOADER = fileURLToPath(new URL("../../test/loaders/pictureSize.ts", import.meta.url));
 /** As systemd or an orchestrator would do it. */
 const RESTART_MS = 1000;
+const STOP_LIMIT_MS = 60_000;
+/** With nothing left to do. */
+const SLOW_STOP_SECONDS = 8;
 const NAMES = ["api 0", "api 1", "worker 0", "worker 1", "worker 2", "coordinator 0", "coordinator 1"];
 
 export interface Member {
@@ -75,15 +78,19 @@ export async function startStack(folder: string, kind: "single" | "cluster"): Pr
         const gone = new Promise((resolve) => child!.once("exit", resolve));
         child.kill("SIGCONT");
         child.kill("SIGTERM");
-        const t = Date.now();
+        const startedAt = Date.now();
+        const limit = setTimeout(() => child!.kill("SIGKILL"), STOP_LIMIT_MS);
         await gone;
-        console.log(name, "stopped in", Date.now() - t);
+        clearTimeout(limit);
+        const seconds = Math.round((Date.now() - startedAt) / 1000);
+        if (seconds > SLOW_STOP_SECONDS) fallen.push(`${name} took ${seconds} s to stop`);
       },
     };
   }
 
   const urls = ports.map((port) => `http://127.0.0.1:${port}`);
   const stop = async () => {
+    if (isStopping) return;
     isStopping = true;
     await Promise.all(members.map((member) => member.stop()));
     await redis.close();

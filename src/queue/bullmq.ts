@@ -23,6 +23,10 @@ const RECOVERY = {
 /** How long a consumer waits after a command that Redis refused. */
 const PAUSES = { firstMs: 250, maxMs: 5000 };
 
+/** How long a consumer that closes is waited for once it has no job: what ended is stored by then. */
+const IDLE_CLOSE_MS = 3000;
+const CLOSE_LOOK_MS = 50;
+
 /** A queue whose faults reach the caller of each command, and whose event stream stays short: nobody reads it. */
 export function openQueue(name: string, redis: RedisClient, prefix: string): Queue {
   const queue = new Queue(name, {
@@ -104,6 +108,16 @@ class PatientWorker<Data, Result> extends Worker<Data, Result> {
     // Not the job's fault: it is taken over once its lock is over.
     if (isRefusal(finish[0])) throw finish[0];
     return this.#persist(() => super.handleFailed(...finish));
+  }
+
+  /** BullMQ waits for the end of its blocking connection, which a cluster may never tell: without a job, for a moment only. */
+  override async close(force?: boolean): Promise<void> {
+    const closed = super.close(force).then(() => true);
+    closed.catch(() => {});
+    for (let idleMs = 0; idleMs < IDLE_CLOSE_MS; idleMs += CLOSE_LOOK_MS) {
+      if (await Promise.race([closed, sleep(CLOSE_LOOK_MS, false)])) return;
+      if (this.lockManager.getActiveJobCount() > 0) idleMs = 0;
+    }
   }
 
   async #persist<T>(finish: () => Promise<T>): Promise<T> {

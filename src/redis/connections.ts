@@ -16,6 +16,7 @@ import {
 import { Cluster, Redis, type ChainableCommander, type ClusterOptions, type RedisOptions } from "ioredis";
 import { parseRedisUrl, type RedisTarget, type RedisTls } from "../config/redis.ts";
 import { RedisRefusedError, RedisUnavailableError } from "../errors.ts";
+import { fixCluster } from "./clusterFixes.ts";
 import { connectionFaultOf, isReadOnly, isRedirected, noteReadOnly, redisFaultOf } from "./refusals.ts";
 
 /** How long a producer's command may take before the queue counts as unreachable. */
@@ -184,52 +185,7 @@ function openCluster(target: RedisTarget, role: ConnectionRole, tls: RedisTls | 
       ...(isTls && { tls: tlsOptions(undefined, tls) }),
     },
   };
-  return keepTrying(new Cluster([...hosts], options)).on("+node", gatherWrites);
-}
-
-/**
- * BullMQ disconnects a cluster to interrupt what blocks on it, connects it again and waits for that. But to ioredis, a
- * connect() behind a disconnect() is the only try, one that finds a cluster which isn't ready yet is never answered, and a
- * cluster without a node never says that it has ended. Here all three are as with a single server.
- */
-function keepTrying(cluster: Cluster): Cluster {
-  const inner = cluster as unknown as { manuallyClosing: boolean; handleCloseEvent(): void };
-  const connect = cluster.connect.bind(cluster);
-  const disconnect = cluster.disconnect.bind(cluster);
-  const duplicate = cluster.duplicate.bind(cluster) as (...given: unknown[]) => Cluster;
-  let connecting: Promise<void> | undefined;
-  return Object.assign(cluster, {
-    async connect() {
-      if (cluster.status === "ready") return;
-      inner.manuallyClosing = false;
-      connect().catch(() => {});
-      connecting ??= untilReady(cluster).finally(() => (connecting = undefined));
-      await connecting;
-    },
-    disconnect(reconnect = false) {
-      const hasNodes = cluster.nodes().length > 0;
-      disconnect(reconnect);
-      if (!hasNodes && cluster.status === "disconnecting") inner.handleCloseEvent();
-    },
-    // BullMQ blocks on clusters of its own.
-    duplicate: (...given: unknown[]) => keepTrying(duplicate(...given)),
-  });
-}
-
-/** @throws where it is disconnected before */
-function untilReady(redis: RedisClient): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const onReady = () => {
-      redis.off("end", onEnd);
-      resolve();
-    };
-    const onEnd = () => {
-      redis.off("ready", onReady);
-      reject(new Error("Connection is closed."));
-    };
-    redis.once("ready", onReady);
-    redis.once("end", onEnd);
-  });
+  return fixCluster(new Cluster([...hosts], options).on("+node", gatherWrites));
 }
 
 function optionsOf(target: RedisTarget, role: ConnectionRole, tls: RedisTls | undefined): RedisOptions {
