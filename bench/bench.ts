@@ -44,7 +44,7 @@ function printRows({ rows, rawLoops }: { rows: Row[]; rawLoops: string[] }): voi
   }
   const kilobytes = (readFileSync(picture).length / 1000).toFixed(0);
   console.log(
-    `\n${machine}, ${client}\nmodel ${model.name}, picture ${kilobytes} KB JPEG; medians of ${ROUNDS} interleaved rounds\n${rawLoops.join("\n")}\n`,
+    `\n${machine}; the load client is ${client}\nmodel ${model.name}, picture ${kilobytes} KB JPEG; medians of ${ROUNDS} interleaved rounds\n${rawLoops.join("\n")}\n`,
   );
   console.log("| figure | measured | aim | |\n|---|---|---|---|");
   for (const { figure, value, aim = "", met, detail } of rows) {

@@ -7,7 +7,7 @@ import type { Config } from "../src/config/schema.ts";
 import type { LoaderSpec } from "../src/loaders/loaderSpec.ts";
 import { resolveModelPaths } from "../src/loaders/openLoader.ts";
 import { checkFindings, findingsOf, type Findings } from "./answers.ts";
-import { openEnvironment } from "./environments.ts";
+import { openEnvironment, type Environment } from "./environments.ts";
 import type { RepeatedRequest } from "./rawLoop.ts";
 import {
   ask,
@@ -25,6 +25,7 @@ import {
 
 const PYTHON_LOOP = fileURLToPath(new URL("rawLoop.py", import.meta.url));
 const REQUIREMENTS = fileURLToPath(new URL("rawLoop.txt", import.meta.url));
+const LIBRARIES = ["simplejpeg", "opencv-python-headless", "onnxruntime"];
 
 export interface RawLoops {
   name: string;
@@ -44,21 +45,19 @@ export async function startPictureLoops(
   file: string,
   expected: Findings,
 ): Promise<RawLoops> {
+  let environment: Environment;
   try {
-    const { python, packages } = await openEnvironment(REQUIREMENTS, { existing: options.venv });
-    const used = ["simplejpeg", "opencv-python-headless", "onnxruntime"];
-    const madeOf = used.map((each) => `${each} ${packages[each]}`).join(", ");
-    return await startPythonLoops(madeOf, python, model, file, expected);
+    environment = await openEnvironment(REQUIREMENTS, { existing: options.venv });
   } catch (error) {
     say(`the raw loop is the slower one of sharp: ${(error as Error).message}`);
     const config = await configFor(`raw-${model.plain.kind}`, "files", 1, model.section);
     return await startLoaderLoops(config, { name: "raw loop of sharp", files: [file] });
   }
+  return await startPythonLoops(environment, model, file, expected);
 }
 
 async function startPythonLoops(
-  madeOf: string,
-  python: string,
+  { python, packages }: Environment,
   { plain }: PictureModel,
   file: string,
   expected: Findings,
@@ -97,7 +96,7 @@ async function startPythonLoops(
   }
   return {
     name: "raw loop",
-    madeOf,
+    madeOf: LIBRARIES.map((name) => `${name} ${packages[name]}`).join(", "),
     close,
     rate: async () => {
       const answers = await Promise.all(loops.map(({ question }) => question({ seconds: SECONDS })));

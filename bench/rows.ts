@@ -46,8 +46,8 @@ import {
 
 const FLOATS = 256;
 const NOOP_BACKLOG = options.quick ? 500 : 5000;
-const FEW_FILES = 1000;
-const MANY_FILES = Number(options.entries ?? (options.quick ? 1000 : 100_000));
+const FEW_FILES = options.quick ? 200 : 1000;
+const MANY_FILES = Number(options.entries ?? (options.quick ? 400 : 100_000));
 /** Whose memory a long bulk run must not raise; the engines of a worker count together. */
 const PROCESSES = ["api", "worker", "coordinator", "engines", "redis"];
 
@@ -227,6 +227,7 @@ function watchMemory(supervisor: number, redisPid: number): { stop(): Map<string
     }
     samples.get("redis")!.push(resident(redisPid));
   };
+  look();
   const timer = setInterval(look, 100);
   return {
     stop() {

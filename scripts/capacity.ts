@@ -214,7 +214,7 @@ async function measureWorkers(workers: number): Promise<void> {
         `memory of Redis: ${bytes(queued)} B for each that waits, ${bytes(ended)} B for each that ended\n`,
       );
     } else {
-      await Promise.all(Array.from({ length: workers }, running.startWorker));
+      await Promise.all(Array.from({ length: workers }, () => running.startWorker()));
     }
     const name = (what: string) => `${what}, ${workers} workers`;
     // What is measured is neither compiling nor the first connections.

@@ -134,21 +134,21 @@ export async function measurePeers(
   refuseUnknown("row", letters, Object.keys(ROW_TITLES));
   const isWanted = ({ name }: { name: string }) => names.length === 0 || names.includes(name);
   const has = (...some: RowName[]) => some.some((letter) => letters.includes(letter));
-  const peers = PEERS.filter(isWanted);
+  const doing = (task: Task) => PEERS.filter((peer) => isWanted(peer) && peer.asks[task]);
 
-  const sections: [RowName[], () => Promise<void>][] = [
-    [["A", "P", "D", "G", "B"], () => measureClassifier(peers, has)],
-    [["F"], () => measureDetector(peers, has("G"))],
-    [["E"], () => measureTask("E", "echo", peers, echoModel())],
-    [["T"], () => measureTask("T", "rows", peers, rowsModel())],
-    [["X"], () => measureTexts(peers)],
-    [["C"], () => measureFolder(FOLDER_PEERS.filter(isWanted))],
-  ];
-  for (const [some, measure] of sections) {
-    if (!has(...some)) continue;
+  const section = async <P>(some: RowName[], peers: P[], measure: (peers: P[]) => Promise<void>) => {
+    if (!has(...some) || peers.length === 0) return;
     // What was measured before is kept where one section fails.
-    await measure().catch((error: unknown) => leaveOut(`${some.join(", ")}: ${(error as Error).message}`));
-  }
+    await measure(peers).catch((error: unknown) =>
+      leaveOut(`${some.join(", ")}: ${(error as Error).message}`),
+    );
+  };
+  await section(["A", "P", "D", "G", "B"], doing("classifier"), (peers) => measureClassifier(peers, has));
+  await section(["F"], doing("detector"), (peers) => measureDetector(peers, has("G")));
+  await section(["E"], doing("echo"), (peers) => measureTask("E", "echo", peers, echoModel()));
+  await section(["T"], doing("rows"), (peers) => measureTask("T", "rows", peers, rowsModel()));
+  await section(["X"], doing("texts"), measureTexts);
+  await section(["C"], FOLDER_PEERS.filter(isWanted), measureFolder);
   return report;
 }
 
@@ -195,9 +195,7 @@ async function measureClassifier(
 
 async function measureDetector(peers: readonly Peer[], withFootprint: boolean): Promise<void> {
   const detector = await chooseDetector();
-  if (!detector) {
-    return leaveOut("F: there is no file of YOLOv8n (--detector)");
-  }
+  if (!detector) return leaveOut("F: there is no file of YOLOv8n (--detector)");
   const up = await startAll("detector", peers, ofPictures(detector), contentOf(picture));
   try {
     await measureLoad("F", up, contentOf(picture), CONNECTIONS);
@@ -209,9 +207,7 @@ async function measureDetector(peers: readonly Peer[], withFootprint: boolean): 
 
 async function measureTexts(peers: readonly Peer[]): Promise<void> {
   const file = options["text-model"] ?? sharedModel("any/minilm_int8/model.onnx");
-  if (file === undefined) {
-    return leaveOut("X: there is no file of MiniLM (--text-model)");
-  }
+  if (file === undefined) return leaveOut("X: there is no file of MiniLM (--text-model)");
   const tokenizer = join(folder, "tokenizer.json");
   writeFileSync(tokenizer, JSON.stringify(wholeWordTokenizer(WORDS)));
   const section = { loader: "TextEmbeddingModelLoader", model_path: [file, tokenizer], pooling: "mean" };
@@ -271,8 +267,7 @@ async function startAll(
 ): Promise<Up[]> {
   const able: { peer: Peer; ask: Ask; python: string }[] = [];
   for (const peer of [INFERMILL, ...peers]) {
-    const ask = peer.asks[task];
-    if (!ask) continue;
+    const ask = peer.asks[task]!;
     try {
       able.push({ peer, ask, python: await pythonFor(peer) });
     } catch (error) {

@@ -46,6 +46,11 @@ function serversOf({ rows }: PeerReport): string {
     { title: "a text, /s", row: row("X"), cell: ratioCell },
     { title: "alone: p50 / p95 / p99 ms", row: row("D"), cell: latencyCell },
     { title: "memory, MiB", row: row("G"), cell: ({ figures }) => figures["memory"]!.toFixed(0) },
+    {
+      title: "memory with YOLOv8n, MiB",
+      row: rows.findLast(({ name }) => name === "G" && row("F") !== undefined),
+      cell: ({ figures }) => figures["memory"]!.toFixed(0),
+    },
     { title: "start, s", row: row("G"), cell: ({ figures }) => figures["start"]!.toFixed(1) },
   ];
   const shown = columns.filter((column) => column.row);
@@ -105,7 +110,7 @@ function fasterOf({ rows }: PeerReport): string {
     X: "texts",
     D: "lone uploads (p50)",
   };
-  const lines = PEERS.flatMap((peer) => {
+  const faster = PEERS.flatMap((peer) => {
     const found = rows.flatMap((row) => {
       const entry = row.entries.find(({ name }) => name === peer.name);
       const what = shorter[row.name];
@@ -113,11 +118,16 @@ function fasterOf({ rows }: PeerReport): string {
       const speed = row.name === "D" ? 1 / entry.ratios["p50"]! : entry.ratios["rate"]!;
       return speed > 1 + LEVEL ? [`${what} ${speed.toFixed(2)}×`] : [];
     });
-    return found.length === 0 ? [] : [`- **${peer.label}**: ${found.join(", ")}. ${peer.why}`.trim()];
+    return found.length === 0 ? [] : [{ peer, found }];
   });
-  const why =
-    "Faster than infermill here. A server that keeps no queue has no Redis to write to and to read from, and what a process of it had accepted is lost with that process.";
-  return lines.length === 0 ? "" : `${why}\n\n${lines.join("\n")}`;
+  if (faster.length === 0) return "";
+  const lines = faster.map(({ peer, found }) =>
+    `- **${peer.label}**: ${found.join(", ")}. ${peer.why}`.trim(),
+  );
+  const why = faster.some(({ peer }) => !peer.isDurable)
+    ? " A server that keeps no queue has no Redis to write to and to read from, and what a process of it had accepted is lost with that process."
+    : "";
+  return `Faster than infermill here.${why}\n\n${lines.join("\n")}`;
 }
 
 function settingOf({ rows, leftOut, versions }: PeerReport, machine: string): string {

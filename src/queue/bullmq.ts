@@ -65,6 +65,11 @@ class PatientWorker<Data, Result> extends Worker<Data, Result> {
   constructor(queue: string, processor: Processor<Data, Result>, options: WorkerOptions) {
     super(queue, processor, options);
     this.on("error", (error) => (this.#isRefused = isRefusal(error)));
+    // Of a cluster without a node it would make a second connection beside the one that ioredis is about to make.
+    const { blockingConnection } = this.backend as unknown as {
+      blockingConnection?: { disableBlockingClusterReconnect(): void };
+    };
+    blockingConnection?.disableBlockingClusterReconnect();
   }
 
   /** Fetching: a refusal costs a pause, and then there is no job. */

@@ -70,6 +70,7 @@ interface Node {
 }
 
 interface Account {
+  owner: Owner;
   node: Node;
   /** Bytes that the responses of what is under way will need, estimated. */
   expected: number;
@@ -85,7 +86,10 @@ export async function watchStorage(config: Config, names: Names, redis: RedisCli
   const scripts = defineScripts(redis);
   const unseen: Node = { used: 0, max: 0, accounts: [] };
   const accounts = new Map<Owner, Account>(
-    [undefined, ...models].map((owner) => [owner, { node: unseen, expected: 0, claimed: 0, refused: 0 }]),
+    [undefined, ...models].map((owner) => [
+      owner,
+      { owner, node: unseen, expected: 0, claimed: 0, refused: 0 },
+    ]),
   );
   /** Those of a group are looked at in one step. */
   const groups: readonly (readonly Owner[])[] = redis.isCluster
@@ -110,7 +114,9 @@ export async function watchStorage(config: Config, names: Names, redis: RedisCli
     try {
       const looks = await Promise.allSettled(groups.map(lookAt));
       const sights = looks.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
-      const means = sights.some(({ max }) => max > 0) ? await readResponseBytes() : undefined;
+      const isLimited = sights.some(({ max }) => max > 0);
+      // Their node may be away, and others not.
+      const means = isLimited ? await readResponseBytes().catch(() => undefined) : undefined;
       const nodes = new Map<string, Node>();
       for (const { runId, used, max, underWay } of sights) {
         const node = nodes.get(runId) ?? { used, max, accounts: [] };
@@ -200,9 +206,15 @@ export async function watchStorage(config: Config, names: Names, redis: RedisCli
     const limit = limitOf(node);
     if (node.max === 0 || filled(node) + bytes * ALLOCATION <= limit) return undefined;
     return (
-      `${redis.isCluster ? "A node of the Redis Cluster" : "Redis"} holds ${formatMebibytes(node.used + sumOf(node, "claimed"))} of its maxmemory of ${formatMebibytes(node.max)}, the responses of what was accepted need about ${formatMebibytes(sumOf(node, "expected"))} more, ` +
+      `${nameOf(node)} holds ${formatMebibytes(node.used + sumOf(node, "claimed"))} of its maxmemory of ${formatMebibytes(node.max)}, the responses of what was accepted need about ${formatMebibytes(sumOf(node, "expected"))} more, ` +
       `and all may fill ${formatMebibytes(limit)} (max_memory_share ${share})`
     );
+  }
+
+  function nameOf({ accounts: own }: Node): string {
+    if (!redis.isCluster) return "Redis";
+    const served = own.flatMap(({ owner }) => owner ?? []).join(", ") || "no model";
+    return `The node of the Redis Cluster that has the keys of ${served}`;
   }
 
   function claim(owner: Owner, bytes: number): void {

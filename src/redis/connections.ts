@@ -184,7 +184,51 @@ function openCluster(target: RedisTarget, role: ConnectionRole, tls: RedisTls | 
       ...(isTls && { tls: tlsOptions(undefined, tls) }),
     },
   };
-  return new Cluster([...hosts], options).on("+node", gatherWrites);
+  return keepTrying(new Cluster([...hosts], options)).on("+node", gatherWrites);
+}
+
+/**
+ * BullMQ disconnects a cluster to interrupt what blocks on it, connects it again and waits for that. But to ioredis, a
+ * connect() behind a disconnect() is the only try, one that finds a cluster which isn't ready yet is never answered, and a
+ * cluster without a node never says that it has ended. Here all three are as with a single server.
+ */
+function keepTrying(cluster: Cluster): Cluster {
+  const inner = cluster as unknown as { manuallyClosing: boolean; handleCloseEvent(): void };
+  const connect = cluster.connect.bind(cluster);
+  const disconnect = cluster.disconnect.bind(cluster);
+  const duplicate = cluster.duplicate.bind(cluster) as (...given: unknown[]) => Cluster;
+  let connecting: Promise<void> | undefined;
+  return Object.assign(cluster, {
+    connect() {
+      inner.manuallyClosing = false;
+      connect().catch(() => {});
+      connecting ??= untilReady(cluster).finally(() => (connecting = undefined));
+      return connecting;
+    },
+    disconnect(reconnect = false) {
+      const hasNodes = cluster.nodes().length > 0;
+      disconnect(reconnect);
+      if (!hasNodes && cluster.status === "disconnecting") inner.handleCloseEvent();
+    },
+    // BullMQ blocks on clusters of its own.
+    duplicate: (...given: unknown[]) => keepTrying(duplicate(...given)),
+  });
+}
+
+/** @throws where it is disconnected before */
+function untilReady(redis: RedisClient): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onReady = () => {
+      redis.off("end", onEnd);
+      resolve();
+    };
+    const onEnd = () => {
+      redis.off("ready", onReady);
+      reject(new Error("Connection is closed."));
+    };
+    redis.once("ready", onReady);
+    redis.once("end", onEnd);
+  });
 }
 
 function optionsOf(target: RedisTarget, role: ConnectionRole, tls: RedisTls | undefined): RedisOptions {

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "ioredis";
 import { findRedisProgram } from "../../src/redis/findRedisProgram.ts";
 import { freePort } from "./freePort.ts";
@@ -16,6 +17,8 @@ export interface OwnRedis {
   /** As the default user, without a password. */
   readonly admin: Redis;
   readonly process: ChildProcess;
+  /** Kills it, where it still runs, and starts it again `ms` later on the same port and data. */
+  restart(ms: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -34,12 +37,19 @@ export async function startOwnRedis(
     bind: "127.0.0.1",
     ...settings,
   };
-  const child = spawn(
-    program,
-    Object.entries(all).flatMap(([name, value]) => [`--${name}`, ...value.split(" ")]),
-    { cwd: folder, stdio: "ignore" },
-  );
-  const exited = once(child, "exit");
+  const start = () => {
+    const child = spawn(
+      program,
+      Object.entries(all).flatMap(([name, value]) => [`--${name}`, ...value.split(" ")]),
+      { cwd: folder, stdio: "ignore" },
+    );
+    return { child, exited: once(child, "exit") };
+  };
+  let running = start();
+  const kill = async () => {
+    running.child.kill("SIGKILL");
+    await running.exited;
+  };
   const admin = new Redis({ port, maxRetriesPerRequest: null, retryStrategy: () => 100 });
   admin.on("error", () => {});
   await until(
@@ -55,11 +65,17 @@ export async function startOwnRedis(
     url: `redis://127.0.0.1:${port}`,
     port,
     admin,
-    process: child,
+    get process() {
+      return running.child;
+    },
+    async restart(ms) {
+      await kill();
+      await sleep(ms);
+      running = start();
+    },
     async close() {
       admin.disconnect();
-      child.kill("SIGKILL");
-      await exited;
+      await kill();
       if (given === undefined) rmSync(folder, { recursive: true, force: true });
     },
   };
