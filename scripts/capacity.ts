@@ -126,7 +126,7 @@ const HEAD = ["", ...KINDS.map((kind) => `${kind} ms`), "commands", "B in", "B o
 
 function print(cells: readonly (string | number)[]): void {
   const texts = cells.map((cell) => (typeof cell === "number" ? cell.toPrecision(3) : cell));
-  console.log(texts.map((text, index) => (index === 0 ? text.padEnd(34) : text.padStart(14))).join(""));
+  console.log(texts.map((text, index) => (index === 0 ? text.padEnd(36) : text.padStart(16))).join(""));
 }
 
 /** What something cost, for each of `count`. */
