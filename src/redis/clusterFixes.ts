@@ -63,11 +63,12 @@ function keepPipelinesWhole(cluster: Inside): void {
 function keepConnecting(cluster: Cluster, inside: Inside): void {
   const connect = inside.connect.bind(cluster);
   let connecting: Promise<void> | undefined;
-  inside.connect = () => {
+  inside.connect = async () => {
+    if (cluster.status === "ready") return;
     inside.manuallyClosing = false;
     connect().catch(() => {});
     connecting ??= untilReady(cluster).finally(() => (connecting = undefined));
-    return connecting;
+    await connecting;
   };
 }
 

@@ -288,11 +288,11 @@ function reasonOf(error: Error | undefined, { sentinel, isCluster, isTls }: Redi
   // To ioredis, Sentinels that answer so are unreachable.
   if (sentinel && error?.message.includes("No such master"))
     return ` (its Sentinels watch no master that is called ${sentinel.master})`;
-  // A Redis waits for the end of the line that it takes the client's greeting for.
-  if (isTls && (!error || error.message.includes("ETIMEDOUT")))
-    return " (no answer; it may not speak TLS on this port, use redis:// or its tls-port then)";
   // Nodes that don't answer are errors; the answers of these say that some slots have no node.
   if (isCluster && !error) return " (its nodes answer that the cluster is down; CLUSTER INFO tells more)";
+  // A Redis waits for the end of the line that it takes the client's greeting for.
+  if (isTls && (!error || /ETIMEDOUT|^timeout$/.test(error.message)))
+    return " (no answer; it may not speak TLS on this port, use redis:// or its tls-port then)";
   return error ? ` (${error.message})` : "";
 }
 

@@ -1,6 +1,7 @@
 /** A bulk run that costs one coordinator after the other, and a coordinator that hangs. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { BulkRun } from "../../../src/core/bulkRun.ts";
@@ -32,6 +33,9 @@ describe.skipIf(whyNoRedis)("a run whose coordinator is lost", () => {
     );
   });
   afterAll(async () => {
+    // Twice: the entry that never ends would be waited for.
+    infermill?.child.kill("SIGINT");
+    await sleep(500);
     await infermill?.stop();
     await redis?.close();
   });

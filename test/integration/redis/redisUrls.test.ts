@@ -108,6 +108,39 @@ describe.skipIf(whyNoRedis ?? whyNoOpenssl)("a Redis that speaks TLS and wants a
     }
   });
 
+  test("may be a cluster, too", async () => {
+    const port = await freePort();
+    const node = await startOwnRedis({
+      ...serverTls,
+      "cluster-enabled": "yes",
+      "cluster-port": String(await freePort()),
+      "cluster-announce-ip": "127.0.0.1",
+      "tls-cluster": "yes",
+      "tls-port": String(port),
+    });
+    try {
+      await node.admin.call("CLUSTER", "ADDSLOTSRANGE", 0, 16_383);
+      await until(async () => (await node.admin.cluster("INFO")).includes("cluster_state:ok"), "its slots");
+      const address = { url: `rediss+cluster://127.0.0.1:${port}`, tls };
+      const connection = await connectRedis(address, "producer");
+      expect(await connection.set("key", "value")).toBe("OK");
+      connection.disconnect();
+      for (const [change, expected] of [
+        [{ servername: "elsewhere.test" }, /altnames.*redis_tls\.servername/],
+        [{ ca: undefined }, /redis_tls\.ca/],
+      ] as const)
+        await expect(connectRedis({ ...address, tls: { ...tls, ...change } }, "producer")).rejects.toThrow(
+          expected,
+        );
+      const plain = `rediss+cluster://127.0.0.1:${node.port}`;
+      await expect(connectRedis({ url: plain, tls }, "worker", { timeoutMs: 4000 })).rejects.toThrow(
+        /it may not speak TLS on this port/,
+      );
+    } finally {
+      await node.close();
+    }
+  });
+
   test.each<[string, Partial<RedisTls>, RegExp]>([
     ["without its authority", { ca: undefined }, /self.signed certificate.*redis_tls\.ca/],
     ["with another authority", { ca: file("other.crt") }, /(self.signed|unable to).*redis_tls\.ca/],
