@@ -121,6 +121,8 @@ function printTable(verdict: Verdict, samples: readonly Sample[], faults: readon
 const folder = mkdtempSync(join(tmpdir(), "infermill-soak-"));
 const random = createRandom(seed);
 const stack = await startStack(folder, redisKind);
+for (const signal of ["SIGINT", "SIGTERM"] as const)
+  process.once(signal, () => void stack.stop().finally(() => process.exit(130)));
 const startedAt = Date.now();
 const seconds = () => (Date.now() - startedAt) / 1000;
 const samples: Sample[] = [];
