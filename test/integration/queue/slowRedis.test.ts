@@ -55,7 +55,8 @@ describe.skipIf(whyNoRedis)("when Redis hangs for longer than the api waits", ()
       fetch(api.predictions("One"), {
         method: "POST",
         headers: { "Content-Type": "image/jpeg" },
-        body: "a picture",
+        body: ReadableStream.from([Buffer.from("of unknown length")]),
+        duplex: "half",
       }),
       send("POST", api.predictions(), {}),
     ]);
