@@ -73,6 +73,7 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   const places = new Turns(SIDE_BY_SIDE);
   /** Those that wait for their turn, each with what ends its wait. */
   const waiting = new Map<string, AbortController>();
+  let lastReading: Promise<unknown> = Promise.resolve();
   /** The runs of this process. */
   const working = new Map<string, { letGo: AbortController; done: Promise<void> }>();
 
@@ -92,18 +93,33 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     await done.finally(() => working.delete(id));
   }
 
+  /** Who comes first gets the first turn, however long reading takes. */
+  function inOrder<T>(read: () => Promise<T>): Promise<T> {
+    const reading = lastReading.then(read);
+    lastReading = reading.catch(() => {});
+    return reading;
+  }
+
   async function work(job: Job, token: string | undefined, letGo: AbortSignal): Promise<void> {
     const id = job.id!;
     const signal = AbortSignal.any([closing.signal, letGo]);
     let turns: { alone: Turn | undefined; end(): void } | undefined;
     let hasBegun = false;
     try {
-      const spec = await tools.runs.folder(id).readSpec();
-      await tools.runs.register(spec, 0);
-      const run = await tools.runs.read(id);
+      const { spec, run, turning } = await inOrder(async () => {
+        const read = await tools.runs.folder(id).readSpec();
+        await tools.runs.register(read, 0);
+        const found = await tools.runs.read(id);
+        // In an object: who comes next waits for this reading, not for these turns.
+        return {
+          spec: read,
+          run: found,
+          turning: hasEnded(found.status) ? undefined : takeTurns(read, signal),
+        };
+      });
       // Ended, but its coordinator died before the queue knew.
-      if (hasEnded(run.status)) return await tools.runs.end(id, "completed");
-      turns = await takeTurns(spec, signal);
+      if (!turning) return await tools.runs.end(id, "completed");
+      turns = await turning;
       if (signal.aborted) return await giveBack(job, token, letGo);
       await tools.runs.beginWork(id);
       hasBegun = true;
@@ -139,13 +155,14 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   async function takeTurns({ id, model, priority, limits }: BulkSpec, signal: AbortSignal) {
     const waits = new AbortController();
     const until = AbortSignal.any([signal, waits.signal]);
-    const { isResumed } = await tools.runs.readResumption(id);
-    const msLeft = limits?.deadline === undefined || isResumed ? Infinity : limits.deadline - Date.now();
-    const timer = setTimeout(() => waits.abort(), Math.min(msLeft, MAX_DURATION_MS));
     waiting.set(id, waits);
-    let place: Turn | undefined;
+    const placing = places.take(`${model} ${priority}`, until);
+    let timer: NodeJS.Timeout | undefined;
     try {
-      place = await places.take(`${model} ${priority}`, until);
+      const { isResumed } = await tools.runs.readResumption(id);
+      const msLeft = limits?.deadline === undefined || isResumed ? Infinity : limits.deadline - Date.now();
+      timer = setTimeout(() => waits.abort(), Math.min(msLeft, MAX_DURATION_MS));
+      const place = await placing;
       const alone = (await tools.runs.isSuspect(id)) ? await suspects.take("", until) : undefined;
       return {
         alone,
@@ -155,7 +172,8 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
         },
       };
     } catch (error) {
-      place?.end();
+      waits.abort();
+      void placing.then((place) => place?.end());
       throw error;
     } finally {
       clearTimeout(timer);
