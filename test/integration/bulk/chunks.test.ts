@@ -166,7 +166,7 @@ describe.skipIf(whyNoRedis)("a chunk", () => {
     const { state, rows } = await ended(id);
     expect(state).toBe("completed");
     expect(rows.length).toBeGreaterThan(0);
-    expect(rows.length).toBeLessThan(24);
+    expect(rows.length).toBeLessThan(32);
     expect(Object.keys(runsOf())).toHaveLength(rows.length);
   });
 
