@@ -160,8 +160,8 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     let timer: NodeJS.Timeout | undefined;
     try {
       const { isResumed } = await tools.runs.readResumption(id);
-      const msLeft = limits?.deadline === undefined || isResumed ? Infinity : limits.deadline - Date.now();
-      timer = setTimeout(() => waits.abort(), Math.min(msLeft, MAX_DURATION_MS));
+      if (limits?.deadline !== undefined && !isResumed)
+        timer = setTimeout(() => waits.abort(), Math.min(limits.deadline - Date.now(), MAX_DURATION_MS));
       const place = await placing;
       const alone = (await tools.runs.isSuspect(id)) ? await suspects.take("", until) : undefined;
       return {

@@ -12,7 +12,7 @@ import { didYouMean } from "../closest.ts";
 import type { Config } from "../config/schema.ts";
 import { isStorageUrl } from "../config/storagePlace.ts";
 import { maxFailuresSchema, metadataSchema, prioritySchema, readLimits } from "../core/bulkOptions.ts";
-import { shellWord } from "../core/shellWord.ts";
+import { shellQuote } from "../core/shellQuote.ts";
 import { urlSchemeOf } from "../core/urlScheme.ts";
 import { BadInputError, InfermillError } from "../errors.ts";
 import type { PredictionRequest } from "../imil/dictionaries.ts";
@@ -344,9 +344,9 @@ function interruptible(): AbortSignal {
 
 function resumeCommand(id: string, options: Record<string, string | undefined>): string {
   const dataDir = process.env["INFERMILL_DATA_DIR"];
-  const environment = dataDir ? [`INFERMILL_DATA_DIR=${shellWord(dataDir)}`] : [];
+  const environment = dataDir ? [`INFERMILL_DATA_DIR=${shellQuote(dataDir)}`] : [];
   const given = Object.entries(options).flatMap(([name, value]) =>
-    value === undefined ? [] : [name, shellWord(value)],
+    value === undefined ? [] : [name, shellQuote(value)],
   );
   return [...environment, "infermill bulk --resume", id, ...given].join(" ");
 }

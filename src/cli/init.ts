@@ -5,7 +5,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import sharp from "sharp";
 import { loadConfig } from "../config/load.ts";
-import { shellWord } from "../core/shellWord.ts";
+import { shellQuote } from "../core/shellQuote.ts";
 import { urlSchemeOf } from "../core/urlScheme.ts";
 import { ConfigError } from "../errors.ts";
 import { checkLoaders } from "../loaders/openLoader.ts";
@@ -76,7 +76,7 @@ export async function init(givenFolder: string | undefined, given: InitOptions):
   console.log(`Wrote into ${root}:\n${written.map((name) => `  ${name}`).join("\n")}`);
   for (const note of starter.notes) console.log(`\n${note}`);
   await sayWhatIsLeft(path.join(root, CONFIG_FILE));
-  const lines = [...(place === "" ? [] : [`cd ${shellWord(place)}`]), "npx infermill start"];
+  const lines = [...(place === "" ? [] : [`cd ${shellQuote(place)}`]), "npx infermill start"];
   console.log(`\nNext:\n\n${lines.map((line) => `  ${line}`).join("\n")}\n\nREADME.md has a request to try.`);
 }
 

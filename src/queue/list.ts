@@ -6,7 +6,7 @@ import { InvalidRequestError } from "../errors.ts";
 import { thumbnailLink, predictionLinks } from "../core/links.ts";
 import type { PredictionEntry, Status } from "../core/prediction.ts";
 import { reachRedis } from "../redis/connections.ts";
-import { toIsoTime, type Completion, type EndMark } from "./jobs.ts";
+import { END_FIELDS, endedJobOf, endMarkOf, toIsoTime, type Completion } from "./jobs.ts";
 import { queueOf, type PredictionStore } from "./predictionStore.ts";
 import { SEARCHED, WAITING_SCORES, errorOf, statusOf } from "./read.ts";
 
@@ -204,17 +204,6 @@ async function readAcross(
   return page.map(({ model, id }) => read.get(`${model}:${id}`));
 }
 
-/** BullMQ's names of them in a job's hash. */
-const FIELDS = [
-  "timestamp",
-  "processedOn",
-  "finishedOn",
-  "ats",
-  "progress",
-  "failedReason",
-  "returnvalue",
-] as const;
-
 async function readEntries(
   store: PredictionStore,
   model: string,
@@ -223,23 +212,16 @@ async function readEntries(
 ): Promise<PredictionEntry[]> {
   const toKey = queueOf(store, model).toKey;
   const [hashes, thumbnails] = await Promise.all([
-    reachRedis(() => Promise.all(ids.map((id) => store.redis.hmget(toKey(id), ...FIELDS)))),
+    reachRedis(() => Promise.all(ids.map((id) => store.redis.hmget(toKey(id), ...END_FIELDS)))),
     store.thumbnails.has(model, ids),
   ]);
   return ids.flatMap((id, index) => {
-    const [timestamp, processedOn, finishedOn, ats, progress, failedReason, returnvalue] = hashes[index]!;
-    if (timestamp == null) return [];
-    const job = {
-      timestamp: Number(timestamp),
-      processedOn: processedOn ? Number(processedOn) : undefined,
-      finishedOn: finishedOn ? Number(finishedOn) : undefined,
-      progress: JSON.parse(progress || "0") as number | EndMark,
-      failedReason: failedReason ?? "",
-      returnvalue: (returnvalue ? JSON.parse(returnvalue) : null) as Completion | null,
-    };
+    const fields = hashes[index]!;
+    if (fields[0] == null) return [];
+    const job = endedJobOf(fields);
     const status = statusOf(job, isRunning);
-    const mark = typeof job.progress === "object" ? job.progress : undefined;
-    const timings = status === "succeeded" ? job.returnvalue!.timings : undefined;
+    const mark = endMarkOf(job);
+    const timings = status === "succeeded" ? job.returnvalue.timings : undefined;
     return {
       id,
       model,
@@ -249,9 +231,9 @@ async function readEntries(
       finished_at: toIsoTime(mark?.ended_on ?? job.finishedOn),
       wait_ms: timings?.queue_ms ?? waitOf(job, status),
       run_ms: timings ? sumOfRun(timings) : null,
-      attempts: Number(ats ?? 0),
-      batch_size: timings ? job.returnvalue!.batch_size : null,
-      engine: timings ? job.returnvalue!.engine : null,
+      attempts: job.attemptsStarted,
+      batch_size: timings ? job.returnvalue.batch_size : null,
+      engine: timings ? job.returnvalue.engine : null,
       error: errorOf(status, job),
       links: {
         ...predictionLinks(model, id),
@@ -262,7 +244,7 @@ async function readEntries(
 }
 
 function waitOf(
-  { timestamp, processedOn }: { timestamp: number; processedOn: number | undefined },
+  { timestamp, processedOn }: { timestamp: number; processedOn?: number | undefined },
   status: Status,
 ): number | null {
   if (processedOn !== undefined) return Math.max(0, processedOn - timestamp);

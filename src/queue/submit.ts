@@ -23,6 +23,7 @@ import { describePrediction, readPrediction } from "./read.ts";
 
 /** How long a slot outlives a producer that died; longer than Node lets an upload take (5 minutes). */
 const SLOT_TTL_MS = 6 * 60_000;
+/** For how long a queue that was full counts as full, so that uploads are refused before they are stored. */
 const FULL_MS = 1000;
 const NOTHING_ACCEPTED = "nothing was accepted, try again";
 
@@ -106,8 +107,8 @@ export async function reserveSlots(store: PredictionStore, model: string, wanted
 }
 
 /**
- * Room for one prediction that has nothing to store before it is added: whether there is any is found out in the step
- * that adds it.
+ * Room for one prediction without a webhook that has little to store before it is added: whether there is any is found
+ * out in the step that adds it.
  * @throws QueueStorageFullError where Redis has no room
  */
 export function roomWhenAdded(store: PredictionStore, model: string): Slots {

@@ -222,7 +222,7 @@ describe.skipIf(whyNoRedis)("a Redis Cluster of three masters with a replica eac
     }
     const kept = [...accepted.keys()].filter((id) => !lost.includes(id));
     const toldOf = () => new Set(receiver.received.map(({ event }) => event.data.id));
-    // Where the master took the word of an end with it, the delivery looks for itself two minutes after it was added.
+    // Where the completion event was lost with the master, the delivery looks for itself two minutes after it was added.
     await until(() => [run.id, ...kept].every((id) => toldOf().has(id)), "all webhooks", 150_000);
     const lines = (await (await fetch(`${infermill.url}/v1/bulk/${run.id}/results`)).text())
       .trim()
