@@ -26,7 +26,7 @@ export const consoleSchema = z
       .optional()
       .meta({
         description:
-          'Whether a small picture of each prediction\'s input is kept as long as the prediction: true (256 pixels), false, or `{"size": 128}`. A worker makes at most 4 in a second, and goes without where more end. Default: true where `inputs` is files, else false.',
+          'Whether a small picture of each prediction\'s input is kept as long as the prediction: true (256 pixels), false, or `{"size": 128}`. A worker spends at most a hundredth of its time on them (one or two in a second), and goes without where more end. Default: true where `inputs` is files, else false.',
       }),
     keep_inputs: z.int().min(0).max(10_000).default(0).meta({
       description:

@@ -14,10 +14,13 @@ import type { ThumbnailStore } from "../queue/thumbnails.ts";
 import { locateObject, type PlacedObject } from "../storage/storage.ts";
 import { createThumbnail } from "./thumbnail.ts";
 
-/** Of one worker. A thumbnail costs some milliseconds of a core, which belong to the models. */
-const MAX_PER_SECOND = 4;
-/** After a pause so many at once. */
-const BURST = 12;
+/**
+ * Part of a worker's time that thumbnails may take: each costs some milliseconds of a core, which belong to the models,
+ * and lasts longer on a busy machine, which makes fewer of them then.
+ */
+const MAX_SHARE = 0.01;
+/** After a pause so much at once. */
+const BURST_MS = 500;
 
 interface Owner {
   model: string;
@@ -49,33 +52,35 @@ export function createEndOfInputs({
 }): EndOfInputs {
   const size = thumbnailSize(config);
   const kept: (readonly InputRef[])[] = [];
-  let allowance = BURST;
-  let allowedAt = Date.now();
+  let allowanceMs = BURST_MS;
+  let allowedAt = performance.now();
   /** One at a time, so that large pictures don't add up. */
   let last: Promise<void> = Promise.resolve();
 
   function hasTime(): boolean {
-    const now = Date.now();
-    allowance = Math.min(BURST, allowance + ((now - allowedAt) / 1000) * MAX_PER_SECOND);
+    const now = performance.now();
+    allowanceMs = Math.min(BURST_MS, allowanceMs + (now - allowedAt) * MAX_SHARE);
     allowedAt = now;
-    if (allowance < 1) return false;
-    allowance--;
-    return true;
+    return allowanceMs > 0;
   }
 
   async function make({ model, id }: Owner, ref: InputRef): Promise<void> {
+    if (!hasTime()) return;
+    const startedAt = performance.now();
     try {
       const bytes = await readInput(ref, inputs, config);
       const thumbnail = bytes && (await createThumbnail(bytes, size!, config.max_picture_pixels));
       if (thumbnail) await thumbnails.write(model, id, thumbnail);
     } catch (error) {
       log.debug({ err: error, model, prediction: id }, "no thumbnail");
+    } finally {
+      allowanceMs -= performance.now() - startedAt;
     }
   }
 
   async function showThumbnail(owner: Owner, refs: readonly InputRef[]): Promise<void> {
     const picture = size === undefined ? undefined : refs.find(mayBePicture);
-    if (!picture || !hasTime()) return;
+    if (!picture) return;
     last = last.then(() => make(owner, picture));
     await last;
   }
