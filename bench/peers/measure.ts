@@ -57,6 +57,11 @@ const MAX_FOREIGN_SHARE = 0.1;
 /** Of one core: whoever takes less has worked off what a load left behind. */
 const IDLE_SHARE = 0.2;
 const START_TIMEOUT_MS = 90_000;
+/**
+ * Of each server, in a row's first round: as long as V8 takes to optimise code that runs a hundred times a second. Python's
+ * servers are as fast after one second.
+ */
+const WARM_UP_SECONDS = 20;
 /** Rows of slow requests are measured for so much longer, or a batch more or less would show. */
 const LONGER = { P: 3, F: 3 } as Partial<Record<RowName, number>>;
 const ROW_LENGTH = 256;
@@ -436,13 +441,17 @@ async function measureLoad(
     writeFileSync(file, body.bytes);
     bodies.set(peer.name, { ...body, file });
   }
-  await measureRounds(row, up, async (each) => {
+  const loaded = (each: Up, through: number, seconds: number) => {
     const { file, headers } = bodies.get(each.peer.name)!;
-    const url = each.url + each.ask.path;
-    const seconds = SECONDS * (LONGER[row] ?? 1);
-    const what = { url, file, headers, succeeded: "", connections, seconds };
-    return undisturbed(each, () => load(what));
-  });
+    const what = { url: each.url + each.ask.path, file, headers, succeeded: "", seconds };
+    return undisturbed(each, () => load({ ...what, connections: through }));
+  };
+  await measureRounds(
+    row,
+    up,
+    (each) => loaded(each, connections, SECONDS * (LONGER[row] ?? 1)),
+    (each) => loaded(each, CONNECTIONS, WARM_UP_SECONDS),
+  );
 }
 
 /** Rounds in which each has its turn, after one that warms up. One that fails leaves the row. */
@@ -450,6 +459,7 @@ async function measureRounds(
   row: RowName,
   all: readonly Up[],
   measure: (each: Up) => Promise<Record<string, number>>,
+  warmUp = measure,
 ): Promise<void> {
   let up = [...all];
   const rounds: Round[] = [];
@@ -459,7 +469,7 @@ async function measureRounds(
       takeTurn(each, all);
       await quiet();
       try {
-        round.set(each.peer.name, await measure(each));
+        round.set(each.peer.name, await (index === 0 ? warmUp : measure)(each));
       } catch (error) {
         if (each.peer === INFERMILL) throw error;
         leaveOut(`${row}: ${each.peer.label}: ${(error as Error).message}`);
