@@ -11,7 +11,7 @@ export interface BatcherOptions {
 }
 
 /** Small batches are cheaper to send several at a time: most predictions that one message carries for that reason. */
-const MESSAGE_SIZE = 32;
+const MESSAGE_SIZE = 128;
 /** But no more of them than an engine works off in this time, so that what comes later need not wait long. */
 const MESSAGE_WORK_MS = 40;
 

@@ -57,14 +57,15 @@ test("a higher priority goes first, arrival decides within one", () => {
 test("several batches of a quick model travel in one message, one of a slow model", () => {
   const fill = () => {
     const batcher = batcherAt({ now: 0 }, 1, 0);
-    for (let index = 0; index < 40; index++) batcher.add(String(index), 2);
+    for (let index = 0; index < 200; index++) batcher.add(String(index), 2);
     return batcher;
   };
-  expect(fill().take({ isIdle: true, msPerPrediction: 1 }, 1)).toHaveLength(32);
+  expect(fill().take({ isIdle: true, msPerPrediction: 0.1 }, 1)).toHaveLength(128);
+  expect(fill().take({ isIdle: true, msPerPrediction: 1 }, 1)).toHaveLength(40);
   expect(fill().take({ isIdle: true, msPerPrediction: 10 }, 1)).toHaveLength(4);
   expect(fill().take({ isIdle: true, msPerPrediction: 500 }, 1)).toHaveLength(1);
-  // Each of four engines gets its share of 40.
-  expect(fill().take({ isIdle: true, msPerPrediction: 1 }, 4)).toHaveLength(10);
+  // Each of ten engines gets its share of 200.
+  expect(fill().take({ isIdle: true, msPerPrediction: 1 }, 10)).toHaveLength(20);
 });
 
 test("whatever comes in whatever order, each item leaves exactly once and no message breaks the batch size", () => {
