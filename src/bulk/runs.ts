@@ -12,6 +12,7 @@ import { Queue, QueueKeys } from "bullmq";
 import type { Config } from "../config/schema.ts";
 import {
   BulkRunNotFoundError,
+  IdempotencyConflictError,
   InfermillError,
   NotResumableError,
   RedisUnavailableError,
@@ -102,11 +103,19 @@ return begun`;
 
 const RELEASE = `if redis.call("GET", KEYS[1]) == ARGV[1] then redis.call("DEL", KEYS[1]) end`;
 
+/** The run that a key stands for: the first that claims it, unless that one is known to be gone. */
+const CLAIM = `
+local first = redis.call("GET", KEYS[1])
+if first and first ~= ARGV[2] then return first end
+redis.call("SET", KEYS[1], ARGV[1])
+return ARGV[1]`;
+
 type ScriptedRedis = RedisClient & {
   bulkHeartbeat(...keysAndArguments: (string | number)[]): Promise<"taken" | "cancel" | "continue">;
   bulkEnd(...keysAndArguments: (string | number)[]): Promise<string[]>;
   bulkBegin(...keysAndArguments: (string | number)[]): Promise<number>;
   bulkRelease(...keysAndArguments: string[]): Promise<void>;
+  bulkClaim(...keysAndArguments: string[]): Promise<string>;
 };
 
 /** Is notified of every run that ended, at least once; `run.status` says how. */
@@ -131,6 +140,7 @@ export class BulkRuns {
     redis.defineCommand("bulkEnd", { numberOfKeys: 1, lua: END });
     redis.defineCommand("bulkBegin", { numberOfKeys: 1, lua: BEGIN });
     redis.defineCommand("bulkRelease", { numberOfKeys: 1, lua: RELEASE });
+    redis.defineCommand("bulkClaim", { numberOfKeys: 1, lua: CLAIM });
     this.#redis = redis as ScriptedRedis;
     this.#scripts = defineScripts(redis);
     this.#outputs = createOutputStore(config, this.#names, redis);
@@ -147,10 +157,56 @@ export class BulkRuns {
   }
 
   /**
-   * Writes the run down; a coordinator takes it once it is enqueued.
+   * Writes the run down and enqueues it for a coordinator; under an `idempotency_key` that was used before, nothing new.
    * @param entries of a manifest; a folder is walked by whoever works on the run
+   * @param fingerprint of what is asked for, called once the entries were read
+   * @returns the run, which is an earlier one where its key stands for that
+   * @throws IdempotencyConflictError where the earlier one was asked for something else, and what `entries` throws
    */
-  async create(spec: BulkSpec, entries?: AsyncIterable<BulkEntry>): Promise<void> {
+  async start(
+    spec: BulkSpec,
+    entries: AsyncIterable<BulkEntry> | undefined,
+    fingerprint: () => string,
+  ): Promise<BulkRun> {
+    await this.#create(spec, entries);
+    const key = spec.idempotency_key;
+    if (key !== undefined) {
+      const asked = fingerprint();
+      await reachRedis(() => this.#redis.hset(this.#names.bulkRun(spec.id), "fingerprint", asked));
+      const first = await this.#claim(key, spec.id);
+      if (first.id !== spec.id) {
+        await this.remove(spec.id);
+        return this.#startAgain(first, asked);
+      }
+    }
+    await this.enqueue(spec);
+    return this.read(spec.id);
+  }
+
+  /** The run that a key stands for, from now on this one where there was none or it is gone. */
+  async #claim(key: string, id: string): Promise<{ id: string; fingerprint: string }> {
+    let gone = "";
+    for (;;) {
+      const first = await reachRedis(() => this.#redis.bulkClaim(this.#names.bulkIdempotency(key), id, gone));
+      const fingerprint = await reachRedis(() => this.#redis.hget(this.#names.bulkRun(first), "fingerprint"));
+      if (fingerprint !== null) return { id: first, fingerprint };
+      if (first === gone || first === id) throw noSuchRun(first);
+      gone = first;
+    }
+  }
+
+  async #startAgain(first: { id: string; fingerprint: string }, asked: string): Promise<BulkRun> {
+    if (first.fingerprint !== asked)
+      throw new IdempotencyConflictError(
+        `the bulk run ${first.id} was started by another request; use a new key, or send the same request again`,
+      );
+    // It may have got no further than here.
+    const { run, spec } = await this.#find(first.id);
+    if (run.status === "queued") await this.enqueue(spec);
+    return run;
+  }
+
+  async #create(spec: BulkSpec, entries: AsyncIterable<BulkEntry> | undefined): Promise<void> {
     const folder = this.folder(spec.id);
     try {
       await folder.writeSpec(spec);
@@ -275,6 +331,9 @@ export class BulkRuns {
     await this.#outputs.removeBulkRun(id);
     const spec = await this.readSpec(id).catch(ignoreMissing);
     if (spec) await this.#clearBulkQueue(spec);
+    const key = spec?.idempotency_key;
+    if (key !== undefined)
+      await reachRedis(() => this.#redis.bulkRelease(this.#names.bulkIdempotency(key), id));
     await reachRedis(async () => {
       await this.#redis
         .multi()

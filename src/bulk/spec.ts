@@ -28,6 +28,8 @@ export interface BulkSpec {
   metadata?: Record<string, string>;
   /** Unix time in ms. */
   created: number;
+  /** The client's, under which the run is started once only. */
+  idempotency_key?: string;
   webhook?: Webhook | undefined;
   /** Absolute path of the results, where they are not to lie in the run's own folder. */
   results_file?: string;

@@ -222,11 +222,15 @@ export class InfermillClient {
   }
 
   /** Starts a bulk run over a folder of the server. */
-  startBulkRun(run: BulkRunRequest): Promise<BulkRun> {
+  startBulkRun(run: BulkRunRequest, options: { idempotencyKey?: string } = {}): Promise<BulkRun> {
     return this.#json("v1/bulk", {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: {
+        "Content-Type": "application/json",
+        "Idempotency-Key": options.idempotencyKey ?? randomKey(),
+      },
       body: JSON.stringify(run),
+      isRepeatable: true,
     });
   }
 

@@ -45,6 +45,8 @@ export interface Names {
   bulkRun(id: string): string;
   /** Held by the one process that works on a bulk run. */
   bulkOwner(id: string): string;
+  /** Id of the bulk run that a client's Idempotency-Key stands for. */
+  bulkIdempotency(key: string): string;
   /** Sorted set of bulk run ids by the time of their creation. */
   readonly bulkRuns: string;
 }
@@ -75,6 +77,7 @@ export function createNames(prefix: string, isCluster = false): Names {
     bulkCompletions: `${prefix}:bulk-completions`,
     bulkRun: (id) => `${own}:bulk:${id}`,
     bulkOwner: (id) => `${own}:bulk-owner:${id}`,
+    bulkIdempotency: (key) => `${own}:bulk-key:${idOfIdempotencyKey(key)}`,
     bulkRuns: `${own}:bulk-runs`,
   };
 }

@@ -168,6 +168,7 @@ def start_bulk(
     metadata: Optional[Mapping[str, str]],
     webhook: Optional[str],
     webhook_events: Optional[Iterable[str]],
+    idempotency_key: Optional[str],
 ) -> Call:
     body = {
         "model": model,
@@ -183,13 +184,14 @@ def start_bulk(
         "webhook_events": list(webhook_events) if webhook_events is not None else None,
     }
     text = json.dumps({key: value for key, value in body.items() if value is not None}, allow_nan=False)
-    # Made twice it would be two runs.
     return Call(
         "POST",
         "v1/bulk",
-        headers={"Content-Type": "application/json"},
+        headers={
+            "Content-Type": "application/json",
+            "Idempotency-Key": idempotency_key or secrets.token_hex(16),
+        },
         content=text.encode(),
-        repeatable=False,
     )
 
 

@@ -233,6 +233,7 @@ class AsyncClient:
         metadata: Optional[Mapping[str, str]] = None,
         webhook: Optional[str] = None,
         webhook_events: Optional[Iterable[str]] = None,
+        idempotency_key: Optional[str] = None,
     ) -> BulkRun:
         """
         Starts a bulk run over a folder of the server.
@@ -244,6 +245,7 @@ class AsyncClient:
         :param max_failures: entries that may fail; with one more the run ends as failed
         :param deadline: when the run ends as failed if it has not ended: a time, or seconds from now
         :param metadata: what comes back in the run and in its webhook
+        :param idempotency_key: the same key and the same request give the first run again; random by default
         """
         call = _calls.start_bulk(
             model,
@@ -257,6 +259,7 @@ class AsyncClient:
             metadata=metadata,
             webhook=webhook,
             webhook_events=webhook_events,
+            idempotency_key=idempotency_key,
         )
         return BulkRun.of(await self._json(call))
 

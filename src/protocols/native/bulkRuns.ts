@@ -1,5 +1,7 @@
 /** `/v1/bulk`: start a bulk run over a folder or a manifest, list the runs, read one, cancel, resume or delete it. */
+import { createHash, type Hash } from "node:crypto";
 import type { Request, Response } from "express";
+import { stringify } from "safe-stable-stringify";
 import { z } from "zod";
 import { acceptedHeaders, bulkRunLinks, jsonAnswer, problemAnswers } from "../../api/operations.ts";
 import { streamRoutes } from "./bulkStreams.ts";
@@ -12,6 +14,7 @@ import { RedisUnavailableError } from "../../errors.ts";
 import { parseWith } from "../../core/faults.ts";
 import { descriptionOf } from "../../api/service.ts";
 import { limitParameter } from "./parameters.ts";
+import { idempotencyKeyHeader, readIdempotencyKey } from "./submissionOptions.ts";
 import { pathParameter, type Api, type Route } from "../../api/api.ts";
 import { bulkForm, limitBody, readJson } from "../../api/body/read.ts";
 import { manifestLineSchema, readManifest } from "./manifest.ts";
@@ -35,21 +38,36 @@ async function createBulkRun(api: Api, req: Request, res: Response): Promise<voi
   const form = bulkForm(req, config);
   predictions.checkDisk();
   predictions.claimStorage(RUN_BYTES);
-  let spec: BulkSpec;
+  const key = readIdempotencyKey(req);
+  const named = (spec: BulkSpec): BulkSpec => (key === undefined ? spec : { ...spec, idempotency_key: key });
+  const digest = createHash("sha256");
+  const fingerprint = () => digest.digest("base64url");
+  let run: BulkRun;
   if (form === "folder") {
-    spec = await readFolderRequest(api, await readJson(req, config.max_body_bytes));
-    await bulk.create(spec);
+    const body = await readJson(req, config.max_body_bytes);
+    const spec = await readFolderRequest(api, body);
+    digest.update(stringify(body)!);
+    run = await bulk.start(named(spec), undefined, fingerprint);
   } else {
-    const query = await readManifestQuery(api, req);
-    spec = query.spec;
+    const { spec, hasUniqueIds } = await readManifestQuery(api, req);
     const body = limitBody(req, config.max_manifest_bytes, "max_manifest_bytes");
+    digest.update(stringify([spec.model, form]));
     const needs = await descriptionOf(api, spec.model);
-    const { hasUniqueIds } = query;
-    await bulk.create(spec, readManifest(form, body, config, { model: spec.model, needs, hasUniqueIds }));
+    const entries = readManifest(form, digested(body, digest), config, {
+      model: spec.model,
+      needs,
+      hasUniqueIds,
+    });
+    run = await bulk.start(named(spec), entries, fingerprint);
   }
-  await bulk.enqueue(spec);
-  const run = await bulk.read(spec.id);
   res.status(202).set("Location", run.links.self).set("Retry-After", "1").json(run);
+}
+
+async function* digested(body: AsyncIterable<Buffer>, digest: Hash): AsyncGenerator<Buffer> {
+  for await (const chunk of body) {
+    digest.update(chunk);
+    yield chunk;
+  }
 }
 
 const bulkListQuerySchema = z.object({ limit: limitParameter(1000, 100) });
@@ -117,7 +135,14 @@ export const bulkRoutes: readonly Route[] = [
       description:
         "Over a folder below `bulk_roots` (a JSON body), or over the entries of a manifest (NDJSON, CSV or Parquet with the columns image, custom_id and request; the rest as query parameters), which are all checked before anything runs.",
       tags: ["bulk runs"],
-      requestParams: { query: manifestQuerySchema.partial() },
+      requestParams: {
+        query: manifestQuerySchema.partial(),
+        header: z.object({
+          "Idempotency-Key": idempotencyKeyHeader(
+            "The same key and the same request give the first run again.",
+          ),
+        }),
+      },
       requestBody: {
         required: true,
         content: {

@@ -24,7 +24,12 @@ import { limitParameter, statusParameter } from "./parameters.ts";
 import { manyPredictionsSchema, predictionListSchema, predictionSchema } from "./schemas.ts";
 import { retryPrediction } from "./retry.ts";
 import { sendPrediction, submitPrediction } from "./submit.ts";
-import { MAX_WAIT_SECONDS, submissionQuerySchema, waitQuerySchema } from "./submissionOptions.ts";
+import {
+  idempotencyKeyHeader,
+  MAX_WAIT_SECONDS,
+  submissionQuerySchema,
+  waitQuerySchema,
+} from "./submissionOptions.ts";
 
 const MAX_LISTED = 100;
 
@@ -141,12 +146,9 @@ const preferHeader = z
 
 const submissionHeaders = z.object({
   Prefer: preferHeader,
-  "Idempotency-Key": z
-    .string()
-    .min(1)
-    .max(255)
-    .optional()
-    .meta({ description: "The same key and the same request give the first prediction again." }),
+  "Idempotency-Key": idempotencyKeyHeader(
+    "The same key and the same request give the first prediction again.",
+  ),
 });
 
 const submitDescription =

@@ -81,9 +81,7 @@ export function readSubmissionOptions(req: Request, takesDictionary: boolean, co
       faults.push({ key, problem: "is no query parameter here; keys of the dictionary go into the body" });
   }
   const idempotencyKey = req.get("Idempotency-Key");
-  if (idempotencyKey !== undefined && !/^[\x20-\x7e]{1,255}$/.test(idempotencyKey)) {
-    faults.push({ key: "Idempotency-Key", problem: "must be 1 to 255 printable ASCII characters" });
-  }
+  faults.push(...faultsOfKey(idempotencyKey));
   if (!checked.success || faults.length > 0) throw new InvalidRequestError(faults);
   const { id } = req.params;
   return {
@@ -96,6 +94,22 @@ export function readSubmissionOptions(req: Request, takesDictionary: boolean, co
     webhook: hook,
     dictionary: takesDictionary ? dictionaryOfQuery(others) : {},
   };
+}
+
+export const idempotencyKeyHeader = (description: string) =>
+  z.string().min(1).max(255).optional().meta({ description });
+
+/** @throws InvalidRequestError */
+export function readIdempotencyKey(req: Request): string | undefined {
+  const key = req.get("Idempotency-Key");
+  const faults = faultsOfKey(key);
+  if (faults.length > 0) throw new InvalidRequestError(faults);
+  return key;
+}
+
+function faultsOfKey(key: string | undefined): Fault[] {
+  if (key === undefined || /^[\x20-\x7e]{1,255}$/.test(key)) return [];
+  return [{ key: "Idempotency-Key", problem: "must be 1 to 255 printable ASCII characters" }];
 }
 
 function textOrNone(value: unknown): string | undefined {

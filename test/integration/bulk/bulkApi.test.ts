@@ -49,6 +49,45 @@ describe.skipIf(whyNoRedis)("bulk runs by HTTP", () => {
   const listed = async (): Promise<Json[]> => (await send("GET", `${api.url}/v1/bulk`)).body.runs;
   const runFolders = () => readdirSync(join(api.config.data_dir, "bulk"));
 
+  test("the same Idempotency-Key starts one run, a folder's as a manifest's, and is free again once that is deleted", async () => {
+    const keyed = (key: string, body: unknown) =>
+      send("POST", `${api.url}/v1/bulk`, body, { "Idempotency-Key": key });
+    const folder = { model: "Echo", folder: "photos" };
+    const [first, beside] = await Promise.all([keyed("nightly 7", folder), keyed("nightly 7", folder)]);
+    expect([first.status, beside.status]).toEqual([202, 202]);
+    const { id } = first.body;
+    expect(beside.body.id).toBe(id);
+    expect((await keyed("nightly 7", { folder: "photos", model: "Echo" })).body.id).toBe(id);
+    const other = await keyed("nightly 7", { ...folder, priority: "high" });
+    expect(other).toMatchObject({ status: 422, body: { code: "idempotency_conflict" } });
+    expect(other.body.detail).toContain(id);
+
+    const manifest = (lines: string) =>
+      send("POST", `${api.url}/v1/bulk?model=Echo`, lines, { ...NDJSON, "Idempotency-Key": "m" });
+    const sent = await manifest('{"custom_id":"a"}');
+    expect((await manifest('{"custom_id":"a"}')).body.id).toBe(sent.body.id);
+    expect((await manifest('{"custom_id":"b"}')).body.code).toBe("idempotency_conflict");
+    expect(new Set((await listed()).map((run) => run.id))).toEqual(new Set([id, sent.body.id]));
+    expect(runFolders()).toHaveLength(2);
+
+    await send("DELETE", `${api.url}/v1/bulk/${id}`);
+    expect((await keyed("nightly 7", folder)).body).toMatchObject({ id, status: "cancelled" });
+    await send("DELETE", `${api.url}/v1/bulk/${id}`);
+    expect((await keyed("nightly 7", folder)).body.id).not.toBe(id);
+    expect((await keyed("é", folder)).body.errors).toMatchObject([{ key: "Idempotency-Key" }]);
+  });
+
+  test("a repeat enqueues a run whose first submission got no further than its key", async () => {
+    const headers = { "Idempotency-Key": "cut off" };
+    const folder = { model: "Echo", folder: "photos" };
+    const { id } = (await send("POST", `${api.url}/v1/bulk`, folder, headers)).body;
+    const runs = await openBulkRuns(api.config, redis.url);
+    await runs.queue.remove(id);
+    expect((await send("POST", `${api.url}/v1/bulk`, folder, headers)).body.id).toBe(id);
+    expect(await runs.queue.getJob(id)).toBeDefined();
+    await runs.close();
+  });
+
   test("a run waits for a coordinator, is listed, and is seen on the dashboard", async () => {
     const first = (await start({ model: "Echo", folder: "photos/" })).body;
     const second = (await sendManifest([{ custom_id: "a" }, { custom_id: "b" }])).body;

@@ -115,10 +115,12 @@ describe.skipIf(whyNoRedis)("the client", () => {
     expect(calls[2]!.at - calls[1]!.at).toBeGreaterThanOrEqual(950);
   });
 
-  test("gives up after its retries, and never starts a bulk run twice", async () => {
+  test("gives up after its retries, and asks for a bulk run under one key each time", async () => {
     let calls = 0;
+    const keys: unknown[] = [];
     const away: RequestListener = (req, res) => {
       calls++;
+      keys.push(req.headers["idempotency-key"]);
       req.resume();
       res.writeHead(503).end();
     };
@@ -127,7 +129,9 @@ describe.skipIf(whyNoRedis)("the client", () => {
       await expect(patient.list("M")).rejects.toMatchObject({ status: 503 });
       expect(calls).toBe(2);
       await expect(patient.startBulkRun({ model: "M", folder: "f" })).rejects.toMatchObject({ status: 503 });
-      expect(calls).toBe(3);
+      expect(calls).toBe(4);
+      expect(keys[2]).toEqual(expect.any(String));
+      expect(keys[3]).toBe(keys[2]);
     });
   });
 });
