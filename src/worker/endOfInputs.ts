@@ -19,8 +19,10 @@ import { createThumbnail } from "./thumbnail.ts";
  * and lasts longer on a busy machine, which makes fewer of them then.
  */
 const MAX_SHARE = 0.01;
-/** After a pause so much at once. */
-const BURST_MS = 500;
+/** After a pause so much at once: some two hundred of the usual pictures. */
+const BURST_MS = 2000;
+/** One picture that took long delays the next ones by no more than a hundred times this. */
+const MAX_DEBT_MS = 300;
 
 interface Owner {
   model: string;
@@ -74,7 +76,7 @@ export function createEndOfInputs({
     } catch (error) {
       log.debug({ err: error, model, prediction: id }, "no thumbnail");
     } finally {
-      allowanceMs -= performance.now() - startedAt;
+      allowanceMs = Math.max(-MAX_DEBT_MS, allowanceMs - (performance.now() - startedAt));
     }
   }
 
