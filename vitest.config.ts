@@ -3,7 +3,8 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     pool: "forks",
-    maxWorkers: 2,
+    // Many of them wait for a lock, a timer or a process: a third makes use of that on two cores.
+    maxWorkers: 3,
     // Conditions are waited for, however busy the machine is.
     expect: { poll: { timeout: 20_000 } },
     testTimeout: 60_000,
