@@ -58,10 +58,12 @@ const MAX_FOREIGN_SHARE = 0.1;
 const IDLE_SHARE = 0.2;
 const START_TIMEOUT_MS = 90_000;
 /**
- * Of each server, in a row's first round: as long as V8 takes to optimise code that runs a hundred times a second. Python's
+ * Of each server, in the first round of its first row: as long as V8 takes to optimise code that runs a hundred times a second. Python's
  * servers are as fast after one second.
  */
 const WARM_UP_SECONDS = 20;
+/** URLs of the servers that were warmed up. */
+const warm = new Set<string>();
 /** Rows of slow requests are measured for so much longer, or a batch more or less would show. */
 const LONGER = { P: 3, F: 3 } as Partial<Record<RowName, number>>;
 const ROW_LENGTH = 256;
@@ -446,12 +448,12 @@ async function measureLoad(
     const what = { url: each.url + each.ask.path, file, headers, succeeded: "", seconds };
     return undisturbed(each, () => load({ ...what, connections: through }));
   };
-  await measureRounds(
-    row,
-    up,
-    (each) => loaded(each, connections, SECONDS * (LONGER[row] ?? 1)),
-    (each) => loaded(each, CONNECTIONS, WARM_UP_SECONDS),
-  );
+  const measure = (each: Up) => loaded(each, connections, SECONDS * (LONGER[row] ?? 1));
+  await measureRounds(row, up, measure, (each) => {
+    if (warm.has(each.url)) return measure(each);
+    warm.add(each.url);
+    return loaded(each, CONNECTIONS, WARM_UP_SECONDS);
+  });
 }
 
 /** Rounds in which each has its turn, after one that warms up. One that fails leaves the row. */

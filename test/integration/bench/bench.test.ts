@@ -19,6 +19,10 @@ test.skipIf(whyNoRedis)(
     );
     const { rows } = JSON.parse(stdout) as Report;
     expect(rows).toHaveLength(13);
-    for (const { figure, value } of rows) expect(value, figure).toBeGreaterThan(0);
+    for (const { figure, value } of rows) {
+      expect(value, figure).toSatisfy(Number.isFinite);
+      // What one took less the other can be anything in a few requests beside other tests.
+      if (!/^added | less /.test(figure)) expect(value, figure).toBeGreaterThan(0);
+    }
   },
 );
