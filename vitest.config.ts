@@ -3,8 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     pool: "forks",
-    // Many of them wait for a lock, a timer or a process: a third makes use of that on two cores.
-    maxWorkers: 3,
+    maxWorkers: 2,
     // Conditions are waited for, however busy the machine is.
     expect: { poll: { timeout: 20_000 } },
     testTimeout: 60_000,
