@@ -53,7 +53,7 @@ async function createBulkRun(api: Api, req: Request, res: Response): Promise<voi
     const body = limitBody(req, config.max_manifest_bytes, "max_manifest_bytes");
     digest.update(stringify([spec.model, form]));
     const needs = await descriptionOf(api, spec.model);
-    const entries = readManifest(form, digested(body, digest), config, {
+    const entries = readManifest(form, key === undefined ? body : digested(body, digest), config, {
       model: spec.model,
       needs,
       hasUniqueIds,
