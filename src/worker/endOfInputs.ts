@@ -67,6 +67,7 @@ export function createEndOfInputs({
   }
 
   async function make({ model, id }: Owner, ref: InputRef): Promise<void> {
+    // Those before it may have taken what was left.
     if (!hasTime()) return;
     const startedAt = performance.now();
     try {
@@ -82,7 +83,7 @@ export function createEndOfInputs({
 
   async function showThumbnail(owner: Owner, refs: readonly InputRef[]): Promise<void> {
     const picture = size === undefined ? undefined : refs.find(mayBePicture);
-    if (!picture) return;
+    if (!picture || !hasTime()) return;
     last = last.then(() => make(owner, picture));
     await last;
   }
