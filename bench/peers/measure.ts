@@ -57,10 +57,7 @@ const MAX_FOREIGN_SHARE = 0.1;
 /** Of one core: whoever takes less has worked off what a load left behind. */
 const IDLE_SHARE = 0.2;
 const START_TIMEOUT_MS = 90_000;
-/**
- * Of each server, in the first round of its first row: as long as V8 takes to optimise code that runs a hundred times a second. Python's
- * servers are as fast after one second.
- */
+/** Of each server, in the first round of its first row: V8 takes its time to optimise what runs a hundred times a second. */
 const WARM_UP_SECONDS = 20;
 /** URLs of the servers that were warmed up. */
 const warm = new Set<string>();

@@ -221,7 +221,7 @@ export class InfermillClient {
     return (await this.#json<{ runs: BulkRun[] }>(pathOf("v1/bulk", options), { signal })).runs;
   }
 
-  /** Starts a bulk run over a folder of the server. */
+  /** Starts a bulk run over a folder of the server, once: the same key and the same request give the first run again. */
   startBulkRun(run: BulkRunRequest, options: { idempotencyKey?: string } = {}): Promise<BulkRun> {
     return this.#json("v1/bulk", {
       method: "POST",
