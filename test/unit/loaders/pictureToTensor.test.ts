@@ -1,4 +1,3 @@
-import { deflateSync } from "node:zlib";
 import * as fc from "fast-check";
 import sharp from "sharp";
 import { describe, expect, it } from "vitest";
@@ -14,6 +13,7 @@ import {
   type TensorFormat,
 } from "../../../src/loaders/pictures/picture.ts";
 import { fromHalf, toHalf } from "../../../src/tensors/half.ts";
+import { blankPng } from "../../support/pictures.ts";
 import { readUprightSize } from "../../../src/loaders/pictures/pictureHeader.ts";
 
 type Colour = readonly [red: number, green: number, blue: number];
@@ -337,39 +337,6 @@ describe("what is no usable picture is refused with its reason", () => {
     });
   });
 });
-
-/** A black PNG of one bit per pixel, made without a canvas of that size. */
-function blankPng(width: number, height: number): Buffer {
-  const header = Buffer.alloc(13);
-  header.writeUInt32BE(width, 0);
-  header.writeUInt32BE(height, 4);
-  header.set([1, 0, 0, 0, 0], 8);
-  const rows = Buffer.alloc((1 + Math.ceil(width / 8)) * height);
-  const chunks = [
-    ["IHDR", header],
-    ["IDAT", deflateSync(rows, { level: 9 })],
-    ["IEND", Buffer.alloc(0)],
-  ] as const;
-  return Buffer.concat([
-    Buffer.from("\x89PNG\r\n\x1a\n", "latin1"),
-    ...chunks.flatMap(([name, data]) => {
-      const length = Buffer.alloc(4);
-      length.writeUInt32BE(data.length);
-      const checksum = Buffer.alloc(4);
-      checksum.writeUInt32BE(crc32(Buffer.concat([Buffer.from(name), data])));
-      return [length, Buffer.from(name), data, checksum];
-    }),
-  ]);
-}
-
-function crc32(bytes: Buffer): number {
-  let crc = ~0;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
-  }
-  return ~crc >>> 0;
-}
 
 describe("a picture is fitted to the model's input", () => {
   /** Python's round: halves to even. */
