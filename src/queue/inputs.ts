@@ -6,7 +6,7 @@
  */
 import type { Hash } from "node:crypto";
 import { mkdir, open, readdir, readFile, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import type { Config } from "../config/schema.ts";
 import { toStoragePlace } from "../config/storagePlace.ts";
@@ -22,6 +22,7 @@ import type { Names } from "./names.ts";
 
 /** Pictures are nobody else's on this machine. */
 const OWN_FILE = 0o600;
+const OWN_FOLDER = 0o700;
 const SMALL_BYTES = 1024 * 1024;
 
 /** What an input is called and what it holds; left out where it is the default. */
@@ -125,21 +126,15 @@ export function inputFolder(config: Pick<Config, "data_dir">): string {
 }
 
 function createFileStore(folder: string, ttlSeconds: number, disk: DiskWatch | undefined): InputStore {
-  const made = new Map<string, Promise<unknown>>();
-
   return {
     async write({ id }, index, source, hash) {
       // The end of an id is its random part: 256 folders keep each one short.
-      const shard = id.slice(-2).toLowerCase();
-      const file = `${shard}/${id}-${index}`;
+      const file = `${id.slice(-2).toLowerCase()}/${id}-${index}`;
       disk?.check();
       try {
-        if (!made.has(shard)) made.set(shard, mkdir(join(folder, shard), { recursive: true, mode: 0o700 }));
-        await made.get(shard);
         const bytes = await writeBytes(join(folder, file), source, hash);
         return { ref: { file }, bytes, ...(hash && { sha256: hash.digest("hex") }) };
       } catch (error) {
-        made.delete(shard);
         await removeFile(join(folder, file));
         throw diskFaultOf(error) ?? error;
       }
@@ -195,7 +190,7 @@ async function removeFile(path: string): Promise<void> {
 async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash): Promise<number> {
   if (Buffer.isBuffer(source)) {
     hash?.update(source);
-    await writeFile(path, source, { mode: OWN_FILE });
+    await inFolder(path, () => writeFile(path, source, { mode: OWN_FILE }));
     return source.length;
   }
   const beginning: Buffer[] = [];
@@ -210,7 +205,7 @@ async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash):
         continue;
       }
       if (!file) {
-        file = await open(path, "w", OWN_FILE);
+        file = await inFolder(path, () => open(path, "w", OWN_FILE));
         await file.writeFile(Buffer.concat(beginning));
       }
       await file.writeFile(chunk);
@@ -218,8 +213,19 @@ async function writeBytes(path: string, source: Buffer | Readable, hash?: Hash):
   } finally {
     await file?.close();
   }
-  if (!file) await writeFile(path, Buffer.concat(beginning), { mode: OWN_FILE });
+  if (!file) await inFolder(path, () => writeFile(path, Buffer.concat(beginning), { mode: OWN_FILE }));
   return bytes;
+}
+
+/** Begins a file; its folder is made where it isn't there, at first or since somebody removed it. */
+async function inFolder<T>(path: string, begin: () => Promise<T>): Promise<T> {
+  try {
+    return await begin();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    await mkdir(dirname(path), { recursive: true, mode: OWN_FOLDER });
+    return begin();
+  }
 }
 
 function createRedisStore(
