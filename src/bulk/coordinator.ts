@@ -6,7 +6,7 @@ import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { rememberBriefly } from "../core/remember.ts";
 import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
-import { DelayedError, type Job, UnrecoverableError, WaitingError } from "bullmq";
+import { DelayedError, type Job, UnrecoverableError, WaitingError } from "../queue/bullmqPackage.ts";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { MAX_DURATION_MS } from "../config/webhooks.ts";

@@ -8,7 +8,7 @@ import { openQueue } from "../queue/bullmq.ts";
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Queue, QueueKeys } from "bullmq";
+import { Queue, QueueKeys } from "../queue/bullmqPackage.ts";
 import type { Config } from "../config/schema.ts";
 import {
   BulkRunNotFoundError,

@@ -4,7 +4,7 @@
  * run's, so that a chunk which is submitted again is not added again.
  */
 import { openQueue } from "./bullmq.ts";
-import { Queue } from "bullmq";
+import { Queue } from "./bullmqPackage.ts";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import type { ErrorSummary } from "../errors.ts";
 import type { RequestDictionary } from "../core/request.ts";

@@ -1,6 +1,7 @@
 /** How infermill opens BullMQ's queues and workers: what all of them have in common. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { Queue, Worker, type Job, type Processor, type WorkerOptions } from "bullmq";
+import type { Processor, WorkerOptions } from "bullmq";
+import { Queue, Worker, type Job } from "./bullmqPackage.ts";
 import type { RedisClient } from "../redis/connections.ts";
 import type { Logger } from "pino";
 import { createBackoff } from "../core/backoff.ts";

@@ -3,7 +3,7 @@
  * the prediction ended, unless that is large, so that nobody has to read it. Events can be lost while Redis is away, so a
  * waiter also looks from time to time.
  */
-import { QueueKeys } from "bullmq";
+import { QueueKeys } from "./bullmqPackage.ts";
 import type { RedisClient } from "../redis/connections.ts";
 import { END_FIELDS, endedJobOf, type EndedJob } from "./jobs.ts";
 import type { Names } from "./names.ts";

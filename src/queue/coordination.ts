@@ -1,5 +1,5 @@
 /** The sign of life of coordinators, and whether what they work on waits in vain. */
-import { QueueKeys } from "bullmq";
+import { QueueKeys } from "./bullmqPackage.ts";
 import { execAll, reachRedis, type RedisClient } from "../redis/connections.ts";
 import type { Deliveries } from "./deliveries.ts";
 import { BULK_QUEUE, type Names } from "./names.ts";

@@ -7,7 +7,8 @@
  */
 import { deliveryLinks } from "../core/links.ts";
 import { openQueue } from "./bullmq.ts";
-import { Job, type JobType, type Queue } from "bullmq";
+import type { JobType } from "bullmq";
+import { Job, type Queue } from "./bullmqPackage.ts";
 import type { Config } from "../config/schema.ts";
 import type { WebhookEventType } from "../config/webhooks.ts";
 import { DeliveryNotFoundError } from "../errors.ts";

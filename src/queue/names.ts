@@ -4,7 +4,7 @@
  * to no model has one. On a single Redis there are no braces.
  */
 import { createHash } from "node:crypto";
-import { QueueKeys } from "bullmq";
+import { QueueKeys } from "./bullmqPackage.ts";
 import { v7 as uuidv7 } from "uuid";
 import { BadInputError } from "../errors.ts";
 

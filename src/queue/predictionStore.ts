@@ -1,5 +1,5 @@
 /** What the functions of this folder share: connections, queues and stores of one producer. */
-import { Job, type Queue } from "bullmq";
+import { Job, type Queue } from "./bullmqPackage.ts";
 import type { Config, ModelConfig } from "../config/schema.ts";
 import { ModelNotFoundError, PredictionNotFoundError } from "../errors.ts";
 import { reachRedis, type RedisClient } from "../redis/connections.ts";

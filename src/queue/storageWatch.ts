@@ -3,7 +3,7 @@
  * below a share of maxmemory, with the responses counted in that are still to come. Looked at from time to time; what
  * this process has written since is added, so that a burst between two looks can't fill what is left.
  */
-import { QueueKeys } from "bullmq";
+import { QueueKeys } from "./bullmqPackage.ts";
 import type { Config } from "../config/schema.ts";
 import { formatMebibytes } from "../core/byteSize.ts";
 import { QueueStorageFullError } from "../errors.ts";

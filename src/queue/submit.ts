@@ -1,6 +1,6 @@
 /** Accepting predictions: room in the queue, then the jobs, all in one transaction. */
 import { randomUUID } from "node:crypto";
-import { Job } from "bullmq";
+import { Job } from "./bullmqPackage.ts";
 import type { ChainableCommander } from "ioredis";
 import type { RequestDictionary } from "../core/request.ts";
 import {

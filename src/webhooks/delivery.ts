@@ -7,7 +7,7 @@
 import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
 import { createFaultLog } from "../queue/faultLog.ts";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DelayedError, UnrecoverableError } from "bullmq";
+import { DelayedError, UnrecoverableError } from "../queue/bullmqPackage.ts";
 import type { Logger } from "pino";
 import type { Config } from "../config/schema.ts";
 import { createEgress } from "../egress/egress.ts";

@@ -3,7 +3,7 @@
  * those in Redis as they come. A chunk that comes again, after the loss of its worker or for entries that are to be tried
  * again, runs only what has no outcome yet.
  */
-import { WaitingError, type Job } from "bullmq";
+import { WaitingError, type Job } from "../queue/bullmqPackage.ts";
 import type { Logger } from "pino";
 import { bulkOutputLink } from "../core/links.ts";
 import type { PredictionOutput } from "../core/prediction.ts";

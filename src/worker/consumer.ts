@@ -5,7 +5,7 @@
  */
 import { consumeQueue, untilTaken } from "../queue/bullmq.ts";
 import type { RedisClient } from "../redis/connections.ts";
-import { UnrecoverableError, WaitingError, type Job } from "bullmq";
+import { UnrecoverableError, WaitingError, type Job } from "../queue/bullmqPackage.ts";
 import type { Logger } from "pino";
 import type { ModelConfig } from "../config/schema.ts";
 import { InfermillError, PredictionExpiredError, RetryableError, toInfermillError } from "../errors.ts";
