@@ -20,8 +20,8 @@ export interface Api {
    * has them is needed for no prediction.
    */
   readonly recentReports: () => Promise<WorkerReport[]>;
-  /** The OpenAPI document. */
-  readonly openapi: object;
+  /** The OpenAPI document; made when it is first asked for. */
+  readonly openapi: () => Promise<object>;
   /** Aborted when the api closes, so that nobody is kept waiting. */
   readonly closing: AbortSignal;
 }

@@ -20,12 +20,10 @@ import { checkHost, checkOrigin, shareWithOrigins } from "./browsers.ts";
 import { serveConsole } from "./console.ts";
 import { MIN_RATE_SETTING } from "./body/read.ts";
 import { refuseExcess } from "./connections.ts";
-import { createDashboard } from "./dashboard.ts";
 import { findPublicPath } from "./publicPath.ts";
 import { getDocsScript, getIcon, ICON_PATH, siteRoutes } from "./site.ts";
 import { createMetrics } from "./metrics.ts";
 import { observeRequests } from "./observe.ts";
-import { createOpenApi } from "./openapi.ts";
 import { createProblemHandler, encodeErrors, MethodNotAllowedError } from "./problems.ts";
 import { healthRoutes } from "./health.ts";
 import { formatJson } from "../core/json.ts";
@@ -58,9 +56,15 @@ export function createApi(options: AppOptions): Api {
       orLast(() => predictions.workers()),
       HEARTBEAT_INTERVAL_MS,
     ),
-    openapi: createOpenApi(table, config),
+    openapi: onDemand(async () => (await import("./openapi.ts")).createOpenApi(table, config)),
     closing,
   };
+}
+
+/** What few ask for: its packages would take a quarter of the time in which an api starts. */
+function onDemand<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => (made ??= make());
 }
 
 /** Express's own would change numbers that JavaScript can't hold, and looks for what JSON answers don't have (an ETag). */
@@ -114,7 +118,10 @@ export function createApp(api: Api, protocols: readonly Protocol[]): Express {
     if (req.method === "POST" || Object.hasOwn(config.models, name)) next();
     else next("route");
   });
-  app.use(DASHBOARD_PATH, createDashboard(predictions, bulk, DASHBOARD_PATH));
+  const dashboard = onDemand(async () =>
+    (await import("./dashboard.ts")).createDashboard(predictions, bulk, DASHBOARD_PATH),
+  );
+  app.use(DASHBOARD_PATH, async (req, res, next) => (await dashboard())(req, res, next));
   for (const path of new Set(table.map((route) => route.path))) {
     const ofPath = table.filter((route) => route.path === path);
     for (const { method, handler } of ofPath) {

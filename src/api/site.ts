@@ -38,9 +38,10 @@ function getIndex(_api: Api, _req: Request, res: Response): void {
   });
 }
 
-function getOpenApi({ openapi }: Api, _req: Request, res: Response): void {
+async function getOpenApi({ openapi }: Api, _req: Request, res: Response): Promise<void> {
   const path = publicPathOf(res);
-  res.type("json").send(formatJson(path === "" ? openapi : { ...openapi, servers: [{ url: path }] }));
+  const document = await openapi();
+  res.type("json").send(formatJson(path === "" ? document : { ...document, servers: [{ url: path }] }));
 }
 
 async function getMetrics({ metrics }: Api, _req: Request, res: Response): Promise<void> {

@@ -1,10 +1,12 @@
 /** The log of a process: readable lines on a terminal, JSON lines elsewhere, always on stderr. */
 import pino, { type Logger, type LoggerOptions } from "pino";
-import pretty from "pino-pretty";
 import { createRepeats, kindOf } from "../core/repeats.ts";
 import { isSupervised } from "./supervisor.ts";
 
 const MAX_OF_A_KIND = 50;
+
+/** Loaded for people only. */
+const pretty = process.stderr.isTTY ? (await import("pino-pretty")).default : undefined;
 
 export function createLog(name: string, level: string): Logger {
   const stderr = pino.destination(2);
@@ -16,7 +18,7 @@ export function createLog(name: string, level: string): Logger {
     timestamp: pino.stdTimeFunctions.isoTime,
     hooks: { logMethod: limitRepeats() },
   };
-  if (!process.stderr.isTTY) return pino(options, stderr);
+  if (!pretty) return pino(options, stderr);
   return pino(
     options,
     pretty({ destination: stderr, ignore: "pid,hostname", translateTime: "SYS:HH:MM:ss", singleLine: true }),

@@ -5,7 +5,6 @@
 import { stat } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
-import { createJiti } from "jiti";
 import { ConfigError } from "../errors.ts";
 import { BaseModelLoader, type LoaderClass } from "./BaseModelLoader.ts";
 import { CenterNetModelLoader } from "./vision/CenterNetModelLoader.ts";
@@ -142,6 +141,7 @@ const LENT_PACKAGES = ["zod", "sharp", "onnxruntime-node"];
 
 async function importFile(file: string): Promise<Record<string, unknown>> {
   const lent = LENT_PACKAGES.filter((name) => !canResolve(name, file));
+  const { createJiti } = await import("jiti");
   const jiti = createJiti(file, {
     // The module object itself: a second copy of BaseModelLoader would fail every instanceof.
     virtualModules: { infermill: await import("./public.ts") },

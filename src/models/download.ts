@@ -146,7 +146,7 @@ async function fetchRest(
         ? `Going on at ${describeProgress(start, total)}`
         : `Downloading ${total === undefined ? "" : `${formatBytes(total)} `}from ${host}, once`,
     );
-    const progress = showDownload(start, total, tell);
+    const progress = await showDownload(start, total, tell);
     const received = (bytes: number) => {
       silence.received();
       progress.advance(bytes);

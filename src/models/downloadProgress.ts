@@ -1,5 +1,4 @@
 /** Shows how far a download is: a bar on a terminal, a line now and then elsewhere. */
-import cliProgress from "cli-progress";
 import { formatBytes } from "../core/byteSize.ts";
 
 const LINE_EVERY_MS = 10_000;
@@ -17,12 +16,12 @@ export interface DownloadProgress {
  * @param tell takes the lines
  * @param terminal where the bar is drawn, if it is one
  */
-export function showDownload(
+export async function showDownload(
   receivedBytes: number,
   totalBytes: number | undefined,
   tell: (line: string) => void,
   terminal: NodeJS.WriteStream = process.stderr,
-): DownloadProgress {
+): Promise<DownloadProgress> {
   if (totalBytes !== undefined && terminal.isTTY) return drawBar(receivedBytes, totalBytes, terminal);
   let received = receivedBytes;
   let toldAt = Date.now();
@@ -43,7 +42,12 @@ export function describeProgress(receivedBytes: number, totalBytes: number | und
   return `${totalBytes === 0 ? 100 : Math.floor((receivedBytes / totalBytes) * 100)} % of ${formatBytes(totalBytes)}`;
 }
 
-function drawBar(receivedBytes: number, totalBytes: number, terminal: NodeJS.WriteStream): DownloadProgress {
+async function drawBar(
+  receivedBytes: number,
+  totalBytes: number,
+  terminal: NodeJS.WriteStream,
+): Promise<DownloadProgress> {
+  const { default: cliProgress } = await import("cli-progress");
   const bar = new cliProgress.SingleBar(
     {
       stream: terminal,

@@ -5,7 +5,6 @@
  */
 import { readdir } from "node:fs/promises";
 import path from "node:path";
-import { parse as parseYaml } from "yaml";
 import { readLiteral, type Literal } from "./literals.ts";
 import { readOnnxFile, type OnnxFile } from "./onnxFile.ts";
 import { readTextFile } from "./textFile.ts";
@@ -374,8 +373,9 @@ async function readJson(file: string, facts: Draft): Promise<Record<string, Lite
 async function readYaml(file: string, facts: Draft): Promise<Record<string, Literal> | undefined> {
   const text = await readText(file);
   if (text === undefined) return undefined;
+  const { parse } = await import("yaml");
   try {
-    return asObject(parseYaml(text) as Literal);
+    return asObject(parse(text) as Literal);
   } catch {
     facts.notes.push(`${file} is no YAML and is left out`);
     return undefined;

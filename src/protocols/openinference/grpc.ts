@@ -64,10 +64,9 @@ interface Call {
   once(event: "cancelled", listener: () => void): unknown;
 }
 
-/** Opens the server where `grpc_port` is set. @throws ConfigError where it can't listen there */
-export async function listenGrpc(api: Api): Promise<Listener | undefined> {
-  const { host, grpc_port: port, max_body_bytes: maxBytes, file } = api.config;
-  if (port === undefined) return undefined;
+/** Opens the server. @throws ConfigError where it can't listen on `port` */
+export async function listenGrpc(api: Api, port: number): Promise<Listener> {
+  const { host, max_body_bytes: maxBytes, file } = api.config;
   const server = new Server({
     "grpc.max_receive_message_length": maxBytes,
     "grpc.max_send_message_length": -1,

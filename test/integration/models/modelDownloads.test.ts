@@ -499,11 +499,16 @@ describe("the cache", () => {
 });
 
 describe("progress", () => {
-  test("elsewhere than on a terminal a line is told every ten seconds", () => {
+  test("elsewhere than on a terminal a line is told every ten seconds", async () => {
     vi.useFakeTimers();
     try {
       const lines: string[] = [];
-      const progress = showDownload(0, 98_000_000, (line) => lines.push(line), new PassThrough() as never);
+      const progress = await showDownload(
+        0,
+        98_000_000,
+        (line) => lines.push(line),
+        new PassThrough() as never,
+      );
       for (let second = 0; second < 25; second++) {
         vi.advanceTimersByTime(1000);
         progress.advance(1_200_000);
@@ -515,10 +520,15 @@ describe("progress", () => {
     }
   });
 
-  test("on a terminal a bar shows where it is, and is gone at the end", () => {
+  test("on a terminal a bar shows where it is, and is gone at the end", async () => {
     const terminal = Object.assign(new PassThrough(), { isTTY: true, columns: 80 });
     const lines: string[] = [];
-    const progress = showDownload(49_000_000, 98_000_000, (line) => lines.push(line), terminal as never);
+    const progress = await showDownload(
+      49_000_000,
+      98_000_000,
+      (line) => lines.push(line),
+      terminal as never,
+    );
     progress.end();
     const drawn = String(terminal.read());
     expect(drawn).toContain("50 % of 98 MB");
@@ -526,12 +536,12 @@ describe("progress", () => {
     expect(lines).toEqual([]);
   });
 
-  test("where the host names no size the bytes are told", () => {
+  test("where the host names no size the bytes are told", async () => {
     vi.useFakeTimers();
     try {
       const lines: string[] = [];
       const terminal = Object.assign(new PassThrough(), { isTTY: true }) as never;
-      const progress = showDownload(0, undefined, (line) => lines.push(line), terminal);
+      const progress = await showDownload(0, undefined, (line) => lines.push(line), terminal);
       vi.advanceTimersByTime(10_000);
       progress.advance(12_000_000);
       progress.end();
