@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   test: {
     pool: "forks",
-    maxWorkers: 2,
+    maxWorkers: 3,
     // Conditions are waited for, however busy the machine is.
     expect: { poll: { timeout: 20_000 } },
     testTimeout: 60_000,
