@@ -215,14 +215,15 @@ export class Deliveries {
       (prediction === undefined || data.prediction?.id === prediction) &&
       (run === undefined || runOf(data) === run) &&
       (status === undefined || status === "pending" || status === "failed" || returnvalue?.status === status);
-    const found: DeliveryJob[] = [];
+    // One that is sent meanwhile is met in two states.
+    const found = new Map<string, DeliveryJob>();
     let [left, position] = [offset, offset];
     for (const state of states) {
       const all = sumOf(counts, state);
       for await (const job of newestIn(state, counts, Math.min(left, all), Math.min(PAGE, limit))) {
-        if (found.length >= limit || position >= offset + MAX_SEARCHED)
+        if (found.size >= limit || position >= offset + MAX_SEARCHED)
           return { deliveries: await this.#describeAll(found), next: position };
-        if (job && fits(job)) found.push(job);
+        if (job && fits(job)) found.set(job.id!, job);
         position++;
       }
       left = Math.max(0, left - all);
@@ -230,8 +231,8 @@ export class Deliveries {
     return { deliveries: await this.#describeAll(found), next: null };
   }
 
-  #describeAll(jobs: readonly DeliveryJob[]): Promise<Delivery[]> {
-    return Promise.all(jobs.map((job) => this.#describe(job)));
+  #describeAll(jobs: ReadonlyMap<string, DeliveryJob>): Promise<Delivery[]> {
+    return Promise.all([...jobs.values()].map((job) => this.#describe(job)));
   }
 
   /** How many there are of each status; skipped ones count as delivered. */

@@ -1,4 +1,5 @@
 /** Webhook deliveries by what they tell of, page by page. */
+import { Worker } from "bullmq";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Deliveries } from "../../../src/queue/deliveries.ts";
 import { createNames, newBulkRunId } from "../../../src/queue/names.ts";
@@ -69,6 +70,30 @@ describe.skipIf(whyNoRedis)("webhook deliveries", () => {
       } while (cursor !== "");
       expect([limit, new Set(found.map(({ id }) => id)).size, found.length]).toEqual([limit, 13, 13]);
     }
+  });
+
+  test("are listed once while they are sent", async () => {
+    const event = {
+      type: "bulk.failed",
+      timestamp: new Date().toISOString(),
+      data: { id: run, links: {} },
+    } as const;
+    const webhook = { url: HOOK, events: ["bulk.failed" as const] };
+    await Promise.all(Array.from({ length: 300 }, () => deliveries.send(webhook, event)));
+    const names = createNames(api.config.redis_prefix);
+    const sender = new Worker(names.deliveryQueue, () => Promise.resolve({ status: "delivered" }), {
+      connection,
+      prefix: names.queuePrefix(undefined),
+      concurrency: 10,
+    });
+    const queue = deliveries.queues.get(undefined)!;
+    for (let isSent = false; !isSent;) {
+      isSent = (await queue.getJobCountByTypes("wait", "active")) === 0;
+      const { deliveries: found } = await deliveries.search({ run, limit: 1000 });
+      expect(new Set(found.map(({ id }) => id)).size).toBe(found.length);
+    }
+    await sender.close();
+    expect((await deliveries.search({ run, status: "delivered", limit: 1000 })).deliveries).toHaveLength(301);
   });
 
   test.each(["offset=", "limit=", "limit=%205", "offset=1e3", "cursor=", "cursor=x", "offset=-1", "limit=0"])(
