@@ -49,6 +49,7 @@ const LATER_MS = 1000;
 /** And one whose files find no room. */
 const DISK_LATER_MS = 10_000;
 const SWEEP_INTERVAL_MS = 10 * 60_000;
+const FORGOTTEN_INTERVAL_MS = 60_000;
 
 export interface BulkCoordinatorOptions {
   config: Config;
@@ -230,11 +231,18 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
   };
   void sweep();
   const sweeper = setInterval(() => void sweep(), SWEEP_INTERVAL_MS);
+  const enqueueForgotten = async () => {
+    const enqueued = await tools.runs.enqueueForgotten().catch(() => []);
+    for (const run of enqueued) log.warn({ run }, "enqueued for a process that died before it could");
+  };
+  void enqueueForgotten();
+  const rememberer = setInterval(() => void enqueueForgotten(), FORGOTTEN_INTERVAL_MS);
   const looker = setInterval(() => void endWaitOfCancelled().catch(() => {}), LOOK_INTERVAL_MS);
 
   return {
     async close() {
       clearInterval(sweeper);
+      clearInterval(rememberer);
       clearInterval(looker);
       report.stop();
       closing.abort();

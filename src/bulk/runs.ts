@@ -168,11 +168,9 @@ export class BulkRuns {
     entries: AsyncIterable<BulkEntry> | undefined,
     fingerprint: () => string,
   ): Promise<BulkRun> {
-    await this.#create(spec, entries);
+    const asked = await this.#create(spec, entries, fingerprint);
     const key = spec.idempotency_key;
     if (key !== undefined) {
-      const asked = fingerprint();
-      await reachRedis(() => this.#redis.hset(this.#names.bulkRun(spec.id), "fingerprint", asked));
       const first = await this.#claim(key, spec.id);
       if (first.id !== spec.id) {
         await this.remove(spec.id);
@@ -206,12 +204,18 @@ export class BulkRuns {
     return run;
   }
 
-  async #create(spec: BulkSpec, entries: AsyncIterable<BulkEntry> | undefined): Promise<void> {
+  async #create(
+    spec: BulkSpec,
+    entries: AsyncIterable<BulkEntry> | undefined,
+    fingerprint: () => string,
+  ): Promise<string> {
     const folder = this.folder(spec.id);
     try {
       await folder.writeSpec(spec);
       const total = (entries && (await folder.writeEntries(() => entries))?.total) ?? 0;
-      await this.register(spec, total);
+      const asked = spec.idempotency_key === undefined ? "" : fingerprint();
+      await this.register(spec, total, asked);
+      return asked;
     } catch (error) {
       await folder.remove();
       throw error;
@@ -219,8 +223,14 @@ export class BulkRuns {
   }
 
   /** Makes the run known in Redis, where it isn't yet. */
-  async register(spec: BulkSpec, total: number): Promise<void> {
-    const fields = { spec: JSON.stringify(spec), status: "queued", total, succeeded: 0, failed: 0, rate: 0 };
+  async register(spec: BulkSpec, total: number, fingerprint = ""): Promise<void> {
+    const counts = { total, succeeded: 0, failed: 0, rate: 0 };
+    const fields = {
+      spec: JSON.stringify(spec),
+      status: "queued",
+      ...counts,
+      ...(fingerprint && { fingerprint }),
+    };
     await reachRedis(async () => {
       if (await this.#redis.exists(this.#names.bulkRun(spec.id))) return;
       await this.#redis
@@ -246,6 +256,40 @@ export class BulkRuns {
         },
       );
     await inSpan(`send ${BULK_QUEUE}`, sendSpan(BULK_QUEUE, id), () => reachRedis(add));
+  }
+
+  /**
+   * Enqueues the runs that were written down, or reopened, by a process that died before it could enqueue them; one whose
+   * key stands for another by now was asked for again, and is removed.
+   * @returns what it has enqueued
+   */
+  async enqueueForgotten(): Promise<string[]> {
+    const enqueued: string[] = [];
+    for (const spec of await this.#findUnenqueued()) {
+      const { id, idempotency_key: key } = spec;
+      if (key !== undefined && (await this.#claim(key, id)).id !== id) {
+        await this.remove(id);
+        continue;
+      }
+      await this.enqueue(spec);
+      enqueued.push(id);
+    }
+    return enqueued;
+  }
+
+  async #findUnenqueued(): Promise<BulkSpec[]> {
+    const ids = await reachRedis(() => this.#redis.zrange(this.#names.bulkRuns, 0, "-1"));
+    const pipeline = this.#redis.pipeline();
+    for (const id of ids)
+      pipeline.hmget(this.#names.bulkRun(id), "status", "spec").exists(this.queue.toKey(id));
+    const replies = await reachRedis(() => execAll(pipeline));
+    return ids.flatMap((_, at) => {
+      const [status, text] = replies[2 * at] as (string | null)[];
+      if (status !== "queued" || replies[2 * at + 1] !== 0) return [];
+      const spec = JSON.parse(text!) as BulkSpec;
+      // The command line works on its own.
+      return spec.results_file === undefined ? [spec] : [];
+    });
   }
 
   /** @throws BulkRunNotFoundError */

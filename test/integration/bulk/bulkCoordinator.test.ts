@@ -79,6 +79,35 @@ describe.skipIf(whyNoRedis)("a coordinator", () => {
     }
   });
 
+  test("enqueues a run that an api wrote down before it died, unless its key stands for another", async () => {
+    const headers = { ...NDJSON, "Idempotency-Key": "once" };
+    const submit = async () =>
+      (await send("POST", `${api.url}/v1/bulk?model=Echo`, '{"custom_id":"a"}', headers)).body.id as string;
+    const names = createNames(api.config.redis_prefix);
+    const [unkeyed, keyed] = [await sendManifest(1), await submit()];
+    await connection.del(names.bulkIdempotency("once"));
+    const repeated = await submit();
+    for (const id of [unkeyed, keyed]) await runs.queue.remove(id);
+
+    const coordinator = await startCoordinator();
+    try {
+      await until(async () => (await runs.read(unkeyed)).status === "running", "the forgotten run");
+      await until(async () => (await runs.read(repeated)).status === "running", "the repeated run");
+      await until(
+        () =>
+          runs.read(keyed).then(
+            () => false,
+            () => true,
+          ),
+        "the removal of the one that was asked for again",
+      );
+      expect(await runs.queue.getJob(keyed)).toBeUndefined();
+    } finally {
+      for (const id of [unkeyed, repeated]) await send("DELETE", `${api.url}/v1/bulk/${id}`);
+      await coordinator.close();
+    }
+  });
+
   test("that resumes a run counts on from what is done, which is nobody's rate", async () => {
     const id = await sendManifest(5);
     const lines = [0, 1, 2].map((index) => `{"index":${index},"status":"succeeded","line":${index + 1}}\n`);
