@@ -47,6 +47,8 @@ const REDIRECTION_DELAY_MS = 100;
 const PRODUCER_REDIRECTIONS = 10;
 /** So that there is an answer to wait for where only messages come in. */
 const PING_INTERVAL_MS = 5000;
+/** Commands in a write, at most. */
+const SENT_TOGETHER = 2;
 
 const shared: RedisOptions = {
   lazyConnect: true,
@@ -260,19 +262,27 @@ function createReconnectOnReadOnly(): (error: Error) => boolean {
 }
 
 /**
- * Sends the commands of one turn of the event loop together. Under load, the system call for each of them is the
- * largest part of what a worker costs, and Redis reads and answers them together as well.
+ * Sends the commands of one turn of the event loop a few at a time. Under load, the system call for each of them would be
+ * the largest part of what a worker costs; all of them together would leave Redis and the workers idle until an api has
+ * read each of its connections, and the api idle until they have answered all.
  */
 function gatherWrites(redis: Redis): void {
   redis.on("connect", () => {
     const { stream } = redis;
     const write = stream.write.bind(stream) as (...chunk: unknown[]) => boolean;
+    let gathered = 0;
     stream.write = (...chunk: unknown[]) => {
       if (stream.writableCorked === 0) {
+        gathered = 0;
         stream.cork();
         setImmediate(() => stream.uncork());
       }
-      return write(...chunk);
+      const hasRoom = write(...chunk);
+      if (++gathered % SENT_TOGETHER === 0) {
+        stream.uncork();
+        stream.cork();
+      }
+      return hasRoom;
     };
   });
 }
