@@ -1,6 +1,6 @@
 /** What is noted of every HTTP request: its metric, and its span where traces are on. */
 import type { Request, RequestHandler, Response } from "express";
-import { failSpan, startSpan, within, type Span } from "../tracing/tracing.ts";
+import { failSpan, isTracing, startSpan, within, type Span } from "../tracing/tracing.ts";
 import type { Api } from "./api.ts";
 
 /** Probes and scrapes come every few seconds, and nobody looks for them in a trace. */
@@ -25,7 +25,7 @@ export function observeRequests({ metrics }: Api, dashboardPath: string): Reques
 }
 
 function startRequestSpan(req: Request): Span | undefined {
-  if (UNTRACED.test(req.path)) return undefined;
+  if (!isTracing() || UNTRACED.test(req.path)) return undefined;
   return startSpan(req.method, {
     kind: "SERVER",
     from: req.headers,
