@@ -47,7 +47,7 @@ import {
 const FLOATS = 256;
 const NOOP_BACKLOG = options.quick ? 500 : 5000;
 const FEW_FILES = options.quick ? 200 : 1000;
-const MANY_FILES = Number(options.entries ?? (options.quick ? 400 : 100_000));
+const MANY_FILES = options.entries ?? (options.quick ? 400 : 100_000);
 /** Whose memory a long bulk run must not raise; the engines of a worker count together. */
 const PROCESSES = ["api", "worker", "coordinator", "engines", "redis"];
 
@@ -393,7 +393,7 @@ async function measureTensors(): Promise<void> {
 
 /** Texts per second through MiniLM over `/v1/embeddings`, against the raw loop; needs the model's file. */
 async function measureTexts(): Promise<void> {
-  const file = options["text-model"] ?? sharedModel("any/minilm_int8/model.onnx");
+  const file = options.textModel ?? sharedModel("any/minilm_int8/model.onnx");
   if (file === undefined) return say("texts: left out, there is no file of MiniLM (--text-model)");
   const words = Array.from({ length: 16 }, (_, index) => `word${index}`);
   const text = words.join(" ");

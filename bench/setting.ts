@@ -4,40 +4,57 @@ import { existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, wri
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import sharp from "sharp";
 import { loadConfig } from "../src/config/load.ts";
 import type { Config } from "../src/config/schema.ts";
 import { readClassNames } from "../src/loaders/labels.ts";
 import { encodeModel } from "../src/models/onnxProto.ts";
 import { findSamplePhoto } from "../src/models/samplePhotos.ts";
+import { describeScript, number } from "../scripts/options.ts";
 import { provideRedis } from "../src/redis/provideRedis.ts";
 import { squeezeNet } from "./models.ts";
 import { killDescendants } from "./processes.ts";
 
-export const { values: options, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    peers: { type: "boolean", default: false },
-    rows: { type: "string" },
-    json: { type: "boolean", default: false },
-    markdown: { type: "boolean", default: false },
-    quick: { type: "boolean", default: false },
-    rounds: { type: "string" },
-    seconds: { type: "string" },
-    entries: { type: "string" },
-    files: { type: "string" },
-    concurrency: { type: "string" },
-    model: { type: "string" },
-    detector: { type: "string" },
-    "text-model": { type: "string" },
-    venv: { type: "string" },
-    built: { type: "boolean", default: false },
-  },
-});
-export const ROUNDS = Number(options.rounds ?? (options.quick ? 1 : options.peers ? 4 : 10));
-export const SECONDS = Number(options.seconds ?? (options.quick ? 1 : 3));
-export const CONNECTIONS = Number(options.concurrency ?? (options.quick ? 8 : 32));
+const command = describeScript("bench", "Measures infermill; CONTRIBUTING.md says what the rows are.")
+  .argument("[peers...]", "with --peers: of which servers (default: all)")
+  .allowExcessArguments()
+  .option("--peers", "beside the servers of bench/peers")
+  .option("--rows <names>", "which rows, such as A,D (default: all)")
+  .addOption(number("rounds", "rounds of a row (default: 10, with peers 4)"))
+  .addOption(number("seconds", "of a measurement (default: 3)"))
+  .option("--quick", "a few requests each, to see that all rows run")
+  .option("--model <file>", "an ImageNet classifier of 224 pixels")
+  .option("--detector <file>", "YOLOv8n")
+  .option("--text-model <file>", "MiniLM")
+  .addOption(number("entries", "of the long bulk run (default: 100000)"))
+  .addOption(number("files", "of row C (default: 2000)"))
+  .addOption(number("concurrency", "connections of the load client (default: 32)"))
+  .option("--venv <folder>", "a virtual environment of Python, in place of those that the bench makes")
+  .option("--json", "all figures")
+  .option("--markdown", "only the tables")
+  .option("--built", "doesn't build dist first")
+  .parse();
+export const options = command.opts<Options>();
+/** Of peers. */
+export const positionals = command.args;
+
+interface Options extends Partial<
+  Record<"rounds" | "seconds" | "entries" | "files" | "concurrency", number>
+> {
+  peers?: true;
+  rows?: string;
+  quick?: true;
+  model?: string;
+  detector?: string;
+  textModel?: string;
+  venv?: string;
+  json?: true;
+  markdown?: true;
+  built?: true;
+}
+export const ROUNDS = options.rounds ?? (options.quick ? 1 : options.peers ? 4 : 10);
+export const SECONDS = options.seconds ?? (options.quick ? 1 : 3);
+export const CONNECTIONS = options.concurrency ?? (options.quick ? 8 : 32);
 export const CORES = availableParallelism();
 export const BATCH = 8;
 export const MAIN = fileURLToPath(new URL("../dist/cli/main.js", import.meta.url));

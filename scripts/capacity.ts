@@ -9,7 +9,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
 import type { Redis } from "ioredis";
 import { post } from "../bench/client.ts";
 import { freePort } from "../test/support/freePort.ts";
@@ -18,15 +17,15 @@ import { startOwnRedis, type OwnRedis } from "../test/support/ownRedis.ts";
 import { processesBelow } from "../test/support/processes.ts";
 import { SECRET, startReceiver } from "../test/support/receiver.ts";
 import { startTestCluster } from "../test/support/redisCluster.ts";
+import { describeScript, number, numbers, redisKind } from "./options.ts";
 
-const { values } = parseArgs({
-  options: {
-    workers: { type: "string", default: "1,2,4" },
-    count: { type: "string", default: "2000" },
-    redis: { type: "string", default: "single" },
-  },
-});
-const COUNT = Number(values.count);
+const options = describeScript("capacity", "What a prediction costs in CPU time and in Redis.")
+  .addOption(numbers("workers", "how many workers, one run after the other", [1, 2, 4]))
+  .addOption(number("count", "predictions of each run", 2000))
+  .addOption(redisKind("single"))
+  .parse()
+  .opts<{ workers: number[]; count: number; redis: "single" | "cluster" }>();
+const COUNT = options.count;
 const CONCURRENCY = 16;
 const UPLOAD_BYTES = 50_000;
 const BULK_FACTOR = 10;
@@ -55,7 +54,7 @@ interface Running {
 const folder = mkdtempSync(join(tmpdir(), "infermill-capacity-"));
 
 async function start(models: readonly string[]): Promise<Running> {
-  const cluster = values.redis === "cluster" ? await startTestCluster() : undefined;
+  const cluster = options.redis === "cluster" ? await startTestCluster() : undefined;
   const servers: readonly OwnRedis[] = cluster?.servers ?? [await startOwnRedis()];
   const redisUrl = cluster ? `redis+cluster://${cluster.place}` : servers[0]!.url;
   const port = await freePort();
@@ -266,7 +265,7 @@ async function measureModels(): Promise<void> {
 execFileSync("npm", ["run", "build", "--silent"], { stdio: ["ignore", "ignore", "inherit"] });
 try {
   print(HEAD);
-  for (const workers of values.workers.split(",").map(Number)) await measureWorkers(workers);
+  for (const workers of options.workers) await measureWorkers(workers);
   await measureModels();
 } finally {
   rmSync(folder, { recursive: true, force: true });

@@ -3,7 +3,6 @@
  * a 500, no engine may be lost, nothing may hang, and the memory of the processes must go back to about where it was.
  */
 import { execFileSync } from "node:child_process";
-import { parseArgs } from "node:util";
 import { join } from "node:path";
 import { findSamplePhoto } from "../src/models/samplePhotos.ts";
 import { readFileSync, mkdtempSync, rmSync } from "node:fs";
@@ -11,22 +10,19 @@ import { tmpdir } from "node:os";
 import sharp from "sharp";
 import { startInfermill, until } from "../test/support/infermill.ts";
 import { processesBelow } from "../test/support/processes.ts";
+import { describeScript, number } from "./options.ts";
 import { createRandom, pick, upTo, type Random } from "./random.ts";
 
-const { values } = parseArgs({
-  options: {
-    requests: { type: "string", default: "100000" },
-    pictures: { type: "string", default: "5000" },
-    seed: { type: "string", default: "1" },
-    parallel: { type: "string", default: "16" },
-  },
-});
-const [requests, pictures, seed, parallel] = [
-  values.requests,
-  values.pictures,
-  values.seed,
-  values.parallel,
-].map(Number) as [number, number, number, number];
+const { requests, pictures, seed, parallel } = describeScript(
+  "fuzz",
+  "Malformed requests and damaged pictures against a real infermill.",
+)
+  .addOption(number("requests", "malformed requests", 100_000))
+  .addOption(number("pictures", "damaged pictures", 5000))
+  .addOption(number("seed", "of what is random", 1))
+  .addOption(number("parallel", "side by side", 16))
+  .parse()
+  .opts<{ requests: number; pictures: number; seed: number; parallel: number }>();
 
 /** No answer takes longer: the model's own work included. */
 const HANG_MS = 60_000;

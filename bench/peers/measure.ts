@@ -65,7 +65,7 @@ const warm = new Set<string>();
 const LONGER = { P: 3, F: 3 } as Partial<Record<RowName, number>>;
 const ROW_LENGTH = 256;
 const SUBMITTED = options.quick ? 64 : 1000;
-const FILES = Number(options.files ?? (options.quick ? 60 : 2000));
+const FILES = options.files ?? (options.quick ? 60 : 2000);
 const WORDS = Array.from({ length: 16 }, (_, index) => `word${index}`);
 
 export const ROW_TITLES = {
@@ -210,7 +210,7 @@ async function measureDetector(peers: readonly Peer[], withFootprint: boolean): 
 }
 
 async function measureTexts(peers: readonly Peer[]): Promise<void> {
-  const file = options["text-model"] ?? sharedModel("any/minilm_int8/model.onnx");
+  const file = options.textModel ?? sharedModel("any/minilm_int8/model.onnx");
   if (file === undefined) return leaveOut("X: there is no file of MiniLM (--text-model)");
   const tokenizer = join(folder, "tokenizer.json");
   writeFileSync(tokenizer, JSON.stringify(wholeWordTokenizer(WORDS)));

@@ -8,28 +8,22 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import { processesBelow } from "../../test/support/processes.ts";
+import { describeScript, number, redisKind } from "../options.ts";
 import { createRandom, pick, type Random } from "../random.ts";
 import { startLoad, type Verdict } from "./load.ts";
 import { plot, type Fault, type Sample } from "./plot.ts";
 import { startStack, type Stack } from "./stack.ts";
 
-const { values } = parseArgs({
-  options: {
-    minutes: { type: "string", default: "15" },
-    seed: { type: "string", default: "1" },
-    clients: { type: "string", default: "12" },
-    redis: { type: "string", default: "cluster" },
-    plot: { type: "string", default: "data/soak.png" },
-  },
-});
-const [minutes, seed, clients] = [values.minutes, values.seed, values.clients].map(Number) as [
-  number,
-  number,
-  number,
-];
-const redisKind = values.redis === "single" ? "single" : "cluster";
+const options = describeScript("soak", "A mixed load on many processes, with a fault every ten seconds.")
+  .addOption(number("minutes", "how long", 15))
+  .addOption(number("seed", "of what is random", 1))
+  .addOption(number("clients", "that submit side by side", 12))
+  .addOption(redisKind("cluster"))
+  .option("--plot <file>", "where the plot goes", "data/soak.png")
+  .parse()
+  .opts<{ minutes: number; seed: number; clients: number; redis: "single" | "cluster"; plot: string }>();
+const { minutes, seed, clients } = options;
 
 const FAULT_INTERVAL_MS = 10_000;
 const SAMPLE_INTERVAL_MS = 5000;
@@ -120,7 +114,7 @@ function printTable(verdict: Verdict, samples: readonly Sample[], faults: readon
 
 const folder = mkdtempSync(join(tmpdir(), "infermill-soak-"));
 const random = createRandom(seed);
-const stack = await startStack(folder, redisKind);
+const stack = await startStack(folder, options.redis);
 for (const signal of ["SIGINT", "SIGTERM"] as const)
   process.once(signal, () => void stack.stop().finally(() => process.exit(130)));
 const startedAt = Date.now();
@@ -156,7 +150,7 @@ try {
   sample();
   await stack.stop();
   printTable(verdict, samples, faults);
-  const file = resolve(values.plot);
+  const file = resolve(options.plot);
   mkdirSync(dirname(file), { recursive: true });
   await plot(samples, faults, file);
   console.log(`\nplot: ${file}`);
