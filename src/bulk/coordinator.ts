@@ -236,13 +236,13 @@ export async function startBulkCoordinator(options: BulkCoordinatorOptions): Pro
     for (const run of enqueued) log.warn({ run }, "enqueued for a process that died before it could");
   };
   void enqueueForgotten();
-  const rememberer = setInterval(() => void enqueueForgotten(), FORGOTTEN_INTERVAL_MS);
+  const forgottenTimer = setInterval(() => void enqueueForgotten(), FORGOTTEN_INTERVAL_MS);
   const looker = setInterval(() => void endWaitOfCancelled().catch(() => {}), LOOK_INTERVAL_MS);
 
   return {
     async close() {
       clearInterval(sweeper);
-      clearInterval(rememberer);
+      clearInterval(forgottenTimer);
       clearInterval(looker);
       report.stop();
       closing.abort();

@@ -277,19 +277,15 @@ export class BulkRuns {
     return enqueued;
   }
 
+  /** Runs of the service; those of the command line are worked on there. */
   async #findUnenqueued(): Promise<BulkSpec[]> {
     const ids = await reachRedis(() => this.#redis.zrange(this.#names.bulkRuns, 0, "-1"));
     const pipeline = this.#redis.pipeline();
-    for (const id of ids)
-      pipeline.hmget(this.#names.bulkRun(id), "status", "spec").exists(this.queue.toKey(id));
+    for (const id of ids) pipeline.hget(this.#names.bulkRun(id), "status").exists(this.queue.toKey(id));
     const replies = await reachRedis(() => execAll(pipeline));
-    return ids.flatMap((_, at) => {
-      const [status, text] = replies[2 * at] as (string | null)[];
-      if (status !== "queued" || replies[2 * at + 1] !== 0) return [];
-      const spec = JSON.parse(text!) as BulkSpec;
-      // The command line works on its own.
-      return spec.results_file === undefined ? [spec] : [];
-    });
+    const found = ids.filter((_, at) => replies[2 * at] === "queued" && replies[2 * at + 1] === 0);
+    const specs = await Promise.all(found.map((id) => this.readSpec(id)));
+    return specs.filter((spec) => spec.results_file === undefined);
   }
 
   /** @throws BulkRunNotFoundError */
