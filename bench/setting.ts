@@ -17,7 +17,6 @@ import { killDescendants } from "./processes.ts";
 
 const command = describeScript("bench", "Measures infermill; CONTRIBUTING.md says what the rows are.")
   .argument("[peers...]", "with --peers: of which servers (default: all)")
-  .allowExcessArguments()
   .option("--peers", "beside the servers of bench/peers")
   .option("--rows <names>", "which rows, such as A,D (default: all)")
   .addOption(number("rounds", "rounds of a row (default: 10, with peers 4)"))

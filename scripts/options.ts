@@ -1,7 +1,7 @@
 /** The options of the scripts that people call by `npm run`: what is wrong is a sentence, and `--help` lists them. */
 import { Command, InvalidArgumentError, Option } from "commander";
 
-/** What `options` are built with: the script's name, and what it does. */
+/** The command line of a script: its caller adds the options, and reads them. */
 export function describeScript(name: string, summary: string): Command {
   return new Command(`npm run ${name} --`)
     .description(summary)
